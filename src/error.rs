@@ -1,0 +1,272 @@
+//! What failed, why, and what to do about it, as one line.
+//!
+//! `src/sys` returns [`SysError`]; everything above adds one `anyhow` context per floor. Only `main` prints.
+//! The words that container managers match in our output are reserved: [`Matched`] owns them, and a test reads
+//! the sources for strays (DESIGN "reserved words": a wrong word makes containerd drop a container it should keep).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+/// A system call that failed: what was tried, on what, and the errno.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SysError {
+    pub op: Cow<'static, str>,
+    pub object: String,
+    pub errno: Errno,
+}
+
+impl SysError {
+    pub fn new(op: &'static str, object: impl fmt::Display, errno: Errno) -> Self {
+        Self { op: op.into(), object: object.to_string(), errno }
+    }
+}
+
+impl fmt::Display for SysError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.worded(Wording::Verbatim))
+    }
+}
+
+impl std::error::Error for SysError {}
+
+impl SysError {
+    fn worded(&self, wording: Wording) -> String {
+        let object = if self.object.is_empty() { String::new() } else { format!(" {}", self.object) };
+        format!("{}{object}: {}", self.op, reason(self.errno, wording))
+    }
+}
+
+/// Names the operation and the object of a failed call: `openat2(..).doing("openat2", path)?`.
+pub trait Doing<T> {
+    fn doing(self, op: &'static str, object: impl fmt::Display) -> Result<T, SysError>;
+}
+
+impl<T> Doing<T> for Result<T, Errno> {
+    fn doing(self, op: &'static str, object: impl fmt::Display) -> Result<T, SysError> {
+        self.map_err(|errno| SysError::new(op, object, errno))
+    }
+}
+
+impl<T> Doing<T> for std::io::Result<T> {
+    fn doing(self, op: &'static str, object: impl fmt::Display) -> Result<T, SysError> {
+        self.map_err(|error| SysError::new(op, object, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
+    }
+}
+
+/// How an errno is worded. Managers take `no such process` and `no such file …` in a failing kill or delete as
+/// success, so there those two are said in other words; in create and exec they are expected verbatim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wording {
+    Verbatim,
+    Unmatched,
+}
+
+fn reason(errno: Errno, wording: Wording) -> String {
+    match (errno, wording) {
+        (Errno::ESRCH, Wording::Unmatched) => "gone (ESRCH)".into(),
+        (Errno::ENOENT, Wording::Unmatched) => "missing (ENOENT)".into(),
+        _ => format!("{} ({errno:?})", strerror(errno)),
+    }
+}
+
+/// The words of strerror(3) in lower case: managers match them without the capital.
+pub fn strerror(errno: Errno) -> String {
+    let words = errno.desc();
+    let mut chars = words.chars();
+    match chars.next() {
+        // "I/O error" and the like keep their capitals
+        Some(first) if words.chars().nth(1).is_some_and(char::is_lowercase) => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => words.to_string(),
+    }
+}
+
+/// Phrases that containerd, docker, podman and CRI-O match in our output. Each is said only under its condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matched {
+    DoesNotExist,
+    NotRunning,
+    AlreadyExists,
+    StartStopped,
+    StartRunning,
+    StartPaused,
+    NotStopped { id: String, status: &'static str },
+    InitStillRunning,
+    IdEmpty,
+    IdFormat,
+    TtyWithoutConsoleSocket,
+    ConsoleSocketWithoutTty,
+    NotFoundInPath(String),
+    ProgramStat { program: String, errno: Errno },
+    Program { program: String, errno: Errno },
+}
+
+impl fmt::Display for Matched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DoesNotExist => f.write_str("container does not exist"),
+            Self::NotRunning => f.write_str("container not running"),
+            Self::AlreadyExists => f.write_str("container with given ID already exists"),
+            Self::StartStopped => f.write_str("cannot start a container that has stopped"),
+            Self::StartRunning => f.write_str("cannot start an already running container"),
+            Self::StartPaused => f.write_str("cannot start a container in the paused state"),
+            Self::NotStopped { id, status } => write!(f, "cannot delete container {id} that is not stopped: {status}"),
+            Self::InitStillRunning => f.write_str("container init still running"),
+            Self::IdEmpty => f.write_str("container id cannot be empty"),
+            Self::IdFormat => f.write_str("invalid container ID format"),
+            Self::TtyWithoutConsoleSocket => {
+                f.write_str("cannot allocate tty if rrun will detach without setting console socket")
+            }
+            Self::ConsoleSocketWithoutTty => {
+                f.write_str("cannot use console socket if rrun will not detach or allocate tty")
+            }
+            Self::NotFoundInPath(program) => write!(f, "exec: \"{program}\": executable file not found in $PATH"),
+            Self::ProgramStat { program, errno } => {
+                write!(f, "exec: \"{program}\": stat {program}: {}", strerror(*errno))
+            }
+            Self::Program { program, errno } => write!(f, "exec: \"{program}\": {}", strerror(*errno)),
+        }
+    }
+}
+
+impl std::error::Error for Matched {}
+
+/// One level of an error on its way from the child to the parent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Frame {
+    Text(String),
+    Sys { op: String, object: String, errno: i32 },
+}
+
+/// A whole chain of causes in a form that crosses a socket and is an error again on the other side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report(Vec<Frame>);
+
+impl Report {
+    pub fn of(error: &anyhow::Error) -> Self {
+        Self(
+            error
+                .chain()
+                .map(|cause| match cause.downcast_ref::<SysError>() {
+                    Some(e) => {
+                        Frame::Sys { op: e.op.to_string(), object: e.object.clone(), errno: e.errno as i32 }
+                    }
+                    None => Frame::Text(cause.to_string()),
+                })
+                .collect(),
+        )
+    }
+
+    pub fn text(message: impl fmt::Display) -> Self {
+        Self(vec![Frame::Text(message.to_string())])
+    }
+
+    pub fn into_error(self) -> anyhow::Error {
+        let mut frames = self.0.into_iter().rev();
+        let rebuilt = match frames.next() {
+            Some(Frame::Text(text)) => anyhow::Error::msg(text),
+            Some(Frame::Sys { op, object, errno }) => {
+                anyhow::Error::new(SysError { op: op.into(), object, errno: Errno::from_raw(errno) })
+            }
+            None => anyhow::Error::msg("failed without saying why"),
+        };
+        frames.fold(rebuilt, |error, frame| match frame {
+            Frame::Text(text) => error.context(text),
+            Frame::Sys { op, object, errno } => {
+                error.context(SysError { op: op.into(), object, errno: Errno::from_raw(errno) })
+            }
+        })
+    }
+}
+
+/// What to do about an errno of an operation. To help users with one more error, add a line.
+/// A hint must not hold a reserved word (see the test below).
+const HINTS: &[(&str, Errno, &str)] = &[
+    ("clone3", Errno::EPERM, "new namespaces need root, or a user namespace in the config"),
+    ("clone3", Errno::ENOSPC, "too many namespaces: see sysctl user.max_*_namespaces"),
+    ("clone3", Errno::EAGAIN, "the limit of processes is reached: see pids.max of rrun's own cgroup and ulimit -u"),
+    ("fsopen", Errno::ENODEV, "this kernel has no such file system type, or its module is not loaded"),
+    ("fsopen", Errno::EPERM, "mounting needs root, or a user namespace in the config"),
+    ("fsmount", Errno::EPERM, "the kernel refuses a new instance where the host's own is partly covered; bind it instead"),
+    ("open_tree", Errno::ENOENT, "a bind mount needs an existing source: create it on the host or correct `source`"),
+    ("mkdir cgroup", Errno::EROFS, "the cgroup tree is mounted read-only here"),
+    ("mkdir cgroup", Errno::EACCES, "creating cgroups needs root or a delegated tree"),
+    ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
+    ("write cgroup", Errno::EBUSY, "the value is below what is in use now"),
+    ("setrlimit", Errno::EPERM, "raising a hard limit needs CAP_SYS_RESOURCE; ask for at most the present one"),
+    ("add_key", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
+    ("connect", Errno::ECONNREFUSED, "nobody listens on that socket"),
+    ("pivot_root", Errno::EINVAL, "the root of the host may be an initramfs: use --no-pivot there"),
+    ("sethostname", Errno::EINVAL, "a name has at most 64 bytes"),
+    ("setdomainname", Errno::EINVAL, "a name has at most 64 bytes"),
+];
+
+pub fn hint(error: &SysError) -> Option<&'static str> {
+    HINTS.iter().find(|(op, errno, _)| *op == error.op && *errno == error.errno).map(|(_, _, hint)| *hint)
+}
+
+/// The one line that a user reads: every cause once, outermost first, then what to do.
+pub fn line(error: &anyhow::Error, wording: Wording) -> String {
+    let mut line = String::new();
+    let mut advice = None;
+    for cause in error.chain() {
+        let text = match cause.downcast_ref::<SysError>() {
+            Some(sys) => {
+                advice = advice.or_else(|| hint(sys));
+                sys.worded(wording)
+            }
+            None => cause.to_string(),
+        };
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        line.push_str(&text);
+    }
+    if let Some(advice) = advice {
+        line.push_str("; ");
+        line.push_str(advice);
+    }
+    // One line, whatever a user's string holds.
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_report_crosses_whole() {
+        let error = Err::<(), _>(Errno::EPERM).doing("mount_setattr", "/proc").context("mount /proc").unwrap_err();
+        let bytes = serde_json::to_vec(&Report::of(&error)).unwrap();
+        let back = serde_json::from_slice::<Report>(&bytes).unwrap().into_error().context("create c1");
+        assert_eq!(
+            line(&back, Wording::Verbatim),
+            "create c1: mount /proc: mount_setattr /proc: operation not permitted (EPERM)"
+        );
+    }
+
+    #[test]
+    fn kill_and_delete_do_not_say_what_managers_take_for_success() {
+        for (errno, verbatim, unmatched) in [
+            (Errno::ESRCH, "kill 7: no such process (ESRCH)", "kill 7: gone (ESRCH)"),
+            (Errno::ENOENT, "kill 7: no such file or directory (ENOENT)", "kill 7: missing (ENOENT)"),
+            (Errno::EIO, "kill 7: I/O error (EIO)", "kill 7: I/O error (EIO)"),
+        ] {
+            let error = anyhow::Error::new(SysError::new("kill", 7, errno));
+            assert_eq!(line(&error, Wording::Verbatim), verbatim);
+            assert_eq!(line(&error, Wording::Unmatched), unmatched);
+        }
+    }
+
+    #[test]
+    fn a_hint_follows_the_reason_and_a_newline_does_not() {
+        let error = anyhow::Error::new(SysError::new("fsopen", "ex\nt9", Errno::ENODEV));
+        let line = line(&error, Wording::Verbatim);
+        assert!(line.starts_with("fsopen ex t9: ") && line.ends_with("module is not loaded"), "{line}");
+    }
+}

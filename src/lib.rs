@@ -1,0 +1,36 @@
+//! rrun: an OCI container runtime.
+//!
+//! ```text
+//! config.json ─ spec ─▶ Plan (checked, pure) ─▶ host side ─────────────▶ child side ──────────▶ state.json
+//!               + Options    namespaces, mounts,   cgroup, spawn:           steps: mounts,          pid, start time,
+//!               + Host       process, devices      serve the child          devices, root, …        cgroup, bundle
+//! ```
+//!
+//! Floors; a module calls downward only, and siblings on one floor never meet (tests/floors.rs reads the imports):
+//!
+//! ```text
+//! 7 cli → 6 lifecycle → 5 launch → 4 init | cgroup → 3 protocol | state → 2 plan
+//!   → 1 host | procfs | rootfs | undo | log → 0 sys → error
+//! ```
+
+pub mod cli;
+pub mod lifecycle;
+
+pub mod launch;
+
+pub mod cgroup;
+pub mod init;
+
+pub mod protocol;
+pub mod state;
+
+pub mod plan;
+
+pub mod host;
+pub mod log;
+pub mod procfs;
+pub mod rootfs;
+pub mod undo;
+
+pub mod error;
+pub mod sys;

@@ -1,0 +1,308 @@
+//! What will be done, decided before anything is done: `config.json` + options + facts of the host → [`Plan`].
+//!
+//! Plain data, fully checked, made without one system call. Acting on a plan takes no decisions; where the kernel
+//! may refuse one way, the plan holds the alternatives. `rrun plan` prints it, golden tests compare it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::rootfs::InRoot;
+
+pub mod build;
+pub mod capabilities;
+pub mod devices;
+pub mod mount_options;
+pub mod mounts;
+pub mod namespaces;
+pub mod process;
+pub mod spec;
+pub mod sysctl;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    pub id: String,
+    /// Absolute, symlinks resolved.
+    pub bundle: PathBuf,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    pub namespaces: Vec<Namespace>,
+    pub root: RootPlan,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domainname: Option<String>,
+    pub mounts: Vec<MountPlan>,
+    pub devices: Vec<DevicePlan>,
+    /// Symbolic links of `/dev`, made where nothing stands.
+    pub links: Vec<LinkPlan>,
+    pub masked_paths: Vec<InRoot>,
+    pub readonly_paths: Vec<InRoot>,
+    pub sysctls: Vec<Sysctl>,
+    pub process: ProcessPlan,
+    /// `linux.cgroupsPath` as given; the cgroup floor turns it and `linux.resources` into directories and writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroups_path: Option<String>,
+    /// What the spec lets a runtime leave out, each with its key and the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// A namespace that the container gets anew. Types that are not listed stay the runtime's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    Pid,
+    Network,
+    Mount,
+    Ipc,
+    Uts,
+    Cgroup,
+    Time,
+}
+
+impl Plan {
+    pub fn has(&self, namespace: Namespace) -> bool {
+        self.namespaces.contains(&namespace)
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct RootPlan {
+    /// Absolute host path, symlinks resolved by the caller.
+    pub path: PathBuf,
+    pub readonly: bool,
+    pub switch: RootSwitch,
+    /// What `/` of the new mount namespace is set to first.
+    pub propagation: Propagation,
+    /// The host's mounts may still be shared then: the one that holds the rootfs is made private before anything is
+    /// attached below it, so that nothing reaches the host.
+    pub isolate_parent: bool,
+    /// What the container's `/` is set to after the switch (`shared` and `unbindable` only work there).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub propagation_after: Option<Propagation>,
+}
+
+/// How `/` becomes the rootfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootSwitch {
+    PivotRoot,
+    /// `--no-pivot`: the root of the host is an initramfs, where pivot_root(2) is EINVAL.
+    MoveMount,
+    /// No mount namespace: nothing is mounted.
+    Chroot,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Propagation {
+    #[serde(rename = "type")]
+    pub kind: PropagationKind,
+    pub recursive: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PropagationKind {
+    Private,
+    Shared,
+    Slave,
+    Unbindable,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct MountPlan {
+    /// Where it stands, for errors: `mounts[3]`.
+    pub field: String,
+    pub target: InRoot,
+    pub source: Source,
+    /// Words of one mount (`ro`, `nosuid`, …).
+    #[serde(skip_serializing_if = "AttrChange::is_empty")]
+    pub attributes: AttrChange,
+    /// Words of the whole tree (`rro`, `rnosuid`, …).
+    #[serde(skip_serializing_if = "AttrChange::is_empty")]
+    pub recursive: AttrChange,
+    /// In the order given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub propagation: Vec<Propagation>,
+    /// `ro` of a tmpfs, or of what lies below /dev: set when everything inside has been made.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub readonly_at_end: bool,
+}
+
+/// Bits of MOUNT_ATTR_* that a mount gets and loses. Cleared bits are applied first, as mount_setattr(2) does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttrChange {
+    pub set: u64,
+    pub clear: u64,
+}
+
+impl Serialize for AttrChange {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&mount_options::words(self))
+    }
+}
+
+impl AttrChange {
+    pub fn is_empty(&self) -> bool {
+        self.set == 0 && self.clear == 0
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// A new instance: fsopen, one fsconfig per parameter, fsmount.
+    Filesystem {
+        fstype: String,
+        device: String,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        parameters: Vec<Parameter>,
+        /// `tmpcopyup`: the new tmpfs starts with what the directory below it holds.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        copy_up: bool,
+    },
+    /// A clone of a mount of the host.
+    Bind { from: PathBuf, recursive: bool },
+    /// Type `cgroup` or `cgroup2`: what it becomes depends on the host's hierarchies and the cgroup namespace.
+    Cgroup(CgroupMount),
+    /// `remount`: changes what is mounted at the target already.
+    Remount {
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        parameters: Vec<Parameter>,
+    },
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CgroupMount {
+    /// A tmpfs with one directory per hierarchy.
+    V1 { hierarchies: Vec<CgroupHierarchy>, links: Vec<(String, String)> },
+    /// cgroup2; where the kernel refuses a new mount (EPERM, EBUSY), `otherwise` is bound.
+    V2 { otherwise: PathBuf },
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct CgroupHierarchy {
+    /// Directory name below the target, as on the host: `cpu,cpuacct`, `systemd`.
+    pub name: String,
+    pub source: HierarchySource,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HierarchySource {
+    /// With a cgroup namespace: mounted anew, its root is the container's own cgroup. The options select the hierarchy.
+    Mount { options: Vec<String> },
+    /// Without: the container's own directory on the host, bound.
+    Bind { from: PathBuf },
+}
+
+/// One parameter of a file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Parameter {
+    Flag(String),
+    Value(String, String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DevicePlan {
+    /// Where it stands, for errors: `linux.devices[2]`, or `default device`.
+    pub field: String,
+    pub path: InRoot,
+    pub kind: DeviceKind,
+    pub major: u64,
+    pub minor: u64,
+    /// Permission bits only.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    Char,
+    Block,
+    Fifo,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LinkPlan {
+    pub path: InRoot,
+    pub to: String,
+    pub when: LinkWhen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkWhen {
+    /// Left alone where something stands already.
+    Missing,
+    /// Replaces what stands there (`/dev/ptmx` must be the container's own).
+    Always,
+    /// `/dev/core`, only where /proc/kcore exists.
+    KcoreExists,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Sysctl {
+    /// As in the config, for errors.
+    pub key: String,
+    /// Below /proc/sys: `net/ipv4/ip_forward`.
+    pub path: String,
+    pub value: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ProcessPlan {
+    pub args: Vec<String>,
+    /// Without duplicates: the last one wins and keeps the first one's place. HOME is looked up in the container's
+    /// /etc/passwd when it is missing or empty.
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub additional_gids: Vec<u32>,
+    pub umask: u32,
+    #[serde(serialize_with = "capabilities::names_of_sets")]
+    pub capabilities: Capabilities,
+    pub rlimits: Vec<Rlimit>,
+    pub no_new_privileges: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+    /// Present when the process has a terminal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<Terminal>,
+}
+
+/// Bit n is the capability with number n (capability(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rlimit {
+    /// `RLIMIT_NOFILE`
+    pub name: String,
+    /// The kernel's number (asm-generic/resource.h).
+    #[serde(skip)]
+    pub resource: u32,
+    /// `u64::MAX` is "unlimited".
+    pub soft: u64,
+    pub hard: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Terminal {
+    /// Rows and columns, when both are given and not 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<(u16, u16)>,
+}
