@@ -1,1 +1,25 @@
-//! (to be written)
+//! What each command means. The command line turns words into these options and calls one function.
+
+use std::path::PathBuf;
+
+/// Options of `create`, and of `run` up to the start.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    pub id: String,
+    /// Directory that holds config.json and, usually, the rootfs.
+    pub bundle: PathBuf,
+    /// Another file in place of BUNDLE/config.json.
+    pub config: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub no_pivot: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    pub create: CreateOptions,
+    pub detach: bool,
+    /// Leave the stopped container in place.
+    pub keep: bool,
+    pub no_subreaper: bool,
+}
