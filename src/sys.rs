@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod exec;
 pub mod fds;
 pub mod keyring;
+pub mod limits;
 pub mod mount;
 pub mod network;
 pub mod signals;
