@@ -6,3 +6,8 @@ use super::AttrChange;
 pub fn words(_change: &AttrChange) -> String {
     String::new()
 }
+
+/// Every word that the parser knows, sorted.
+pub fn all_words() -> Vec<&'static str> {
+    vec!["ro", "rro", "rw"]
+}
