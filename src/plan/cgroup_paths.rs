@@ -137,6 +137,7 @@ fn directory_names(hierarchies: &[Hierarchy]) -> Vec<String> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::json;
 
     fn hierarchy(controllers: &[&str], mountpoint: &str, root: &str, own: &str) -> Hierarchy {
         Hierarchy {
@@ -214,15 +215,6 @@ mod tests {
         }
     }
 
-    fn names(mount: CgroupMount) -> (Vec<(String, Option<PathBuf>)>, Vec<(String, String)>) {
-        let CgroupMount::V1 { hierarchies, links } = mount else { panic!("not v1") };
-        let source = |h: CgroupHierarchy| match h.source {
-            HierarchySource::Bind { from } => (h.name, Some(from)),
-            HierarchySource::Mount { options } => (format!("{} {}", h.name, options.join("+")), None),
-        };
-        (hierarchies.into_iter().map(source).collect(), links)
-    }
-
     #[test]
     fn a_mount_shows_every_hierarchy_under_the_hosts_names() {
         let layout = CgroupLayout {
@@ -232,17 +224,18 @@ mod tests {
             ],
             v2: Some(tree("/", "/")),
         };
-        let links = vec![("cpu".into(), "cpu,cpuacct".into()), ("cpuacct".into(), "cpu,cpuacct".into())];
-        let (bound, bound_links) = names(mount(&layout, "c1", None, false).unwrap());
-        let want = [
-            ("cpu,cpuacct".to_string(), Some(PathBuf::from("/sys/fs/cgroup/cpu,cpuacct/c1"))),
-            ("systemd".to_string(), Some(PathBuf::from("/sys/fs/cgroup/systemd/me/c1"))),
-        ];
-        assert_eq!((bound, bound_links), (want.to_vec(), links.clone()));
-
-        let (mounted, mounted_links) = names(mount(&layout, "c1", Some("/x"), true).unwrap());
-        let want = [("cpu,cpuacct cpu+cpuacct".to_string(), None), ("systemd name=systemd".to_string(), None)];
-        assert_eq!((mounted, mounted_links), (want.to_vec(), links));
+        let shown = |path, namespace| serde_json::to_value(mount(&layout, "c1", path, namespace).unwrap()).unwrap();
+        let links = json!([["cpu", "cpu,cpuacct"], ["cpuacct", "cpu,cpuacct"]]);
+        let bound = json!({"v1": {"links": links, "hierarchies": [
+            {"name": "cpu,cpuacct", "source": {"bind": {"from": "/sys/fs/cgroup/cpu,cpuacct/c1"}}},
+            {"name": "systemd", "source": {"bind": {"from": "/sys/fs/cgroup/systemd/me/c1"}}},
+        ]}});
+        assert_eq!(shown(None, false), bound);
+        let mounted = json!({"v1": {"links": links, "hierarchies": [
+            {"name": "cpu,cpuacct", "source": {"mount": {"options": ["cpu", "cpuacct"]}}},
+            {"name": "systemd", "source": {"mount": {"options": ["name=systemd"]}}},
+        ]}});
+        assert_eq!(shown(Some("/x"), true), mounted);
     }
 
     #[test]
