@@ -11,6 +11,7 @@ use crate::host::cgroups::CgroupLayout;
 use crate::procfs::Proc;
 
 pub mod cgroups;
+pub mod mountpoints;
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Host {

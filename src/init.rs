@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
@@ -45,7 +46,7 @@ pub struct Handles {
     /// pidfd of the parent: readable when it is dead.
     pub parent: OwnedFd,
     /// `tasks` of every v1 hierarchy; `cgroup.procs` of the v2 tree only where the kernel could not clone into it.
-    pub cgroups: Vec<File>,
+    pub cgroups: Vec<(PathBuf, File)>,
 }
 
 /// Where the child stands: what its steps leave for later steps.

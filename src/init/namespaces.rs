@@ -19,8 +19,8 @@ impl Init<'_> {
     /// By writing `0`, "myself", to `tasks`: a pid in `cgroup.procs` makes the kernel wait for an RCU grace period,
     /// 5 to 10 ms. Possible since this process has one thread.
     pub(super) fn join_cgroups(&mut self) -> Result<()> {
-        for mut tasks in self.handles.cgroups.drain(..) {
-            tasks.write_all(b"0").doing("join cgroup", crate::procfs::name_of(&tasks))?;
+        for (path, mut tasks) in self.handles.cgroups.drain(..) {
+            tasks.write_all(b"0").doing("join cgroup", path.display())?;
         }
         Ok(())
     }

@@ -12,7 +12,9 @@ use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
 use super::{Init, masks};
 use crate::error::{Doing, SysError};
+use crate::host::mountpoints::mountpoints;
 use crate::plan::{Namespace, Propagation, PropagationKind, RootSwitch};
+use crate::procfs::Proc;
 use crate::rootfs::{InRoot, Rootfs, Symlinks, is_same_file, open_host_directory};
 use crate::sys::mount::{self, Attributes, Context as Filesystem, Reach};
 
@@ -72,7 +74,7 @@ impl Init<'_> {
         let rootfs = self.rootfs()?;
         match switch {
             RootSwitch::PivotRoot => pivot(rootfs)?,
-            RootSwitch::MoveMount => move_onto_root(rootfs)?,
+            RootSwitch::MoveMount => move_onto_root(rootfs, &self.plan.root.path)?,
             RootSwitch::Chroot => {
                 fchdir(rootfs.as_fd()).doing("fchdir", "rootfs")?;
                 chroot(".").doing("chroot", "rootfs")?;
@@ -141,17 +143,14 @@ fn pivot(rootfs: &Rootfs) -> Result<()> {
 
 /// For hosts that run from an initramfs. The host's proc and sysfs mounts stay below, reachable by a privileged
 /// process that leaves the chroot: they are taken off or covered first.
-fn move_onto_root(rootfs: &Rootfs) -> Result<()> {
-    let own = std::fs::read_link("/proc/self/fd").is_ok(); // /proc is still the host's here
-    ensure!(own, "/proc of the host is needed for --no-pivot");
-    let inside = crate::procfs::path_of(rootfs.as_fd())?;
-    for point in crate::procfs::mountpoints_of_types(&["proc", "sysfs"])? {
-        if !point.starts_with(&inside) {
-            let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
-            mount::set_attributes_at(&point, private, Reach::One)?;
-            if umount2(&point, MntFlags::MNT_DETACH).is_err() {
-                cover(&point)?;
-            }
+fn move_onto_root(rootfs: &Rootfs, inside: &Path) -> Result<()> {
+    // /proc is still the host's here
+    let mountinfo = Proc::open()?.own_mountinfo()?;
+    for point in mountpoints(&mountinfo, &["proc", "sysfs"]).iter().filter(|point| !point.starts_with(inside)) {
+        let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+        mount::set_attributes_at(point, private, Reach::One)?;
+        if umount2(point.as_path(), MntFlags::MNT_DETACH).is_err() {
+            cover(point)?;
         }
     }
     fchdir(rootfs.as_fd()).doing("fchdir", "rootfs")?;
