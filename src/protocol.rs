@@ -83,7 +83,7 @@ impl AsFd for Channel {
 }
 
 /// An eventfd that is full until the child reads it. The parent sees that as "writable".
-pub struct Ready(EventFd);
+pub struct Ready(OwnedFd);
 
 /// The most an eventfd holds: eventfd(2). Then it is not writable.
 const FULL: u64 = u64::MAX - 1;
@@ -92,12 +92,17 @@ impl Ready {
     pub fn new() -> Result<Self, SysError> {
         let eventfd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).doing("eventfd", "")?;
         eventfd.write(FULL).doing("write", "eventfd")?;
-        Ok(Self(eventfd))
+        Ok(Self(eventfd.into()))
+    }
+
+    /// The child's copy of the same eventfd.
+    pub fn try_clone(&self) -> Result<Self, SysError> {
+        self.0.try_clone().map(Self).doing("dup", "eventfd")
     }
 
     /// Child.
     pub fn announce(&self) -> Result<(), SysError> {
-        self.0.read().map(drop).doing("read", "eventfd")
+        nix::unistd::read(&self.0, &mut [0; 8]).map(drop).doing("read", "eventfd")
     }
 }
 
