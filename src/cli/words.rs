@@ -93,7 +93,10 @@ pub fn split(words: impl IntoIterator<Item = OsString>, tables: &[&Command], sto
 
 enum Shape<'a> {
     Positional,
-    Flag { name: &'a [u8], value: Option<&'a [u8]> },
+    Flag {
+        name: &'a [u8],
+        value: Option<&'a [u8]>,
+    },
     /// `-9` and `-` are no flags, and neither is what follows them.
     EndOfFlags,
 }
@@ -125,7 +128,9 @@ fn given(
         .ok_or_else(|| Fault::NotDefined(lossy(name)))?;
     let long = arg.get_long().unwrap_or_default().to_string();
     let value = if !arg.get_action().takes_values() {
-        Value::Switch(truth(value).ok_or_else(|| Fault::NotBool { name: lossy(name), value: lossy(value.unwrap_or(b"")) })?)
+        Value::Switch(
+            truth(value).ok_or_else(|| Fault::NotBool { name: lossy(name), value: lossy(value.unwrap_or(b"")) })?,
+        )
     } else if let Some(value) = value {
         Value::Text(OsString::from_vec(value.to_vec()))
     } else {
@@ -151,6 +156,12 @@ fn truth(value: Option<&[u8]>) -> Option<bool> {
 
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether a switch is set; the last mention counts.
+pub fn is_on(flags: &[Given], name: &str) -> bool {
+    let last = flags.iter().rev().find(|flag| flag.name == name);
+    last.is_some_and(|flag| flag.value == Value::Switch(true))
 }
 
 /// For clap: a switch stands if its last mention sets it, values stand as often as given.

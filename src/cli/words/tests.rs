@@ -109,7 +109,10 @@ fn faults_are_said_in_the_words_that_callers_look_for() {
 fn words_need_not_be_utf8() {
     let words = [&b"--bundle=\xff"[..], b"\xfe"].map(|word| OsStr::from_bytes(word).to_owned());
     let split = split(words, &[&own()], Stop::Never).unwrap();
-    assert_eq!(canonical(&split.flags[0], split.positionals).join(OsStr::new(" ")).as_bytes(), b"--bundle=\xff -- \xfe");
+    assert_eq!(
+        canonical(&split.flags[0], split.positionals).join(OsStr::new(" ")).as_bytes(),
+        b"--bundle=\xff -- \xfe"
+    );
 }
 
 proptest! {
