@@ -156,7 +156,7 @@ fn split_layers(value: &str) -> Vec<Parameter> {
 /// A fresh proc, or one that is bound, on /proc itself; a few files below. Anything else could stand in for a file of
 /// /proc that is written during the set-up (CVE-2019-16884, CVE-2019-19921).
 fn check_proc(target: &InRoot, source: &Source, field: &str) -> Result<()> {
-    let Ok(inside) = target.as_path().strip_prefix("proc") else { return Ok(()) };
+    let Some(inside) = inside_proc(target) else { return Ok(()) };
     if inside.as_os_str().is_empty() {
         return match source {
             Source::Filesystem { fstype, .. } if fstype != "proc" => {
@@ -166,9 +166,18 @@ fn check_proc(target: &InRoot, source: &Source, field: &str) -> Result<()> {
             _ => Ok(()),
         };
     }
-    let allowed = INSIDE_PROC.iter().any(|name| inside == Path::new(name));
+    let allowed = is_allowed_inside_proc(target);
     ensure!(allowed, "{field}.destination: {target} cannot be mounted because it is inside /proc; remove it");
     Ok(())
+}
+
+/// Also asked about the place that a destination leads to, once that is open.
+pub fn is_allowed_inside_proc(target: &InRoot) -> bool {
+    inside_proc(target).is_some_and(|inside| INSIDE_PROC.iter().any(|name| inside == Path::new(name)))
+}
+
+fn inside_proc(target: &InRoot) -> Option<&Path> {
+    target.as_path().strip_prefix("proc").ok()
 }
 
 fn assemble(field: String, target: InRoot, source: Source, words: Words) -> MountPlan {
