@@ -36,7 +36,7 @@ fn features() -> Result<Features> {
         .oci_version_min("1.0.0")
         .oci_version_max(crate::OCI_VERSION)
         .hooks(Vec::new())
-        .mount_options(mount_options::all_words().into_iter().map(String::from).collect::<Vec<_>>())
+        .mount_options(mount_options::all_words())
         .linux(linux()?)
         .annotations(HashMap::new())
         .potentially_unsafe_config_annotations(Vec::new())
