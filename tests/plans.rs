@@ -107,10 +107,8 @@ fn expected(name: &str, config: &Value) -> Vec<(String, String)> {
 #[test]
 fn every_config_gives_its_plan() {
     let update = env::var_os("UPDATE_PLANS").is_some();
-    let mut there: BTreeSet<String> = fs::read_dir(directory())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut there: BTreeSet<String> =
+        fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let configs: Vec<String> = there.iter().filter(|name| name.ends_with(".config.json")).cloned().collect();
     assert!(configs.len() >= 20, "only {} configs in tests/plans", configs.len());
     let mut wrong = Vec::new();

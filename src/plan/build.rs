@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{cgroup_paths, mount_options, mounts, namespaces, process, sysctl};
+use super::{mount_options, mounts, namespaces, process, sysctl};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -45,6 +46,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     if !own_mounts {
         refuse_without_mount_namespace(spec, linux)?;
     }
+    let cgroups_path = given(&linux.cgroups_path);
+    CgroupsPath::new(&options.id, cgroups_path)?;
     let mut warnings = Vec::new();
     let cgroup = || cgroup_mount(linux, options, host, &namespaces);
     let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
@@ -66,7 +69,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
             Some(process) => process::plan(process, host, &mut warnings)?,
             None => bail!("process: missing; this version of rrun cannot create a container without one"),
         },
-        cgroups_path: given(&linux.cgroups_path).map(String::from),
+        cgroups_path: cgroups_path.map(String::from),
         domainname,
         namespaces,
         warnings,
@@ -147,7 +150,8 @@ fn cgroup_mount(linux: &Linux, options: &Options, host: &Host, namespaces: &[Nam
 
 fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool) -> Result<RootPlan> {
     let (propagation, propagation_after) = root_propagation(given(&linux.rootfs_propagation), options.no_pivot)?;
-    let cut_off = propagation.recursive && matches!(propagation.kind, PropagationKind::Private | PropagationKind::Slave);
+    let cut_off =
+        propagation.recursive && matches!(propagation.kind, PropagationKind::Private | PropagationKind::Slave);
     let switch = match (own_mounts, options.no_pivot) {
         (false, _) => RootSwitch::Chroot,
         (true, true) => RootSwitch::MoveMount,

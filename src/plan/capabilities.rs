@@ -12,7 +12,11 @@ use crate::host::Host;
 
 /// The sets of `process.capabilities`; all empty when it is absent. A name that this host cannot grant is left out
 /// with one warning, as the spec demands; sets that contradict each other are an error, since capset(2) would refuse.
-pub fn plan(sets: Option<&spec::process::Capabilities>, host: &Host, warnings: &mut Vec<String>) -> Result<Capabilities> {
+pub fn plan(
+    sets: Option<&spec::process::Capabilities>,
+    host: &Host,
+    warnings: &mut Vec<String>,
+) -> Result<Capabilities> {
     let Some(sets) = sets else { return Ok(Capabilities::default()) };
     let mut left_out = Vec::new();
     let mut read = |set: &'static str, names: &[String]| {
@@ -46,10 +50,12 @@ pub fn plan(sets: Option<&spec::process::Capabilities>, host: &Host, warnings: &
 
 fn grantable(name: &str, host: &Host) -> Result<u64, &'static str> {
     match Capability::from_str(name) {
-        Ok(capability) if capability.index() <= host.last_capability => match capability.bitmask() & host.capabilities {
-            0 => Err("rrun does not have it here and cannot pass it on"),
-            bit => Ok(bit),
-        },
+        Ok(capability) if capability.index() <= host.last_capability => {
+            match capability.bitmask() & host.capabilities {
+                0 => Err("rrun does not have it here and cannot pass it on"),
+                bit => Ok(bit),
+            }
+        }
         _ => Err("not known to this kernel"),
     }
 }
@@ -139,16 +145,16 @@ mod tests {
                 "ambient":["CAP_CHOWN","CAP_KILL"]}"#,
         );
         assert_eq!(planned.unwrap().ambient, KILL);
-        assert_eq!(
-            warnings,
-            ["process.capabilities.ambient: CAP_CHOWN: is not permitted and inheritable; left out"]
-        );
+        assert_eq!(warnings, ["process.capabilities.ambient: CAP_CHOWN: is not permitted and inheritable; left out"]);
     }
 
     #[test]
     fn sets_that_the_kernel_would_refuse_are_an_error() {
         for (json, want) in [
-            (r#"{"effective":["CAP_KILL","CAP_CHOWN"]}"#, "process.capabilities.effective: CAP_CHOWN, CAP_KILL: not in permitted"),
+            (
+                r#"{"effective":["CAP_KILL","CAP_CHOWN"]}"#,
+                "process.capabilities.effective: CAP_CHOWN, CAP_KILL: not in permitted",
+            ),
             (r#"{"inheritable":["CAP_KILL"]}"#, "process.capabilities.inheritable: CAP_KILL: not in bounding"),
         ] {
             let error = plan_of(json).0.unwrap_err().to_string();

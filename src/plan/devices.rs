@@ -81,23 +81,23 @@ fn listed(devices: &[spec::linux::Device], dev: Dev, warnings: &mut Vec<String>)
         if one.path.as_path().to_str() == Some("dev/ptmx") {
             continue;
         }
-        if let Some(before) = paths.insert(one.path.clone(), planned.len()) {
-            if let Some(before) = planned[before].take() {
-                warnings.push(format!("{}.path: {} is given twice; {} counts", one.field, one.path, one.field));
-                numbers.retain(|_, path| *path != before.path);
-            }
+        let before = paths.insert(one.path.clone(), planned.len());
+        if let Some(before) = before.and_then(|index| planned[index].take()) {
+            warnings.push(format!("{}.path: {} is given twice; {} counts", one.field, one.path, one.field));
+            numbers.retain(|_, path| *path != before.path);
         }
         if one.kind != DeviceKind::Fifo {
             let number = (one.kind == DeviceKind::Block, one.major, one.minor);
             if let Some(other) = numbers.insert(number, one.path.clone()) {
                 let field = &one.field;
-                warnings.push(format!("{field}: {} is the same device {}:{} as {other}", one.path, one.major, one.minor));
+                warnings
+                    .push(format!("{field}: {} is the same device {}:{} as {other}", one.path, one.major, one.minor));
             }
         }
         planned.push(Some(one));
     }
     if left_to_host > 0 {
-        warnings.push(format!("linux.devices: {left_to_host} below /dev left out: /dev is a directory of the host"));
+        warnings.push(format!("linux.devices: {left_to_host} below /dev left out: /dev is bound from the host"));
     }
     Ok(planned.into_iter().flatten().collect())
 }

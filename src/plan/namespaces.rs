@@ -54,7 +54,10 @@ const NAME_MAX: usize = 64;
 /// `hostname` or `domainname`: both belong to the uts namespace, and the host's must not change.
 pub fn uts_name(field: &str, name: &Option<String>, namespaces: &[Namespace]) -> Result<Option<String>> {
     let Some(name) = given(name) else { return Ok(None) };
-    ensure!(namespaces.contains(&Namespace::Uts), "{field}: {name} needs a new uts namespace; add one to linux.namespaces");
+    ensure!(
+        namespaces.contains(&Namespace::Uts),
+        "{field}: {name} needs a new uts namespace; add one to linux.namespaces"
+    );
     ensure!(name.len() <= NAME_MAX, "{field}: {name} has {} bytes; at most {NAME_MAX} are possible", name.len());
     Ok(Some(name.into()))
 }

@@ -115,11 +115,21 @@ fn a_bad_value_is_named_with_its_path() {
         ("/linux/maskedPaths", json!(["/a", "proc/x"]), "linux.maskedPaths[1]: proc/x is not absolute"),
         ("/linux/maskedPaths", json!(["/a/.."]), "linux.maskedPaths[0]: /a/.. is the root itself"),
         ("/linux/readonlyPaths", json!([""]), "linux.readonlyPaths[0]:  is not absolute"),
-        ("/linux/rootfsPropagation", json!("rsharded"), "linux.rootfsPropagation: rsharded is no propagation; use one of private, rprivate, shared"),
+        (
+            "/linux/rootfsPropagation",
+            json!("rsharded"),
+            "linux.rootfsPropagation: rsharded is no propagation; use one of private, rprivate, shared",
+        ),
         ("/linux/sysctl", json!({"kernel.panic": "1"}), "linux.sysctl: kernel.panic: is not in a separate"),
         ("/linux/devices", json!([{"path": "/x"}]), "linux.devices[0].type: missing"),
-        ("/linux/namespaces", json!([{"type": "pid"}, {"type": "pid"}]), "linux.namespaces[1].type: pid is listed twice"),
+        (
+            "/linux/namespaces",
+            json!([{"type": "pid"}, {"type": "pid"}]),
+            "linux.namespaces[1].type: pid is listed twice",
+        ),
         ("/mounts", json!([{"destination": "/x"}]), "mounts[0].type: missing"),
+        ("/linux/cgroupsPath", json!("/.."), "linux.cgroupsPath: /.. is not a cgroup of its own"),
+        ("/linux/cgroupsPath", json!("/a\nb"), "linux.cgroupsPath: holds a NUL or a line break"),
     ] {
         let error = build_error(&with(pointer, value));
         assert!(error.starts_with(&format!("config.json: {want}")), "{pointer}: {error}");

@@ -16,7 +16,12 @@ fn everyone_gets_the_default_nodes_and_links() {
     let planned = planned.unwrap();
     assert_eq!(paths(&planned), ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"]);
     for device in &planned {
-        assert_eq!((device.kind, device.mode, device.uid, device.gid), (DeviceKind::Char, 0o666, 0, 0), "{}", device.path);
+        assert_eq!(
+            (device.kind, device.mode, device.uid, device.gid),
+            (DeviceKind::Char, 0o666, 0, 0),
+            "{}",
+            device.path
+        );
     }
     assert_eq!(links(Dev::Container).len(), 6);
     assert!(warnings.is_empty(), "{warnings:?}");
@@ -30,7 +35,8 @@ fn a_listed_device_takes_the_place_of_a_default_one() {
         {"path":"/dev/sda","type":"b","major":4095,"minor":1048575}]"#;
     let (planned, warnings) = plan_of(json, Dev::Container);
     let planned = planned.unwrap();
-    let want = ["/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/null", "/data/pipe", "/dev/sda"];
+    let want =
+        ["/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/null", "/data/pipe", "/dev/sda"];
     assert_eq!(paths(&planned), want);
     let null = &planned[5];
     assert_eq!((null.field.as_str(), null.mode, null.uid, null.gid), ("linux.devices[0]", 0o666, 7, 8));
@@ -45,7 +51,7 @@ fn nothing_is_made_in_a_dev_of_the_host() {
         {"path":"/x","type":"u","major":1,"minor":5}]"#;
     let (planned, warnings) = plan_of(json, Dev::Host);
     assert_eq!(paths(&planned.unwrap()), ["/x"]);
-    assert_eq!(warnings, ["linux.devices: 2 below /dev left out: /dev is a directory of the host"]);
+    assert_eq!(warnings, ["linux.devices: 2 below /dev left out: /dev is bound from the host"]);
     assert!(links(Dev::Host).is_empty());
 }
 

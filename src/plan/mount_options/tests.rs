@@ -87,7 +87,17 @@ fn the_last_word_wins() {
 #[test]
 fn the_rest_goes_to_its_group() {
     let words = parse_words(&[
-        "rbind", "rslave", "private", "sync", "lazytime", "mode=755", "newinstance", "context=\"a,b\"", "", "size=", "X-a=b=c",
+        "rbind",
+        "rslave",
+        "private",
+        "sync",
+        "lazytime",
+        "mode=755",
+        "newinstance",
+        "context=\"a,b\"",
+        "",
+        "size=",
+        "X-a=b=c",
     ]);
     let words = words.unwrap();
     let kinds = [(Slave, true), (Private, false)];
@@ -96,8 +106,13 @@ fn the_rest_goes_to_its_group() {
     let flag = |name: &str| Parameter::Flag(name.into());
     let value = |key: &str, value: &str| Parameter::Value(key.into(), value.into());
     assert_eq!(words.superblock, [flag("sync"), flag("lazytime")]);
-    let data =
-        [value("mode", "755"), flag("newinstance"), value("context", "\"a,b\""), value("size", ""), value("X-a", "b=c")];
+    let data = [
+        value("mode", "755"),
+        flag("newinstance"),
+        value("context", "\"a,b\""),
+        value("size", ""),
+        value("X-a", "b=c"),
+    ];
     assert_eq!(words.data, data);
 }
 

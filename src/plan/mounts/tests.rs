@@ -65,7 +65,11 @@ fn a_bind_mount_is_told_by_its_options_or_its_type() {
         (r#"{"destination":"/a","source":"/host","options":["bind"]}"#, "/host", false),
         (r#"{"destination":"/a","source":"/host","type":"ext4","options":["rbind"]}"#, "/host", true),
         (r#"{"destination":"/a","source":"vol","type":"bind"}"#, "/bundle/vol", false),
-        (r#"{"destination":"/a","source":"vol/../x","type":"none","options":["bind","rbind"]}"#, "/bundle/vol/../x", true),
+        (
+            r#"{"destination":"/a","source":"vol/../x","type":"none","options":["bind","rbind"]}"#,
+            "/bundle/vol/../x",
+            true,
+        ),
         (r#"{"destination":"/a","source":"/host","type":"cgroup","options":["rbind","bind"]}"#, "/host", true),
     ] {
         match plan_with(json).0.unwrap().source {
@@ -143,7 +147,10 @@ fn a_bad_mount_is_named_with_its_path() {
         (r#"{"destination":"","type":"tmpfs"}"#, "destination: missing"),
         (r#"{"destination":"/","type":"tmpfs"}"#, "destination: / is the root itself"),
         (r#"{"destination":"/a/..","type":"tmpfs"}"#, "destination: /a/.. is the root itself"),
-        (r#"{"destination":"/proc/x","type":"tmpfs"}"#, "destination: /proc/x cannot be mounted because it is inside /proc"),
+        (
+            r#"{"destination":"/proc/x","type":"tmpfs"}"#,
+            "destination: /proc/x cannot be mounted because it is inside /proc",
+        ),
         (r#"{"destination":"/proc","type":"tmpfs"}"#, "type: tmpfs cannot be mounted on /proc"),
         (r#"{"destination":"/a"}"#, "type: missing"),
         (r#"{"destination":"/a","source":"/b","type":""}"#, "type: missing"),
@@ -151,10 +158,19 @@ fn a_bad_mount_is_named_with_its_path() {
         (r#"{"destination":"/a","options":["rbind"],"source":""}"#, "source: missing"),
         (r#"{"destination":"/a","source":"/b","options":["bind","size=1"]}"#, "options: size: a bind mount takes no"),
         (r#"{"destination":"/a","source":"/b","options":["bind","acl"]}"#, "options: acl: a bind mount takes no"),
-        (r#"{"destination":"/a","source":"/b","options":["bind","tmpcopyup"]}"#, "options: tmpcopyup fills a new tmpfs"),
+        (
+            r#"{"destination":"/a","source":"/b","options":["bind","tmpcopyup"]}"#,
+            "options: tmpcopyup fills a new tmpfs",
+        ),
         (r#"{"destination":"/a","type":"ramfs","options":["tmpcopyup"]}"#, "options: tmpcopyup fills a new tmpfs"),
-        (r#"{"destination":"/a","type":"tmpfs","options":["remount","tmpcopyup"]}"#, "options: tmpcopyup fills a new tmpfs"),
-        (r#"{"destination":"/a","type":"cgroup","options":["nsdelegate"]}"#, "options: nsdelegate: a cgroup mount takes no"),
+        (
+            r#"{"destination":"/a","type":"tmpfs","options":["remount","tmpcopyup"]}"#,
+            "options: tmpcopyup fills a new tmpfs",
+        ),
+        (
+            r#"{"destination":"/a","type":"cgroup","options":["nsdelegate"]}"#,
+            "options: nsdelegate: a cgroup mount takes no",
+        ),
         (r#"{"destination":"/a","type":"cgroup2","options":["sync"]}"#, "options: sync: a cgroup mount takes no"),
         (r#"{"destination":"/a","type":"tmpfs","options":["ro","idmap"]}"#, "options[1]: idmap: this version"),
         (r#"{"destination":"/a","type":"bind","source":"/b","uidMappings":[{}]}"#, "uidMappings: this version"),

@@ -80,7 +80,10 @@ fn a_bad_value_is_named_with_its_path() {
         (r#""oomScoreAdj":1001"#, "oomScoreAdj: 1001 is not from -1000 to 1000"),
         (r#""oomScoreAdj":-9223372036854775808"#, "oomScoreAdj: -9223372036854775808 is not from"),
         (r#""rlimits":[{"soft":1,"hard":1}]"#, "rlimits[0].type: missing"),
-        (r#""rlimits":[{"type":"RLIMIT_FOO","soft":1,"hard":1}]"#, "rlimits[0].type: RLIMIT_FOO is no rlimit; use one of RLIMIT_AS, "),
+        (
+            r#""rlimits":[{"type":"RLIMIT_FOO","soft":1,"hard":1}]"#,
+            "rlimits[0].type: RLIMIT_FOO is no rlimit; use one of RLIMIT_AS, ",
+        ),
         (r#""rlimits":[{"type":"NOFILE","soft":1,"hard":1}]"#, "rlimits[0].type: NOFILE is no rlimit"),
         (r#""rlimits":[{"type":"RLIMIT_AS","soft":2,"hard":1}]"#, "rlimits[0].soft: 2 is above the hard limit 1"),
         (r#""rlimits":[{"type":"RLIMIT_AS","hard":1}]"#, "rlimits[0].soft: missing"),

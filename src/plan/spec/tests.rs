@@ -29,8 +29,14 @@ fn a_wrong_type_has_its_path() {
         (r#"{"process":{"args":["a", null]}}"#, "process.args[1]: expected a string, got null"),
         (r#"{"process":{"args":"sh"}}"#, "process.args: expected a list, got string sh"),
         (r#"{"process":{"terminal":"yes"}}"#, "process.terminal: expected a boolean, got string yes"),
-        (r#"{"process":{"user":{"uid":-1}}}"#, "process.user.uid: expected a whole number from 0 to 4294967295, got number -1"),
-        (r#"{"process":{"user":{"uid":4294967296}}}"#, "process.user.uid: expected a whole number from 0 to 4294967295, got number 4294967296"),
+        (
+            r#"{"process":{"user":{"uid":-1}}}"#,
+            "process.user.uid: expected a whole number from 0 to 4294967295, got number -1",
+        ),
+        (
+            r#"{"process":{"user":{"uid":4294967296}}}"#,
+            "process.user.uid: expected a whole number from 0 to 4294967295, got number 4294967296",
+        ),
         (r#"{"process":{"oomScoreAdj":1.5}}"#, "process.oomScoreAdj: expected a whole number, got number 1.5"),
         (r#"{"process": [] }"#, "process: expected an object, got a list"),
         (r#"{"root":["rootfs"]}"#, "root: expected an object, got a list"),
@@ -39,7 +45,10 @@ fn a_wrong_type_has_its_path() {
         (r#"{"annotations":{"a":"b","c.d":7}}"#, "annotations.c.d: expected a string, got number 7"),
         (r#"{"annotations":[]}"#, "annotations: expected an object, got a list"),
         (r#"{"hostname":true}"#, "hostname: expected a string, got true"),
-        (r#"{"x":[{"y":"]}"}],"linux":{"devices":[{"path":"a\"[{"},{"major":"1"}]}}"#, "linux.devices[1].major: expected a whole number, got string 1"),
+        (
+            r#"{"x":[{"y":"]}"}],"linux":{"devices":[{"path":"a\"[{"},{"major":"1"}]}}"#,
+            "linux.devices[1].major: expected a whole number, got string 1",
+        ),
         ("[]", "expected an object, got a list"),
         ("7", "expected an object, got number 7"),
     ] {
@@ -108,7 +117,8 @@ fn every_field_is_read() {
     let unread = debug.replace("oci_version: None, root: None", "").replace("hostname: None, domainname: None", "");
     let unread = unread.replace("terminal: None", "").replace("capabilities: None", "").replace("cwd: None", "");
     let unread = unread.replace("resources: None", "").replace("container_id: None, host_id: None, size: None", "");
-    let unread = unread.replace("path: None, args: None, env: None, timeout: None", "").replace("host_id: None, size: None", "");
+    let unread =
+        unread.replace("path: None, args: None, env: None, timeout: None", "").replace("host_id: None, size: None", "");
     assert!(!unread.contains("None"), "{unread}");
 }
 

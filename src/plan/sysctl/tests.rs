@@ -31,8 +31,24 @@ fn the_first_separator_decides() {
 #[test]
 fn a_key_that_is_none_is_refused() {
     for key in [
-        "", ".", "/", "net", "net.", ".net.x", "net..x", "net/../kernel/panic", "net.ipv4.//.kernel", "/net/x", "net/./x",
-        "net/x/", "net.a\nb", "net.a b", "net.a+b", "net/a\\b", "net/..", "net.\u{7f}",
+        "",
+        ".",
+        "/",
+        "net",
+        "net.",
+        ".net.x",
+        "net..x",
+        "net/../kernel/panic",
+        "net.ipv4.//.kernel",
+        "/net/x",
+        "net/./x",
+        "net/x/",
+        "net.a\nb",
+        "net.a b",
+        "net.a+b",
+        "net/a\\b",
+        "net/..",
+        "net.\u{7f}",
     ] {
         let error = plan_one(key, "1", &ALL).unwrap_err().to_string();
         assert!(error.starts_with("linux.sysctl: ") && !error.contains('\n'), "{key}: {error}");
