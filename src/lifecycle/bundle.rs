@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::plan::Plan;
 use crate::plan::build::Options;
 use crate::plan::spec::Spec;
+use crate::plan::spec::resources::Resources;
 
 /// Real ones have some ten thousand bytes.
 const LONGEST_CONFIG: u64 = 16 << 20;
@@ -45,7 +46,9 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
         console_socket: manner.console_socket,
     };
     let plan = Plan::build(&spec, &options, &host)?;
-    let cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), spec.resources(), &host.cgroups)
+    let absent = Resources::default();
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
+    let cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups)
         .context("config.json")?;
     Ok(Decided { plan, cgroup, config })
 }

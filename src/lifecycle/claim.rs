@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 
 use super::Store;
-use crate::plan::Plan;
+use crate::plan::{Plan, namespaces};
 use crate::procfs::Proc;
 use crate::state::directory::Directory;
 use crate::state::{self, Process, State};
@@ -37,7 +37,7 @@ impl Claim {
             ready: false,
             cgroup_manager: "cgroupfs".into(),
             cgroup_paths,
-            namespaces: plan.namespaces.iter().map(|namespace| namespace.word().to_string()).collect(),
+            namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             warnings: plan.warnings.clone(),
         };
         Ok(Self { directory: Directory::create(&store.root, &plan.id)?, state: RefCell::new(state) })

@@ -166,9 +166,12 @@ fn check_proc(target: &InRoot, source: &Source, field: &str) -> Result<()> {
             _ => Ok(()),
         };
     }
-    let allowed = INSIDE_PROC.iter().any(|name| inside == Path::new(name));
-    ensure!(allowed, "{field}.destination: {target} cannot be mounted because it is inside /proc; remove it");
+    ensure!(is_allowed_inside_proc(target), "{field}.destination: {target} cannot be mounted because it is inside /proc; remove it");
     Ok(())
+}
+
+pub fn is_allowed_inside_proc(target: &InRoot) -> bool {
+    target.as_path().strip_prefix("proc").is_ok_and(|inside| INSIDE_PROC.iter().any(|name| inside == Path::new(name)))
 }
 
 fn assemble(field: String, target: InRoot, source: Source, words: Words) -> MountPlan {
