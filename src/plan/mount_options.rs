@@ -8,6 +8,6 @@ pub fn words(_change: &AttrChange) -> String {
 }
 
 /// Every word that the parser knows, sorted.
-pub fn all_words() -> Vec<&'static str> {
-    vec!["ro", "rro", "rw"]
+pub fn all_words() -> Vec<String> {
+    ["ro", "rro", "rw"].map(String::from).to_vec()
 }
