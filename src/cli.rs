@@ -100,7 +100,12 @@ pub struct Misuse {
 
 impl Misuse {
     fn new(line: String) -> Self {
-        Self { line, status: 1 }
+        Self::with_status(1, line)
+    }
+
+    /// One line, whatever the words hold.
+    fn with_status(status: u8, line: String) -> Self {
+        Self { line: line.replace(char::is_control, " "), status }
     }
 }
 
