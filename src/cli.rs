@@ -100,19 +100,24 @@ pub struct Misuse {
 
 impl Misuse {
     fn new(line: String) -> Self {
-        Self { line, status: 1 }
+        Self::with_status(1, line)
+    }
+
+    /// One line, whatever the words hold.
+    fn with_status(status: u8, line: String) -> Self {
+        Self { line: line.replace(char::is_control, " "), status }
     }
 }
 
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Misuse> {
     let (globals, root_only) = (global::command(), help::root_only());
-    let before = words::split(words, &[&globals, &root_only], Stop::AtCommand)
+    let before = words::split(words, [&globals, &root_only], Stop::AtCommand)
         .map_err(|fault| Misuse::new(format!("rrun: {fault}; see rrun --help")))?;
+    let [global_flags, root_flags] = before.flags;
     let mut positionals = before.positionals.into_iter();
-    let asked = |name| words::is_on(&before.flags[1], name);
     match positionals.next() {
-        _ if asked("version") => Ok(Request::Print(help::version())),
-        Some(name) if !asked("help") => command(&name, positionals, globals, before.flags.into_iter().next()),
+        _ if words::is_on(&root_flags, "version") => Ok(Request::Print(help::version())),
+        Some(name) if !words::is_on(&root_flags, "help") => command(&name, positionals, globals, global_flags),
         _ => Ok(Request::Print(help::overview())),
     }
 }
@@ -121,21 +126,21 @@ fn command(
     name: &OsStr,
     words: impl Iterator<Item = OsString>,
     globals: Command,
-    global_flags: Option<Vec<Given>>,
+    mut global_flags: Vec<Given>,
 ) -> Result<Request, Misuse> {
     let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
         return help::instead_of(&name.to_string_lossy(), words);
     };
     let misuse = |line: String| Misuse::new(format!("{}: {line}; see rrun {0} --help", verb.name));
     let own = verb.command();
-    let split = words::split(words, &[&own, &globals], verb.stop).map_err(|fault| misuse(fault.to_string()))?;
-    let [flags, later_globals] = <[_; 2]>::try_from(split.flags).unwrap_or_default();
+    let split = words::split(words, [&own, &globals], verb.stop).map_err(|fault| misuse(fault.to_string()))?;
+    let [flags, more_global_flags] = split.flags;
     if words::is_on(&flags, "help") {
         return Ok(Request::Print(help::of(own)));
     }
     check_count(verb.name, &own, split.positionals.len())?;
-    let flags_of_both = [global_flags.unwrap_or_default(), later_globals].concat();
-    let globals = typed(globals, words::canonical(&flags_of_both, Vec::new())).map_err(misuse)?;
+    global_flags.extend(more_global_flags);
+    let globals = typed(globals, words::canonical(&global_flags, Vec::new())).map_err(misuse)?;
     let global = Global::new(&globals).map_err(misuse)?;
     let matches = typed(own, words::canonical(&flags, split.positionals)).map_err(misuse)?;
     Ok(Request::Call(Call { verb, global, matches }))

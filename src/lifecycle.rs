@@ -1,13 +1,23 @@
 //! What each command means. The command line turns words into these options and calls one function.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Result;
-
-use crate::error::Matched;
-use crate::lifecycle::view::StateView;
-
+mod bring_up;
+mod bundle;
+mod claim;
+mod container;
+mod delete;
+mod query;
+mod run;
+mod signal;
+mod start;
 pub mod view;
+
+pub use delete::delete;
+pub use query::{list, plan, state};
+pub use run::{create, run};
+pub use signal::kill;
+pub use start::start;
 
 /// Where containers are recorded: one directory each.
 #[derive(Debug, Clone)]
@@ -35,37 +45,4 @@ pub struct RunOptions {
     /// Leave the stopped container in place.
     pub keep: bool,
     pub no_subreaper: bool,
-}
-
-pub fn create(_store: &Store, _options: &CreateOptions) -> Result<()> {
-    todo!()
-}
-
-/// The exit status of the container's process; 0 when detached.
-pub fn run(_store: &Store, _options: &RunOptions) -> Result<i32> {
-    todo!()
-}
-
-pub fn start(_store: &Store, _id: &str) -> Result<()> {
-    todo!()
-}
-
-pub fn kill(_store: &Store, _id: &str, _signal: i32, _all: bool) -> Result<()> {
-    Err(Matched::NotRunning.into())
-}
-
-pub fn delete(_store: &Store, _id: &str, _force: bool) -> Result<()> {
-    Err(Matched::DoesNotExist.into())
-}
-
-pub fn state(_store: &Store, _id: &str) -> Result<StateView> {
-    Err(Matched::DoesNotExist.into())
-}
-
-pub fn list(_store: &Store) -> Result<Vec<StateView>> {
-    Ok(Vec::new())
-}
-
-pub fn plan(_bundle: &Path, _id: Option<&str>, _no_pivot: bool) -> Result<serde_json::Value> {
-    todo!()
 }

@@ -62,18 +62,7 @@ pub fn init(destination: Option<&Path>, format: Format, level: Level, stderr: St
 
 /// The reason why the command failed: to the log, and bare to stderr.
 pub fn error(line: &str) {
-    let Some(sink) = SINK.get() else {
-        return to_stderr(&format!("{line}\n"));
-    };
-    let text = entry(sink.format, Level::Error, line, SystemTime::now());
-    match &sink.file {
-        Some(file) => {
-            append(file, &text);
-            to_stderr(&format!("{line}\n"));
-        }
-        None if sink.format == Format::Json => to_stderr(&text),
-        None => to_stderr(&format!("{line}\n")),
-    }
+    say(Level::Error, format_args!("{line}"));
 }
 
 /// What the spec lets rrun leave out, with its key.
@@ -87,26 +76,33 @@ pub fn debug(line: fmt::Arguments<'_>) {
 }
 
 fn say(level: Level, line: fmt::Arguments<'_>) {
-    let Some(sink) = SINK.get().filter(|sink| level <= sink.level) else { return };
-    if sink.file.is_none() && !sink.warn_aloud {
-        return;
-    }
-    let line = line.to_string();
-    let text = entry(sink.format, level, &line, SystemTime::now());
-    match &sink.file {
-        Some(file) => append(file, &text),
-        None if sink.format == Format::Json => to_stderr(&text),
-        None => to_stderr(&format!("{}: {line}\n", word(level))),
+    // Not yet opened: the words of the command line were wrong, or this very log was.
+    const UNOPENED: Sink = Sink { file: None, format: Format::Text, level: Level::Error, warn_aloud: false };
+    let sink = SINK.get().unwrap_or(&UNOPENED);
+    if sink.hears(level) {
+        sink.put(level, &line.to_string(), SystemTime::now(), &mut std::io::stderr());
     }
 }
 
-/// One write(2) per entry: several processes append to one file. A full disk must not stop a container.
-fn append(mut file: &File, text: &str) {
-    let _ = file.write_all(text.as_bytes());
-}
+impl Sink {
+    fn hears(&self, level: Level) -> bool {
+        level == Level::Error || (level <= self.level && (self.file.is_some() || self.warn_aloud))
+    }
 
-fn to_stderr(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    /// One write(2) per entry, since several processes append to one file. A full disk must not stop a container.
+    fn put(&self, level: Level, line: &str, time: SystemTime, stderr: &mut impl Write) {
+        let entry = entry(self.format, level, line, time);
+        let aloud = match (&self.file, self.format, level) {
+            (Some(_), _, Level::Error) | (None, Format::Text, Level::Error) => format!("{line}\n"),
+            (Some(_), ..) => String::new(),
+            (None, Format::Json, _) => entry.clone(),
+            (None, Format::Text, _) => format!("{}: {line}\n", word(level)),
+        };
+        if let Some(mut file) = self.file.as_ref() {
+            let _ = file.write_all(entry.as_bytes());
+        }
+        let _ = stderr.write_all(aloud.as_bytes());
+    }
 }
 
 fn word(level: Level) -> &'static str {
@@ -163,6 +159,40 @@ mod tests {
             ),
         ] {
             assert_eq!(entry(format, level, message, time), want);
+        }
+    }
+
+    /// What stderr and the file hold after one line of each level.
+    fn heard(file: bool, format: Format, level: Level, warn_aloud: bool) -> (String, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let file = file.then(|| OpenOptions::new().append(true).create(true).open(&path).unwrap());
+        let (sink, mut stderr) = (Sink { file, format, level, warn_aloud }, Vec::new());
+        for level in [Level::Debug, Level::Warning, Level::Error].into_iter().filter(|level| sink.hears(*level)) {
+            sink.put(level, word(level), UNIX_EPOCH, &mut stderr);
+        }
+        (String::from_utf8(stderr).unwrap(), std::fs::read_to_string(path).unwrap_or_default())
+    }
+
+    #[test]
+    fn who_hears_what() {
+        use Format::*;
+        let all = |format, levels: &[Level]| -> String {
+            levels.iter().map(|level| entry(format, *level, word(*level), UNIX_EPOCH)).collect()
+        };
+        let (error, warning, debug) = (Level::Error, Level::Warning, Level::Debug);
+        for (file, format, level, aloud, stderr, log) in [
+            (false, Text, warning, false, "error\n".into(), &[][..]),
+            (false, Text, debug, false, "error\n".into(), &[]),
+            (false, Text, warning, true, "warning: warning\nerror\n".into(), &[]),
+            (false, Text, debug, true, "debug: debug\nwarning: warning\nerror\n".into(), &[]),
+            (false, Json, warning, true, all(Json, &[warning, error]), &[]),
+            (true, Text, error, false, "error\n".into(), &[error]),
+            (true, Text, warning, false, "error\n".into(), &[warning, error]),
+            (true, Json, debug, false, "error\n".into(), &[debug, warning, error]),
+        ] {
+            let want = (stderr, all(format, log));
+            assert_eq!(heard(file, format, level, aloud), want, "{file} {format:?} {level:?} {aloud}");
         }
     }
 

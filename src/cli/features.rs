@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use caps::Capability;
 use oci_spec::runtime::{
     ApparmorBuilder, CgroupBuilder, Features, FeaturesBuilder, IDMapBuilder, IntelRdtBuilder, LinuxFeature,
     LinuxFeatureBuilder, LinuxNamespaceType, MemoryPolicyBuilder, MountExtensionsBuilder, NetDevicesBuilder,
@@ -15,7 +14,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 
 use super::{Call, Verb, print};
 use crate::log;
-use crate::plan::{mount_options, namespaces};
+use crate::plan::{capabilities, mount_options, namespaces};
 
 pub const VERB: Verb = Verb {
     stderr: log::Stderr::ErrorOnly,
@@ -44,7 +43,7 @@ fn features() -> Result<Features> {
 }
 
 fn linux() -> Result<LinuxFeature> {
-    let namespaces = namespaces::names().into_iter().map(LinuxNamespaceType::try_from);
+    let namespaces = namespaces::all_types().into_iter().map(LinuxNamespaceType::try_from);
     let cgroup = CgroupBuilder::default().v1(true).v2(false).systemd(false).systemd_user(false).rdma(true);
     let none = Vec::<String>::new;
     let seccomp = SeccompBuilder::default()
@@ -57,7 +56,7 @@ fn linux() -> Result<LinuxFeature> {
     let idmap = IDMapBuilder::default().enabled(false).build()?;
     Ok(LinuxFeatureBuilder::default()
         .namespaces(namespaces.collect::<Result<Vec<_>, _>>()?)
-        .capabilities(capabilities())
+        .capabilities(capabilities::all_names())
         .cgroup(cgroup.build()?)
         .seccomp(seccomp.build()?)
         .apparmor(ApparmorBuilder::default().enabled(false).build()?)
@@ -67,13 +66,6 @@ fn linux() -> Result<LinuxFeature> {
         .mount_extensions(MountExtensionsBuilder::default().idmap(idmap).build()?)
         .net_devices(NetDevicesBuilder::default().enabled(false).build()?)
         .build()?)
-}
-
-/// In the order of the kernel's numbers.
-fn capabilities() -> Vec<String> {
-    let mut all: Vec<Capability> = caps::all().into_iter().collect();
-    all.sort_by_key(Capability::index);
-    all.iter().map(Capability::to_string).collect()
 }
 
 #[cfg(test)]
@@ -89,7 +81,7 @@ mod tests {
 
     #[test]
     fn capabilities_stand_in_the_order_of_the_kernel() {
-        let names = capabilities();
+        let names = capabilities::all_names();
         assert_eq!((names[0].as_str(), names[40].as_str(), names.len()), ("CAP_CHOWN", "CAP_CHECKPOINT_RESTORE", 41));
     }
 }

@@ -1,7 +1,7 @@
 //! Flags that every command takes: where containers are recorded, and where errors go.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -106,7 +106,8 @@ impl Root {
     /// The sticky bit keeps the directory out of the cleaning of $XDG_RUNTIME_DIR (XDG base directory specification).
     pub fn keep_from_cleaning(&self) -> Result<()> {
         if self.runtime_dir {
-            std::fs::create_dir_all(&self.path).doing("mkdir", self.path.display())?;
+            let mut directory = std::fs::DirBuilder::new();
+            directory.recursive(true).mode(0o700).create(&self.path).doing("mkdir", self.path.display())?;
             let mode = PermissionsExt::from_mode(0o1700);
             std::fs::set_permissions(&self.path, mode).doing("chmod", self.path.display())?;
         }
@@ -217,6 +218,17 @@ mod tests {
         let here = std::env::current_dir().unwrap();
         for (path, want) in [("/a/./b/../c//", "/a/c".into()), ("/..", "/".into()), ("x/../y", here.join("y"))] {
             assert_eq!(absolute(Path::new(path)).unwrap(), want as PathBuf, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_root_below_the_runtime_directory_is_kept_from_cleaning() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, runtime_dir) in [("kept", true), ("other", false)] {
+            let root = Root { path: dir.path().join(name), explicit: false, runtime_dir };
+            root.keep_from_cleaning().unwrap();
+            let mode = root.path.metadata().ok().map(|found| found.permissions().mode() & 0o7777);
+            assert_eq!(mode, runtime_dir.then_some(0o1700), "{name}");
         }
     }
 }

@@ -55,5 +55,5 @@ pub fn instead_of(word: &str, mut rest: impl Iterator<Item = OsString>) -> Resul
         word if LATER.contains(&word) => format!("rrun: this version has no command {word} yet; see rrun --help"),
         word => format!("rrun: unknown command {word}; see rrun --help"),
     };
-    Err(Misuse { line, status: 3 })
+    Err(Misuse::with_status(3, line))
 }

@@ -1,5 +1,5 @@
-//! `rrun spec`: a config.json to begin with. The two templates beside this file are what it writes; a test holds them
-//! together, and another has the whole parser read them.
+//! `rrun spec`: a config.json to begin with. The two templates beside this file are what it writes; tests hold them
+//! together and ask another reader's opinion.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};

@@ -76,6 +76,7 @@ fn errors_begin_with_the_command_and_the_container() {
 fn misuse_is_said_in_one_line() {
     for (line, want, status) in [
         ("foo", "rrun: unknown command foo; see rrun --help", 3),
+        ("fo\no", "rrun: unknown command fo o; see rrun --help", 3),
         ("exec c1 sh", "rrun: this version has no command exec yet; see rrun --help", 3),
         ("checkpoint --help", "rrun: this version has no command checkpoint yet; see rrun --help", 3),
         ("help foo", "rrun: no help on foo; see rrun --help", 3),

@@ -32,10 +32,10 @@ pub enum Value {
     Text(OsString),
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Split {
-    /// Flags per table, in the order of the tables.
-    pub flags: Vec<Vec<Given>>,
+#[derive(Debug, PartialEq, Eq)]
+pub struct Split<const N: usize> {
+    /// Flags per table.
+    pub flags: [Vec<Given>; N],
     pub positionals: Vec<OsString>,
 }
 
@@ -58,9 +58,13 @@ impl fmt::Display for Fault {
 }
 
 /// Sorts words into flags and positionals. A flag belongs to the first of `tables` that has an argument of its name.
-pub fn split(words: impl IntoIterator<Item = OsString>, tables: &[&Command], stop: Stop) -> Result<Split, Fault> {
+pub fn split<const N: usize>(
+    words: impl IntoIterator<Item = OsString>,
+    tables: [&Command; N],
+    stop: Stop,
+) -> Result<Split<N>, Fault> {
     let mut words = words.into_iter();
-    let mut split = Split { flags: vec![Vec::new(); tables.len()], positionals: Vec::new() };
+    let mut split = Split { flags: [const { Vec::new() }; N], positionals: Vec::new() };
     while let Some(word) = words.next() {
         let trimmed = word.as_bytes().trim_ascii();
         if trimmed == b"--" {
@@ -82,7 +86,7 @@ pub fn split(words: impl IntoIterator<Item = OsString>, tables: &[&Command], sto
                 break;
             }
             Shape::Flag { name, value } => {
-                let (table, given) = given(name, value, trimmed, tables, &mut words)?;
+                let (table, given) = given(name, value, trimmed, &tables, &mut words)?;
                 split.flags[table].push(given);
             }
         }

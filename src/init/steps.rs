@@ -189,3 +189,86 @@ fn verb(source: &Source) -> &'static str {
         Source::Filesystem { .. } | Source::Cgroup(_) => "mount",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+    use crate::plan::build::Options;
+    use crate::plan::spec::Spec;
+
+    /// A plan with something of everything.
+    fn plan(no_new_privileges: bool, terminal: bool) -> Plan {
+        let config = serde_json::json!({
+            "ociVersion": "1.3.0",
+            "process": {
+                "args": ["true"], "cwd": "/", "terminal": terminal, "noNewPrivileges": no_new_privileges,
+                "user": {"uid": 1, "gid": 1},
+                "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}]
+            },
+            "root": {"path": "rootfs", "readonly": true},
+            "hostname": "h",
+            "mounts": [{"destination": "/t", "type": "tmpfs", "options": ["ro"]}],
+            "linux": {
+                "namespaces": ["pid", "network", "mount", "ipc", "uts", "cgroup"]
+                    .map(|kind| serde_json::json!({"type": kind})),
+                "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"],
+                "sysctl": {"net.ipv4.ip_forward": "1"}
+            }
+        });
+        let spec = Spec::parse(config.to_string().as_bytes()).unwrap();
+        let options = Options {
+            id: "c".into(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            no_pivot: false,
+            detached: false,
+            console_socket: false,
+        };
+        Plan::build(&spec, &options, &Host::default()).unwrap()
+    }
+
+    fn order(plan: &Plan) -> Vec<String> {
+        let name = |step: &Step| format!("{step:?}").split(['(', ' ']).next().unwrap_or_default().to_string();
+        steps(plan).iter().map(name).collect()
+    }
+
+    #[test]
+    fn what_must_come_before_what() {
+        for (no_new_privileges, terminal) in [(false, false), (true, true)] {
+            let plan = plan(no_new_privileges, terminal);
+            let order = order(&plan);
+            let at = |name: &str| {
+                order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
+            };
+            for (first, then, why) in [
+                ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that has not recorded it"),
+                ("JoinCgroups", "NewCgroupNamespace", "its root is the cgroup of its maker"),
+                ("PrepareRoot", "Mount", "mounts go into the root"),
+                ("Mount", "Device", "a tmpfs may lie on /dev"),
+                ("Device", "SwitchRoot", ""),
+                ("FindProgram", "SwitchRoot", "the host's binfmt_misc is asked"),
+                ("SwitchRoot", "Sysctl", ""),
+                ("Sysctl", "ReadonlyPath", "/proc/sys becomes read-only"),
+                ("Mask", "ReadonlyRoot", ""),
+                ("WorkingDirectory", "ReadonlyRoot", "it may have to be made"),
+                ("ReadonlyMounts", "EnterDirectory", ""),
+                ("EnterDirectory", "Limits", "it opens a descriptor"),
+                ("Limits", "Ids", "raising a limit takes CAP_SYS_RESOURCE"),
+                ("BoundingSet", "Ids", "dropping takes CAP_SETPCAP"),
+                ("Ids", "CapabilitySets", "a change of uid clears effective capabilities"),
+                ("Ids", "DieWithParentAgain", "a change of ids clears the death signal"),
+                ("OutliveParent", "Ready", "a recorded container outlives rrun"),
+                ("CloseOtherDescriptors", "Ready", "no descriptor of the host waits in init"),
+                ("Ready", "WaitForStart", ""),
+                ("WaitForStart", "Exec", ""),
+            ] {
+                assert!(at(first) < at(then), "{first} must come before {then}: {why}; {order:?}");
+            }
+            assert_eq!(order.contains(&"NoNewPrivileges".to_string()), no_new_privileges);
+            let (with, without) = ("Terminal".to_string(), "ReplaceDevNull".to_string());
+            assert_eq!((order.contains(&with), order.contains(&without)), (terminal, !terminal));
+            assert_eq!(order.last().map(String::as_str), Some("Exec"));
+        }
+    }
+}

@@ -44,7 +44,7 @@ pub fn plan(namespaces: &[spec::linux::Namespace]) -> Result<Vec<Namespace>> {
     Ok(planned)
 }
 
-fn name(kind: Namespace) -> &'static str {
+pub fn name(kind: Namespace) -> &'static str {
     TYPES.iter().find(|(_, one)| *one == kind).map_or("", |(name, _)| name)
 }
 

@@ -21,7 +21,7 @@ fn global() -> Command {
 /// The words for clap: those of the command, then `|`, then those of the global flags.
 fn sorted(words: &[&str], stop: Stop) -> Result<String, String> {
     let words = words.iter().map(OsString::from);
-    let split = split(words, &[&own(), &global()], stop).map_err(|fault| fault.to_string())?;
+    let split = split(words, [&own(), &global()], stop).map_err(|fault| fault.to_string())?;
     let show = |words: Vec<OsString>| words.join(OsStr::new(" ")).into_string().unwrap();
     let (own, global) = (canonical(&split.flags[0], split.positionals), canonical(&split.flags[1], vec![]));
     Ok(format!("{} | {}", show(own), show(global)).trim_end().into())
@@ -108,7 +108,7 @@ fn faults_are_said_in_the_words_that_callers_look_for() {
 #[test]
 fn words_need_not_be_utf8() {
     let words = [&b"--bundle=\xff"[..], b"\xfe"].map(|word| OsStr::from_bytes(word).to_owned());
-    let split = split(words, &[&own()], Stop::Never).unwrap();
+    let split = split(words, [&own()], Stop::Never).unwrap();
     assert_eq!(
         canonical(&split.flags[0], split.positionals).join(OsStr::new(" ")).as_bytes(),
         b"--bundle=\xff -- \xfe"
@@ -119,7 +119,7 @@ proptest! {
     #[test]
     fn clap_takes_everything_that_passes(words in prop::collection::vec("(--?)?(bundle|b|all|a|e|=|x| |9|é){0,2}", 0..6)) {
         let own = own().no_binary_name(true).args_override_self(true).disable_help_flag(true);
-        if let Ok(split) = split(words.iter().map(OsString::from), &[&own], Stop::Never) {
+        if let Ok(split) = split(words.iter().map(OsString::from), [&own], Stop::Never) {
             let positionals: Vec<_> = split.positionals.into_iter().take(1).collect();
             let had = positionals.clone();
             let matches = own.try_get_matches_from(canonical(&split.flags[0], positionals));
