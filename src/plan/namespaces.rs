@@ -17,10 +17,10 @@ const TYPES: [(&str, Namespace); 7] = [
 ];
 
 /// Every type that a config may ask for, by the spec's words, sorted.
-pub fn names() -> Vec<&'static str> {
-    let mut names: Vec<_> = TYPES.iter().map(|(name, _)| *name).collect();
-    names.sort_unstable();
-    names
+pub fn all_types() -> Vec<&'static str> {
+    let mut types: Vec<_> = TYPES.iter().map(|(name, _)| *name).collect();
+    types.sort_unstable();
+    types
 }
 
 pub fn plan(namespaces: &[spec::linux::Namespace]) -> Result<Vec<Namespace>> {
@@ -32,7 +32,7 @@ pub fn plan(namespaces: &[spec::linux::Namespace]) -> Result<Vec<Namespace>> {
             return Err(spec::not_yet(format_args!("{field}.type: user")));
         }
         let Some((_, kind)) = TYPES.iter().find(|(name, _)| *name == kind) else {
-            bail!("{field}.type: {kind} is no namespace; use one of {}", names().join(", "));
+            bail!("{field}.type: {kind} is no namespace; use one of {}", all_types().join(", "));
         };
         if let Some(path) = given(&namespace.path) {
             return Err(spec::not_yet(format_args!("{field}.path: {path}")));
