@@ -166,10 +166,3 @@ mod tests {
         }
     }
 }
-
-/// Every name that can be written in a config.
-pub fn all_names() -> Vec<String> {
-    let mut all: Vec<caps::Capability> = caps::all().into_iter().collect();
-    all.sort_by_key(caps::Capability::index);
-    all.iter().map(caps::Capability::to_string).collect()
-}

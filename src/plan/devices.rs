@@ -97,7 +97,7 @@ fn listed(devices: &[spec::linux::Device], dev: Dev, warnings: &mut Vec<String>)
         planned.push(Some(one));
     }
     if left_to_host > 0 {
-        warnings.push(format!("linux.devices: {left_to_host} below /dev left out: /dev is a directory of the host"));
+        warnings.push(format!("linux.devices: {left_to_host} below /dev left out: /dev is bound from the host"));
     }
     Ok(planned.into_iter().flatten().collect())
 }
