@@ -3,15 +3,18 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use nix::errno::Errno;
 use nix::unistd::{Uid, User};
-use serde_json::json;
+use serde::Serialize;
 
 use super::bundle::{Manner, decide};
 use super::container::Container;
 use super::view::StateView;
 use super::{Store, bundle};
-use crate::error::Doing;
+use crate::cgroup::CgroupPlan;
+use crate::error::{Doing, SysError};
+use crate::plan::Plan;
 use crate::state::Status;
 use crate::state::directory::Directory;
 use crate::{OCI_VERSION, log};
@@ -23,7 +26,12 @@ pub fn state(store: &Store, id: &str) -> Result<StateView> {
 /// By id. What cannot be read is left out, with a word about it.
 pub fn list(store: &Store) -> Result<Vec<StateView>> {
     let mut ids = Vec::new();
-    for entry in std::fs::read_dir(&store.root).doing("open", store.root.display())? {
+    let entries = match std::fs::read_dir(&store.root).doing("open", store.root.display()) {
+        // nothing was ever made there
+        Err(SysError { errno: Errno::ENOENT, .. }) => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry.doing("readdir", store.root.display())?;
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             ids.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata().map(|m| m.uid())));
@@ -69,12 +77,18 @@ fn view(container: &Container) -> Result<StateView> {
     })
 }
 
+/// The container's part and the host's.
+#[derive(Serialize)]
+pub struct WholePlan {
+    #[serde(flatten)]
+    plan: Plan,
+    cgroup: CgroupPlan,
+}
+
 /// Everything that `create` would do with the bundle; nothing is made.
-pub fn plan(bundle: &Path, id: Option<&str>, no_pivot: bool) -> Result<serde_json::Value> {
+pub fn plan(bundle: &Path, id: Option<&str>, no_pivot: bool) -> Result<WholePlan> {
     // As `run` in the foreground would: a terminal needs no socket there.
     let manner = Manner { no_pivot, detached: false, console_socket: false };
     let bundle::Decided { plan, cgroup, .. } = decide(id.unwrap_or("plan"), bundle, None, manner)?;
-    let mut value = serde_json::to_value(&plan).context("plan")?;
-    value["cgroup"] = json!(cgroup);
-    Ok(value)
+    Ok(WholePlan { plan, cgroup })
 }
