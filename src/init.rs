@@ -46,7 +46,7 @@ pub struct Handles {
     /// pidfd of the parent: readable when it is dead.
     pub parent: OwnedFd,
     /// `tasks` of every v1 hierarchy; `cgroup.procs` of the v2 tree only where the kernel could not clone into it.
-    pub cgroups: Vec<(PathBuf, File)>,
+    pub cgroups: Vec<(PathBuf, OwnedFd)>,
 }
 
 /// Where the child stands: what its steps leave for later steps.

@@ -1,12 +1,13 @@
 //! The parent's half of a start: one clone3, then the child is served until it is ready or has failed.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::Result;
 use nix::errno::Errno;
 
+use crate::cgroup::UnifiedHandles;
 use crate::error::SysError;
 use crate::init::{self, Handles};
 use crate::plan::Plan;
@@ -20,13 +21,13 @@ pub mod seal;
 pub mod serve;
 
 /// What the parent made ready for the child.
-pub struct Prepared<'a> {
+pub struct Prepared {
     pub start: File,
     pub start_error: File,
     /// `tasks` of every v1 hierarchy.
-    pub tasks: Vec<(PathBuf, File)>,
-    /// The v2 directory that the child is born into, and its `cgroup.procs` where the kernel refuses that.
-    pub unified: Option<(BorrowedFd<'a>, PathBuf, File)>,
+    pub tasks: Vec<(PathBuf, OwnedFd)>,
+    /// The v2 directory that the child is born into.
+    pub unified: Option<UnifiedHandles>,
 }
 
 /// A child that is setting itself up.
@@ -63,7 +64,7 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
     };
     let child = match prepared.unified {
         None => spawn(None, &mut handles)?,
-        Some((directory, path, procs)) => match spawn(Some(directory.as_fd()), &mut handles) {
+        Some(UnifiedHandles { path, directory, procs }) => match spawn(Some(directory.as_fd()), &mut handles) {
             Err(SysError { errno, .. }) if CANNOT_CLONE_INTO.contains(&errno) => {
                 if let Some(handles) = &mut handles {
                     handles.cgroups.push((path, procs));

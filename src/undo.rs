@@ -1,27 +1,29 @@
-//! Takes back what was made, in reverse, unless it is kept.
+//! Takes back what was made, unless it is kept.
 
-/// Each thing made is followed by a line saying how to take it back. Dropped without `commit`, all of them run.
-#[derive(Default)]
+type Step<'a> = Box<dyn FnOnce() -> anyhow::Result<()> + 'a>;
+
+/// Stands behind each thing that is made and says how to take it back. Dropped, it does so; the last made goes first,
+/// as locals are dropped.
 pub struct Undo<'a> {
-    steps: Vec<(&'static str, Box<dyn FnOnce() -> anyhow::Result<()> + 'a>)>,
+    what: &'static str,
+    step: Option<Step<'a>>,
 }
 
 impl<'a> Undo<'a> {
-    pub fn later(&mut self, what: &'static str, step: impl FnOnce() -> anyhow::Result<()> + 'a) {
-        self.steps.push((what, Box::new(step)));
+    pub fn new(what: &'static str, step: impl FnOnce() -> anyhow::Result<()> + 'a) -> Self {
+        Self { what, step: Some(Box::new(step)) }
     }
 
+    /// What was made stays.
     pub fn commit(mut self) {
-        self.steps.clear();
+        self.step = None;
     }
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        for (what, step) in self.steps.drain(..).rev() {
-            if let Err(error) = step() {
-                crate::log::warning(&format!("undoing the {what}: {error:#}"));
-            }
+        if let Some(Err(error)) = self.step.take().map(|step| step()) {
+            crate::log::warning(&format!("undoing the {}: {error:#}", self.what));
         }
     }
 }
@@ -32,17 +34,21 @@ mod tests {
     use std::cell::RefCell;
 
     #[test]
-    fn runs_in_reverse_unless_committed() {
-        for (commit, want) in [(false, vec!["b", "a"]), (true, vec![])] {
+    fn the_last_made_goes_first_unless_committed() {
+        for (commit, want) in [(false, vec!["b", "a"]), (true, vec!["a"])] {
             let seen = RefCell::new(Vec::new());
-            let mut undo = Undo::default();
             let note = |what| {
                 seen.borrow_mut().push(what);
                 Ok(())
             };
-            undo.later("first", || note("a"));
-            undo.later("second", || note("b"));
-            if commit { undo.commit() } else { drop(undo) }
+            let first = Undo::new("first", || note("a"));
+            let second = Undo::new("second", || note("b"));
+            if commit {
+                second.commit();
+            } else {
+                drop(second);
+            }
+            drop(first);
             assert_eq!(seen.into_inner(), want);
         }
     }

@@ -1,7 +1,6 @@
 //! What belongs to new namespaces: cgroups joined before theirs is made, names, loopback, session and keyring.
 
 use std::ffi::CString;
-use std::io::Write;
 
 use anyhow::Result;
 use nix::errno::Errno;
@@ -19,8 +18,8 @@ impl Init<'_> {
     /// By writing `0`, "myself", to `tasks`: a pid in `cgroup.procs` makes the kernel wait for an RCU grace period,
     /// 5 to 10 ms. Possible since this process has one thread.
     pub(super) fn join_cgroups(&mut self) -> Result<()> {
-        for (path, mut tasks) in self.handles.cgroups.drain(..) {
-            tasks.write_all(b"0").doing("join cgroup", path.display())?;
+        for (path, tasks) in self.handles.cgroups.drain(..) {
+            nix::unistd::write(&tasks, b"0").doing("join cgroup", path.display())?;
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! The one path on which a container comes up: decided, recorded, made, served until it is ready, recorded as ready.
 //! docs/design.md, "Launching", has the whole order and the reason for each place.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
@@ -9,7 +11,7 @@ use super::bundle::{Decided, Manner, decide};
 use super::claim::Claim;
 use super::delete::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
-use crate::cgroup::{self, Cgroups};
+use crate::cgroup;
 use crate::error::Doing;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{Duties, reap, serve};
@@ -48,15 +50,14 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose()?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     cgroup::refuse_occupied(&cgroup)?;
-    plan.warnings.iter().for_each(|warning| log::warning(warning));
+    plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
     let claim = Claim::new(store, &plan, cgroup.paths())?;
-    let mut undo = Undo::default();
-    undo.later("record of the container", || claim.forget());
+    let recorded = Undo::new("record of the container", || claim.forget());
     claim.record_intent(&config)?;
 
-    let cgroups = Cgroups::create(&cgroup)?;
-    undo.later("cgroups", || claim.if_ours(|| cgroups.remove(PATIENCE)));
+    let cgroups = cgroup::create(&cgroup)?;
+    let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)));
     cgroups.apply_before()?;
     let prepared = Prepared {
         start: claim.directory.make_start_channel()?,
@@ -67,7 +68,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
 
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
-    undo.later("init", || end(child));
+    let running = Undo::new("init", || end(child));
     let proc = Proc::open()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
@@ -76,16 +77,16 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
 
     let mut console = ConsoleDuty { socket: console_socket, master: None };
-    serve(&launched, interrupts, &mut console).map_err(|error| told_of_oom(error, &cgroups))?;
+    serve(&launched, interrupts, &mut console).map_err(|error| told_of_oom(error, cgroups.paths()))?;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
+    let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
     if let Some(pid_file) = &pid_file {
-        undo.later("pid file", || pid_file.remove());
         pid_file.write(child.pid.as_raw())?;
     }
     channel.commit()?;
-    undo.commit();
+    [recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
     Ok(Up { child: launched.child, console: console.master })
 }
 
@@ -119,8 +120,8 @@ fn end(child: &Child) -> Result<()> {
 }
 
 /// A set-up that the kernel killed for memory says so.
-fn told_of_oom(error: anyhow::Error, cgroups: &Cgroups) -> anyhow::Error {
-    match cgroups.oom_kills() {
+fn told_of_oom(error: anyhow::Error, cgroup_paths: &BTreeMap<String, PathBuf>) -> anyhow::Error {
+    match cgroup::Recorded::new(cgroup_paths).and_then(|cgroups| cgroups.oom_kills()) {
         Ok(kills) if kills > 0 => error.context("out of memory: linux.resources.memory.limit is too small to start"),
         _ => error,
     }

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use anyhow::{Context, Result};
 
 use super::Store;
-use crate::cgroup::Cgroups;
+use crate::cgroup::Recorded;
 use crate::error::Matched;
 use crate::procfs::Proc;
 use crate::state::directory::{Directory, StartChannel};
@@ -15,7 +15,7 @@ pub struct Container {
     pub directory: Directory,
     pub state: State,
     proc: Proc,
-    cgroups: OnceCell<Cgroups>,
+    cgroups: OnceCell<Recorded>,
 }
 
 impl Store {
@@ -42,9 +42,9 @@ impl Container {
         Ok(self.proc.alive(process.pid(), process.start_time)?)
     }
 
-    pub fn cgroups(&self) -> Result<&Cgroups> {
+    pub fn cgroups(&self) -> Result<&Recorded> {
         if self.cgroups.get().is_none() {
-            let _ = self.cgroups.set(Cgroups::open(&self.state.cgroup_paths)?);
+            let _ = self.cgroups.set(Recorded::new(&self.state.cgroup_paths)?);
         }
         self.cgroups.get().context("cgroups")
     }

@@ -52,12 +52,12 @@ fn kill_and_wait(container: &Container, init: Process) -> Result<()> {
     if let Some(pidfd) = open_process(container, init)? {
         pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).or_else(ignore_gone).doing("kill", init.pid)?;
         // also thaws: a frozen process cannot die
-        cgroups.kill()?;
+        cgroups.kill(PATIENCE)?;
         if !ends_within(&pidfd, PATIENCE)? {
             return Err(Matched::InitStillRunning.into());
         }
     } else {
-        cgroups.kill()?;
+        cgroups.kill(PATIENCE)?;
     }
     Ok(())
 }
@@ -97,7 +97,7 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<()> {
     }
     let cgroups = container.cgroups()?;
     // An init that its killed creator could not record has its cgroup as its only trace.
-    cgroups.kill()?;
+    cgroups.kill(PATIENCE)?;
     cgroups.remove(PATIENCE)?;
     Ok(directory.remove()?)
 }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use super::Store;
 use super::container::Container;
+use super::delete::PATIENCE;
 use crate::error::{Matched, SysError};
 use crate::state::Process;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
@@ -34,10 +35,10 @@ pub fn kill(store: &Store, id: &str, signal: i32, all: bool) -> Result<()> {
 fn kill_group(container: &Container, all: bool) -> Result<()> {
     let cgroups = container.cgroups()?;
     let alive = container.state.init.map_or(Ok(false), |init| container.is_alive(init))?;
-    if !alive && !cgroups.exists() {
+    if !alive && !cgroups.exist()? {
         return if all { Ok(()) } else { Err(Matched::NotRunning.into()) };
     }
-    cgroups.kill()
+    cgroups.kill(PATIENCE)
 }
 
 /// False when that process has ended: its pid may already be another's, so the pidfd comes first and the look at the
