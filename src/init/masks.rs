@@ -1,40 +1,37 @@
 //! linux.maskedPaths and linux.readonlyPaths: applied to what a path stands for now, by descriptor.
 
 use std::os::fd::AsFd;
-use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat, major, minor};
 
 use super::Init;
 use crate::error::Doing;
-use crate::rootfs::{InRoot, kind_of};
+use crate::rootfs::{InRoot, Rootfs, Symlinks, kind_of};
 use crate::sys::mount::{self, Attributes, Context as Filesystem, Mount, Reach};
 
-/// What hides a file. Taken from the host, whose /dev the container cannot have changed, and still checked
-/// (CVE-2025-31133: a container's own /dev/null may be a symlink to anything).
-pub(super) fn take_host_null() -> Result<Mount> {
-    let null = mount::clone_tree(Path::new("/dev/null"), Reach::One)?;
-    let stat = fstat(null.as_fd()).doing("fstat", "/dev/null")?;
-    let device = (kind_of(&stat), major(stat.st_rdev), minor(stat.st_rdev));
-    ensure!(device == (SFlag::S_IFCHR, 1, 3), "/dev/null of the host is not the null device");
-    Ok(null)
-}
-
-/// What lies over masked paths. One mount serves all of a kind: the first is attached itself, and what is attached can
-/// be cloned. A new tmpfs for each directory would cost more than all the rest.
+/// What lies over masked paths, once attached. One mount serves all of a kind, by clones: a new tmpfs for each
+/// directory would cost more than all the rest.
 #[derive(Default)]
 pub(super) struct Covers {
-    pub(super) file: Option<Cover>,
-    directory: Option<Cover>,
+    file: Option<Mount>,
+    directory: Option<Mount>,
 }
 
-pub(super) enum Cover {
-    Prepared(Mount),
-    Attached(Mount),
+/// The container's own, which may be anything by now (CVE-2025-31133), so it is looked at through the descriptor that
+/// is cloned then.
+fn null_device(rootfs: &Rootfs) -> Result<Mount> {
+    let path = InRoot::new("/dev/null");
+    let device = rootfs.open_errno(&path, OFlag::O_PATH | OFlag::O_NOFOLLOW, Symlinks::Followed);
+    let device = device.doing("open in rootfs", &path).context("a file is masked by the null device")?;
+    let stat = fstat(&device).doing("fstat", &path)?;
+    let number = (kind_of(&stat), major(stat.st_rdev), minor(stat.st_rdev));
+    ensure!(number == (SFlag::S_IFCHR, 1, 3), "{path} of the container is not the null device, which masks a file");
+    Ok(mount::clone_tree_of(device.as_fd(), Reach::One, &path)?)
 }
 
-fn empty_directory() -> Result<Mount> {
+fn empty_directory(_: &Rootfs) -> Result<Mount> {
     let tmpfs = Filesystem::new("tmpfs")?;
     tmpfs.set("nr_blocks", Some("1"))?;
     tmpfs.set("nr_inodes", Some("1"))?;
@@ -45,16 +42,15 @@ impl Init<'_> {
     pub(super) fn mask(&mut self, path: &InRoot) -> Result<()> {
         let Some(place) = self.rootfs()?.find(path)? else { return Ok(()) };
         let is_directory = kind_of(&fstat(&place).doing("fstat", path)?) == SFlag::S_IFDIR;
-        let covers = &mut self.covers;
-        let (slot, new): (_, fn() -> Result<Mount>) =
-            if is_directory { (&mut covers.directory, empty_directory) } else { (&mut covers.file, take_host_null) };
-        let cover = match slot.take() {
-            None => new()?,
-            Some(Cover::Prepared(mount)) => mount,
-            Some(Cover::Attached(mount)) => mount::clone_tree_of(mount.as_fd(), Reach::One, path)?,
+        let new: fn(&Rootfs) -> Result<Mount> = if is_directory { empty_directory } else { null_device };
+        let used = if is_directory { &self.covers.directory } else { &self.covers.file };
+        let cover = match used {
+            None => new(self.rootfs()?)?,
+            Some(mount) => mount::clone_tree_of(mount.as_fd(), Reach::One, path)?,
         };
         mount::attach(&cover, place.as_fd(), path)?;
-        *slot = Some(Cover::Attached(cover));
+        let covers = &mut self.covers;
+        *(if is_directory { &mut covers.directory } else { &mut covers.file }) = Some(cover);
         Ok(())
     }
 

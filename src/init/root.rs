@@ -10,7 +10,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::fstat;
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
-use super::{Init, masks};
+use super::Init;
 use crate::error::{Doing, SysError};
 use crate::host::mountpoints::mountpoints;
 use crate::plan::{Namespace, Propagation, PropagationKind, RootSwitch};
@@ -53,9 +53,6 @@ impl Init<'_> {
         let (before, after) = (fstat(&place).doing("fstat", "root")?, fstat(tree.as_fd()).doing("fstat", "root")?);
         ensure!(is_same_file(&before, &after), "the rootfs was replaced while it was opened");
         mount::attach(&tree, place.as_fd(), root.path.display())?;
-        if !self.plan.masked_paths.is_empty() {
-            self.covers.file = Some(masks::Cover::Prepared(masks::take_host_null()?));
-        }
         self.rootfs = Some(Rootfs::new(OwnedFd::from(tree)));
         Ok(())
     }
