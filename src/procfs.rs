@@ -51,9 +51,10 @@ impl Proc {
     }
 
     pub fn read(&self, path: &str) -> Result<Vec<u8>, SysError> {
-        // procfs hands out at most a page at a time, so a larger first buffer saves only copies
         let mut bytes = Vec::with_capacity(8192);
-        self.open_file(path, OFlag::O_RDONLY)?.read_to_end(&mut bytes).doing("read", in_proc(path))?;
+        // `take` keeps std from asking for the size first, which files of procfs do not have
+        let mut file = self.open_file(path, OFlag::O_RDONLY)?.take(u64::MAX);
+        file.read_to_end(&mut bytes).doing("read", in_proc(path))?;
         Ok(bytes)
     }
 
