@@ -24,7 +24,12 @@ impl Init<'_> {
 
     /// The tmpfs that holds the hierarchies stays writable, as it does with other runtimes; what the options say is
     /// said of the hierarchies.
-    fn mount_v1(&mut self, plan: &MountPlan, hierarchies: &[CgroupHierarchy], links: &[(String, String)]) -> Result<()> {
+    fn mount_v1(
+        &mut self,
+        plan: &MountPlan,
+        hierarchies: &[CgroupHierarchy],
+        links: &[(String, String)],
+    ) -> Result<()> {
         let target = &plan.target;
         let place = self.rootfs()?.mountpoint(target, Place::Directory, Symlinks::Followed)?;
         let tmpfs = Filesystem::new("tmpfs")?;

@@ -62,7 +62,8 @@ impl Init<'_> {
     pub(super) fn as_the_user<T>(&self, look: impl FnOnce() -> T) -> Result<T> {
         let process = &self.plan.process;
         let before = credentials::capget()?;
-        let overriding = 1 << caps::Capability::CAP_DAC_OVERRIDE.index() | 1 << caps::Capability::CAP_DAC_READ_SEARCH.index();
+        let overriding =
+            1 << caps::Capability::CAP_DAC_OVERRIDE.index() | 1 << caps::Capability::CAP_DAC_READ_SEARCH.index();
         let groups = nix::unistd::getgroups().doing("getgroups", "")?;
         credentials::set_groups(&process.additional_gids)?;
         let gid = credentials::set_fsgid(process.gid);
