@@ -132,7 +132,7 @@ impl Recorded {
 
     /// One round. In the v2 tree one write kills all at once, those that are just being forked too. On v1 alone the
     /// freezer keeps them from forking meanwhile. A v1 freezer holds even a killed process, so it is thawed afterwards.
-    fn kill_once(&self) -> Result<Vec<Pid>> {
+    pub(super) fn kill_once(&self) -> Result<Vec<Pid>> {
         let at_once = match self.standing("")? {
             Some(tree) => write(&tree.directory, "cgroup.kill", "1").is_ok(),
             None => false,
