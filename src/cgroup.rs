@@ -136,6 +136,18 @@ pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout:
     Ok(CgroupPlan { hierarchies: draft.hierarchies, warnings })
 }
 
+/// Refuses a cgroup that is another container's, before anything records it as ours: what is recorded is killed and
+/// removed by `delete`.
+pub fn refuse_occupied(plan: &CgroupPlan) -> Result<()> {
+    let recorded = Recorded::new(&plan.paths())?;
+    match recorded.pids()?.len() {
+        0 => {}
+        count => bail!("container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath"),
+    }
+    anyhow::ensure!(!recorded.frozen()?, "container's cgroup unexpectedly frozen; choose another linux.cgroupsPath");
+    Ok(())
+}
+
 impl CgroupPlan {
     /// Where state.json finds them again, by controller; the v2 tree's key is empty.
     pub fn paths(&self) -> BTreeMap<String, PathBuf> {

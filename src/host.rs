@@ -12,6 +12,7 @@ use crate::procfs::Proc;
 use crate::sys::credentials::{bounding_set, capget};
 
 pub mod cgroups;
+pub mod mountpoints;
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Host {

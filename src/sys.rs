@@ -2,11 +2,13 @@
 //! that own their descriptors; nothing here decides anything.
 #![allow(unsafe_code)]
 
+pub mod allocator;
 pub mod clone;
 pub mod credentials;
 pub mod exec;
 pub mod fds;
 pub mod keyring;
+pub mod limits;
 pub mod mount;
 pub mod network;
 pub mod signals;

@@ -38,6 +38,7 @@ struct NewCgroup<'a> {
 /// For a process that is to be born in the v2 tree.
 #[derive(Debug)]
 pub struct UnifiedHandles {
+    pub path: PathBuf,
     /// For CLONE_INTO_CGROUP.
     pub directory: OwnedFd,
     /// cgroup.procs, for a write of `0` where the kernel refuses that.
@@ -99,9 +100,9 @@ impl<'a> NewCgroups<'a> {
     }
 
     /// The `tasks` file of every v1 hierarchy: a single-threaded process joins by writing `0`.
-    pub fn tasks(&self) -> Result<Vec<OwnedFd>> {
+    pub fn tasks(&self) -> Result<Vec<(PathBuf, OwnedFd)>> {
         let v1 = self.cgroups.iter().filter(|cgroup| cgroup.plan.version == Version::V1);
-        v1.map(|cgroup| cgroup.directory.open_to_join("tasks")).collect()
+        v1.map(|cgroup| Ok((cgroup.directory.path.clone(), cgroup.directory.open_to_join("tasks")?))).collect()
     }
 
     pub fn unified(&self) -> Result<Option<UnifiedHandles>> {
@@ -110,6 +111,7 @@ impl<'a> NewCgroups<'a> {
         };
         let directory = cgroup.directory.below(Path::new("")).map_err(|errno| open_error(&cgroup.directory, errno))?;
         Ok(Some(UnifiedHandles {
+            path: cgroup.directory.path.clone(),
             directory: directory.into_fd(),
             procs: cgroup.directory.open_to_join("cgroup.procs")?,
         }))

@@ -56,6 +56,16 @@ impl Recorded {
         self.cgroups.iter().find(|cgroup| cgroup.controllers.iter().any(|own| own == controller))
     }
 
+    /// Whether any of them is there.
+    pub fn exist(&self) -> Result<bool> {
+        for cgroup in &self.cgroups {
+            if cgroup.standing()?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Every process inside, those in cgroups below too, once.
     pub fn pids(&self) -> Result<Vec<Pid>> {
         let mut inside = Inside::default();

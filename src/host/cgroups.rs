@@ -155,7 +155,7 @@ fn cgroup_mount<'a>(before: &[u8], after: &'a [u8]) -> Option<CgroupMount<'a>> {
 }
 
 /// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescaped(field: &[u8]) -> Vec<u8> {
+pub(super) fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {

@@ -103,7 +103,9 @@ pub fn drop_from_bounding_set(capability: u8) -> Result<(), SysError> {
 }
 
 pub fn clear_ambient() -> Result<(), SysError> {
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop).doing("prctl PR_CAP_AMBIENT", "clear")
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0)
+        .map(drop)
+        .doing("prctl PR_CAP_AMBIENT", "clear")
 }
 
 pub fn raise_ambient(capability: u8) -> Result<(), SysError> {

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use nix::NixPath;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use crate::error::{Doing, SysError};
 
@@ -16,6 +18,13 @@ pub struct Mount(OwnedFd);
 impl AsFd for Mount {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// Of a mount that stands already: any descriptor of its root.
+impl From<OwnedFd> for Mount {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
     }
 }
 
@@ -81,6 +90,12 @@ pub fn attach(mount: &Mount, target: BorrowedFd, name: impl std::fmt::Display) -
         .doing("move_mount", name)
 }
 
+/// A mount's root for reading and writing inside; a mount itself is an O_PATH descriptor.
+pub fn reopen_directory(mount: &Mount) -> Result<OwnedFd, SysError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::openat(mount, c".", flags, Mode::empty()).doing("open", "the new mount")
+}
+
 /// What mount_setattr(2) changes. Clearing comes before setting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attributes {
@@ -98,6 +113,19 @@ pub fn set_attributes(
 ) -> Result<(), SysError> {
     let flags = libc::AT_EMPTY_PATH as libc::c_uint | reach.at_flag();
     mount_setattr(mount.as_raw_fd(), c"", flags, attributes).doing("mount_setattr", name)
+}
+
+/// As `set_attributes`, without a call where nothing changes.
+pub fn set_attributes_if(
+    mount: &impl AsFd,
+    attributes: Attributes,
+    reach: Reach,
+    name: impl std::fmt::Display,
+) -> Result<(), SysError> {
+    if attributes == Attributes::default() {
+        return Ok(());
+    }
+    set_attributes(mount.as_fd(), attributes, reach, name)
 }
 
 /// The same by a host path; the path must be where a mount is attached.
@@ -153,7 +181,8 @@ impl Context {
         let command = if value.is_some() { libc::FSCONFIG_SET_STRING } else { libc::FSCONFIG_SET_FLAG };
         let strings = CString::new(key).and_then(|key| Ok((key, value.map(CString::new).transpose()?)));
         let (key, value) = strings.map_err(|_| Errno::EINVAL).doing("fsconfig", shown())?;
-        self.configure(command as _, Some(&key), value.as_deref()).map_err(|errno| SysError::new("fsconfig", shown(), errno))
+        self.configure(command as _, Some(&key), value.as_deref())
+            .map_err(|errno| SysError::new("fsconfig", shown(), errno))
     }
 
     /// The mount, attached nowhere yet.

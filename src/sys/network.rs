@@ -1,4 +1,4 @@
-//! The loopback interface of a new network namespace.
+//! Names and the loopback interface of new uts and network namespaces.
 
 use std::os::fd::AsRawFd;
 
@@ -21,4 +21,12 @@ pub fn bring_loopback_up() -> Result<(), SysError> {
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) })
         .map(drop)
         .doing("ioctl SIOCSIFFLAGS", "lo")
+}
+
+/// setdomainname(2) of the uts namespace.
+pub fn set_domainname(name: &str) -> Result<(), SysError> {
+    // SAFETY: pointer and length describe `name`.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) })
+        .map(drop)
+        .doing("setdomainname", name)
 }
