@@ -250,7 +250,10 @@ fn make_path(top: &Directory, path: &Path, made: &mut Vec<PathBuf>) -> Result<(D
     };
     let mut errno = Errno::ENOENT;
     for _ in 0..MOST_RACES {
-        let result = open_or_make(top, parent, made).and_then(|parent| make(&parent, name, made));
+        let result = match parent.as_os_str().is_empty() {
+            true => make(top, name, made),
+            false => open_or_make(top, parent, made).and_then(|parent| make(&parent, name, made)),
+        };
         match result {
             Ok(done) => return Ok(done),
             // another rrun has just removed it, or one above

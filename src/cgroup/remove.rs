@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -47,11 +48,12 @@ impl Recorded {
 impl RecordedCgroup {
     /// Whether it is gone.
     fn remove_once(&self) -> Result<bool> {
-        let Some(standing) = self.standing()? else { return Ok(true) };
-        let rmdir = || unlinkat(standing.parent.as_fd(), standing.name.as_os_str(), UnlinkatFlags::RemoveDir);
+        let Some((above, name)) = self.above()? else { return Ok(true) };
+        let rmdir = || unlinkat(above.as_fd(), name, UnlinkatFlags::RemoveDir);
         let mut result = rmdir();
         if result == Err(Errno::EBUSY) {
-            result = walk(&standing.directory, &mut RemoveBelow).and_then(|()| rmdir());
+            let below = above.below(Path::new(name)).and_then(|directory| walk(&directory, &mut RemoveBelow));
+            result = below.and_then(|()| rmdir());
         }
         match result {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(true),
