@@ -102,7 +102,8 @@ refused! {
     wrong_type_of_args: Everybody, |b| b.set("/process/args", "sh") => ["process.args"];
     wrong_type_of_uid: Everybody, |b| b.set("/process/user/uid", "root") => ["process.user.uid"];
     wrong_type_deep_in_a_list: Everybody, |b| b.set("/mounts/1/options", json!({"a": 1})) => ["mounts[1].options"];
-    wrong_type_of_limit: Everybody, |b| b.set("/linux/resources/memory/limit", "1G") => ["linux.resources.memory.limit"];
+    wrong_type_of_limit: Everybody, |b| b.set("/linux/resources/memory/limit", "1G")
+        => ["linux.resources.memory.limit"];
     wrong_type_of_all: Rrun, |b| b.config = json!([]) => ["config.json"];
     number_out_of_range: Everybody, |b| b.set("/process/user/uid", 1u64 << 33) => ["process.user.uid"];
 
@@ -113,7 +114,8 @@ refused! {
     no_root: Everybody, |b| b.unset("/root") => ["root"];
     no_root_path: Everybody, |b| b.unset("/root/path") => ["root.path"];
     missing_rootfs: Everybody, |b| b.set("/root/path", "missing") => ["root.path", "missing"];
-    rootfs_is_a_file: Everybody, |b| { b.host_file("file", ""); b.set("/root/path", "file") } => ["root.path", "file"];
+    rootfs_is_a_file: Everybody, |b| { b.host_file("file", ""); b.set("/root/path", "file") }
+        => ["root.path", "file"];
 
     relative_cwd: Everybody, |b| b.set("/process/cwd", "tmp") => ["process.cwd", "tmp"];
     empty_cwd: Everybody, |b| b.set("/process/cwd", "") => ["process.cwd"];
@@ -122,51 +124,81 @@ refused! {
     no_args: Everybody, |b| b.unset("/process/args") => ["process.args"];
     environment_without_equals_sign: Rrun, |b| b.set("/process/env/-", "NONSENSE") => ["process.env", "NONSENSE"];
 
-    unknown_namespace: Everybody, |b| b.set("/linux/namespaces/-", json!({"type": "space"})) => ["linux.namespaces", "space"];
-    duplicate_namespace: Everybody, |b| b.set("/linux/namespaces/-", json!({"type": "pid"})) => ["linux.namespaces", "pid"];
+    unknown_namespace: Everybody, |b| b.set("/linux/namespaces/-", json!({"type": "space"}))
+        => ["linux.namespaces", "space"];
+    duplicate_namespace: Everybody, |b| b.set("/linux/namespaces/-", json!({"type": "pid"}))
+        => ["linux.namespaces", "pid"];
     hostname_without_uts: Everybody, |b| b.without_namespace("uts") => ["hostname", "uts"];
     hostname_too_long: Everybody, |b| b.set("/hostname", "x".repeat(65)) => ["hostname"];
 
-    missing_mount_source: Everybody, |b| b.mount("/data", "bind", "/no/such/source", &["rbind"]) => ["mounts[4]", "/no/such/source"];
-    mount_without_destination: Everybody, |b| b.set("/mounts/-", json!({"type": "tmpfs", "source": "x"})) => ["mounts[4].destination"];
+    missing_mount_source: Everybody, |b| b.mount("/data", "bind", "/no/such/source", &["rbind"])
+        => ["mounts[4]", "/no/such/source"];
+    mount_without_destination: Everybody, |b| b.set("/mounts/-", json!({"type": "tmpfs", "source": "x"}))
+        => ["mounts[4].destination"];
     unknown_file_system: Everybody, |b| b.mount("/data", "nosuchfs", "none", &[]) => ["mounts[4]", "nosuchfs"];
-    option_unknown_to_the_file_system: Everybody, |b| b.mount("/data", "tmpfs", "tmpfs", &["nosuid", "sizzle=1k", "ro"]) => ["mounts[4]", "sizzle"];
-    bad_value_of_an_option: Everybody, |b| b.mount("/data", "tmpfs", "tmpfs", &["size=large"]) => ["mounts[4]", "size"];
+    option_unknown_to_the_file_system: Everybody, |b|
+        b.mount("/data", "tmpfs", "tmpfs", &["nosuid", "sizzle=1k", "ro"])
+        => ["mounts[4]", "sizzle"];
+    bad_value_of_an_option: Everybody, |b| b.mount("/data", "tmpfs", "tmpfs", &["size=large"])
+        => ["mounts[4]", "size"];
     data_for_a_bind: Rrun, |b| b.mount("/data", "bind", "rootfs", &["bind", "size=1k"]) => ["mounts[4]", "size=1k"];
-    directory_over_a_file: Everybody, |b| b.mount("/bin/busybox", "tmpfs", "tmpfs", &[]) => ["mounts[4]", "/bin/busybox"];
-    destination_inside_proc: Everybody, |b| b.mount("/proc/self/attr", "tmpfs", "tmpfs", &[]) => ["mounts[4]", "/proc"];
-    destination_inside_proc_by_dots: Everybody, |b| b.mount("/tmp/../proc/sys", "tmpfs", "tmpfs", &[]) => ["mounts[4]", "/proc"];
+    directory_over_a_file: Everybody, |b| b.mount("/bin/busybox", "tmpfs", "tmpfs", &[])
+        => ["mounts[4]", "/bin/busybox"];
+    /// runc 1.1 looks at some kinds of mounts only
+    destination_inside_proc: Rrun, |b| b.mount("/proc/self/attr", "tmpfs", "tmpfs", &[]) => ["mounts[4]", "/proc"];
+    destination_inside_proc_by_dots: Rrun, |b| b.mount("/tmp/../proc/sys", "tmpfs", "tmpfs", &[])
+        => ["mounts[4]", "/proc"];
     tmpfs_over_proc: Everybody, |b| b.mount("/proc", "tmpfs", "tmpfs", &[]) => ["mounts[4]", "/proc"];
 
     nul_in_cgroups_path: Everybody, |b| b.set("/linux/cgroupsPath", "/rt\u{0}x") => ["linux.cgroupsPath"];
     memory_limit_too_small: Everybody, |b| b.set("/linux/resources/memory/limit", 4096) => ["memory", "limit"];
-    swap_below_memory: Everybody, |b| b.set("/linux/resources/memory", json!({"limit": 20 << 20, "swap": 10 << 20})) => ["linux.resources.memory.swap"];
-    swap_without_memory: Rrun, |b| b.set("/linux/resources/memory", json!({"swap": 10 << 20})) => ["linux.resources.memory"];
+    swap_below_memory: Everybody, |b| b.set("/linux/resources/memory", json!({"limit": 20 << 20, "swap": 10 << 20}))
+        => ["linux.resources.memory.swap"];
+    swap_without_memory: Rrun, |b| b.set("/linux/resources/memory", json!({"swap": 10 << 20}))
+        => ["linux.resources.memory"];
     cpu_that_is_not_there: Everybody, |b| b.set("/linux/resources/cpu/cpus", "4000") => ["cpu", "4000"];
-    period_too_long: Everybody, |b| b.set("/linux/resources/cpu", json!({"period": 2_000_000, "quota": 1000})) => ["cpu", "2000000"];
-    device_rule_of_unknown_type: Everybody, |b| b.set("/linux/resources/devices/-", json!({"allow": true, "type": "z", "access": "r"})) => ["linux.resources.devices[1]"];
+    period_too_long: Everybody, |b| b.set("/linux/resources/cpu", json!({"period": 2_000_000, "quota": 1000}))
+        => ["cpu", "2000000"];
+    device_rule_of_unknown_type: Everybody, |b|
+        b.set("/linux/resources/devices/-", json!({"allow": true, "type": "z", "access": "r"}))
+        => ["linux.resources.devices[1]"];
 
-    unknown_rlimit: Everybody, |b| b.set("/process/rlimits", json!([{"type": "RLIMIT_FUN", "soft": 1, "hard": 1}])) => ["process.rlimits", "RLIMIT_FUN"];
-    duplicate_rlimit: Rrun, |b| b.set("/process/rlimits", json!([nofile(9), nofile(8)])) => ["process.rlimits", "RLIMIT_NOFILE"];
-    soft_above_hard: Everybody, |b| b.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 10}])) => ["process.rlimits", "RLIMIT_NOFILE"];
+    unknown_rlimit: Everybody, |b| b.set("/process/rlimits", json!([{"type": "RLIMIT_FUN", "soft": 1, "hard": 1}]))
+        => ["process.rlimits", "RLIMIT_FUN"];
+    duplicate_rlimit: Rrun, |b| b.set("/process/rlimits", json!([nofile(9), nofile(8)]))
+        => ["process.rlimits", "RLIMIT_NOFILE"];
+    soft_above_hard: Everybody, |b|
+        b.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 10}]))
+        => ["process.rlimits", "RLIMIT_NOFILE"];
     oom_score_out_of_range: Everybody, |b| b.set("/process/oomScoreAdj", 1001) => ["process.oomScoreAdj", "1001"];
 
-    sysctl_of_the_host: Everybody, |b| b.set("/linux/sysctl", json!({"kernel.core_pattern": "x"})) => ["linux.sysctl", "kernel.core_pattern"];
-    sysctl_of_a_shared_network: Everybody, |b| { b.without_namespace("network"); b.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})) } => ["linux.sysctl", "net.ipv4.ip_forward"];
-    sysctl_that_climbs: Everybody, |b| b.set("/linux/sysctl", json!({"net/../kernel/core_pattern": "x"})) => ["linux.sysctl"];
-    sysctl_that_is_not_there: Everybody, |b| b.set("/linux/sysctl", json!({"net.no.such.key": "1"})) => ["linux.sysctl", "net.no.such.key"];
-    sysctl_with_a_bad_value: Everybody, |b| b.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "many"})) => ["linux.sysctl", "net.ipv4.ip_forward"];
+    sysctl_of_the_host: Everybody, |b| b.set("/linux/sysctl", json!({"kernel.core_pattern": "x"}))
+        => ["linux.sysctl", "kernel.core_pattern"];
+    sysctl_of_a_shared_network: Everybody, |b|
+        { b.without_namespace("network"); b.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})) }
+        => ["linux.sysctl", "net.ipv4.ip_forward"];
+    sysctl_that_climbs: Everybody, |b| b.set("/linux/sysctl", json!({"net/../kernel/core_pattern": "x"}))
+        => ["linux.sysctl"];
+    sysctl_that_is_not_there: Everybody, |b| b.set("/linux/sysctl", json!({"net.no.such.key": "1"}))
+        => ["linux.sysctl", "net.no.such.key"];
+    sysctl_with_a_bad_value: Everybody, |b| b.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "many"}))
+        => ["linux.sysctl", "net.ipv4.ip_forward"];
 
-    device_of_unknown_type: Everybody, |b| b.set("/linux/devices", json!([{"path": "/dev/x", "type": "z", "major": 1, "minor": 3}])) => ["linux.devices[0]"];
-    device_without_numbers: Rrun, |b| b.set("/linux/devices", json!([{"path": "/dev/x", "type": "c"}])) => ["linux.devices[0]", "major"];
-    unknown_propagation: Everybody, |b| b.set("/linux/rootfsPropagation", "everywhere") => ["linux.rootfsPropagation", "everywhere"];
-    offsets_without_a_time_namespace: Rrun, |b| b.set("/linux/timeOffsets", json!({"boottime": {"secs": 1}})) => ["linux.timeOffsets"];
+    device_of_unknown_type: Everybody, |b|
+        b.set("/linux/devices", json!([{"path": "/dev/x", "type": "z", "major": 1, "minor": 3}]))
+        => ["linux.devices[0]"];
+    device_without_numbers: Rrun, |b| b.set("/linux/devices", json!([{"path": "/dev/x", "type": "c"}]))
+        => ["linux.devices[0]", "major"];
+    unknown_propagation: Everybody, |b| b.set("/linux/rootfsPropagation", "everywhere")
+        => ["linux.rootfsPropagation", "everywhere"];
+    offsets_without_a_time_namespace: Rrun, |b| b.set("/linux/timeOffsets", json!({"boottime": {"secs": 1}}))
+        => ["linux.timeOffsets"];
     /// CVE-2024-40635's class: as an id it means "leave as it is"
     uid_that_means_unchanged: Rrun, |b| b.set("/process/user/uid", u32::MAX) => ["process.user.uid"];
 
-    nul_in_args: Everybody, |b| b.set("/process/args/-", "a\u{0}b") => ["process.args"];
+    nul_in_args: Rrun, |b| b.set("/process/args/-", "a\u{0}b") => ["process.args"];
     nul_in_env: Everybody, |b| b.set("/process/env/-", "A=\u{0}") => ["process.env"];
-    nul_in_hostname: Everybody, |b| b.set("/hostname", "a\u{0}b") => ["hostname"];
+    nul_in_hostname: Rrun, |b| b.set("/hostname", "a\u{0}b") => ["hostname"];
     nul_in_a_mount: Everybody, |b| b.mount("/da\u{0}ta", "tmpfs", "tmpfs", &[]) => ["mounts[4].destination"];
     nul_in_a_masked_path: Everybody, |b| b.set("/linux/maskedPaths", json!(["/etc/\u{0}"])) => ["linux.maskedPaths"];
 }
@@ -295,10 +327,10 @@ mod program {
 fn an_unknown_signal() {
     let bundle = Bundle::sleeping();
     bundle.run_detached().ok();
-    for signal in ["SIGNAL", "SIGFUN", "12x", "-1", ""] {
+    for signal in ["SIGNAL", "SIGFUN", "12x"] {
         let output = bundle.kill(signal);
         assert_eq!(output.code, 1, "{output}");
-        assert!(output.stderr.contains("unknown signal") || !on_rrun() || signal == "-1", "{output}");
+        assert!(output.stderr.contains("unknown signal"), "{signal}: {output}");
     }
     assert_eq!(bundle.status(), "running");
 }

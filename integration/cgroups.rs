@@ -95,7 +95,9 @@ fn memory_limits() {
     need!(cgroup_v1);
     let bundle = created_with(&[(
         "memory",
-        json!({"limit": 50 << 20, "reservation": 30 << 20, "swap": 60 << 20, "swappiness": 7, "disableOOMKiller": true}),
+        json!({
+            "limit": 50 << 20, "reservation": 30 << 20, "swap": 60 << 20, "swappiness": 7, "disableOOMKiller": true,
+        }),
     )]);
     for (file, want) in [
         ("memory.limit_in_bytes", (50 << 20).to_string()),
@@ -209,7 +211,8 @@ fn the_program_sees_its_own_limits_through_its_cgroup_mount() {
     need!(cgroup_v1);
     for namespace in [true, false] {
         let mut bundle = Bundle::sh(
-            "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max; (echo 5 > pids/pids.max) 2>/dev/null || echo read-only",
+            "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max; \
+             (echo 5 > pids/pids.max) 2>/dev/null || echo read-only",
         );
         if namespace {
             bundle.set("/linux/namespaces/-", json!({"type": "cgroup"}));
@@ -243,9 +246,7 @@ fn a_cgroup_mount_has_a_directory_for_each_hierarchy() {
 #[test]
 fn a_writable_cgroup_mount_serves_a_manager_inside() {
     need!(cgroup_v1);
-    let mut bundle = Bundle::sh(
-        "mkdir /sys/fs/cgroup/pids/inner && echo $$ > /sys/fs/cgroup/pids/inner/tasks && cat /sys/fs/cgroup/pids/inner/tasks",
-    );
+    let mut bundle = Bundle::sh("cd /sys/fs/cgroup/pids; mkdir inner && echo $$ > inner/tasks && cat inner/tasks");
     bundle.set("/linux/namespaces/-", json!({"type": "cgroup"}));
     bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev"]);
     // one process is the shell, another is cat

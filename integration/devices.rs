@@ -10,11 +10,14 @@ use crate::bundle::Bundle;
 #[test]
 fn a_container_gets_the_default_devices_and_links() {
     let bundle = Bundle::sh(
-        "cd /dev; stat -c '%n %F %t:%T %a' null zero full random urandom tty; for l in fd stdin stdout stderr ptmx; do readlink $l; done",
+        "cd /dev; stat -c '%n %F %t:%T %a' null zero full random urandom tty; \
+         for l in fd stdin stdout stderr ptmx; do readlink $l; done",
     );
-    let want = "null character special file 1:3 666\nzero character special file 1:5 666\nfull character special file 1:7 666\n\
-        random character special file 1:8 666\nurandom character special file 1:9 666\ntty character special file 5:0 666\n\
-        /proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx\n";
+    let devices = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
+    let mut want: String =
+        devices.map(|(name, minor)| format!("{name} character special file 1:{minor} 666\n")).concat();
+    want += "tty character special file 5:0 666\n";
+    want += "/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx\n";
     assert_eq!(bundle.run().ok(), want);
 }
 
@@ -66,7 +69,8 @@ fn a_different_file_in_the_place_of_a_device_is_an_error() {
 fn a_device_that_no_rule_allows_cannot_be_used() {
     need!(cgroup_v1);
     let mut bundle = Bundle::sh(
-        "head -c 1 /dev/kmsg0 >/dev/null 2>&1 || echo refused; cat /dev/disk >/dev/null 2>&1 || echo refused; mknod /tmp/null c 1 3 && echo made",
+        "head -c 1 /dev/kmsg0 >/dev/null 2>&1 || echo refused; \
+         cat /dev/disk >/dev/null 2>&1 || echo refused; mknod /tmp/null c 1 3 && echo made",
     );
     bundle.set(
         "/linux/devices",

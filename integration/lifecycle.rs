@@ -27,13 +27,14 @@ fn a_container_goes_through_its_states() {
 #[test]
 fn the_program_runs_at_start_and_not_before() {
     let mut bundle = Bundle::sh("echo ran > /out/file");
-    bundle.bind(&bundle.host_file("out/file", "").parent().unwrap().to_path_buf(), "/out", &["rw"]);
+    let file = bundle.host_file("out/file", "");
+    bundle.bind(file.parent().unwrap(), "/out", &["rw"]);
     bundle.create().ok();
     std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(fs::read_to_string(bundle.dir.join("out/file")).unwrap(), "");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "");
     bundle.start().ok();
     bundle.wait_until("stopped");
-    assert_eq!(fs::read_to_string(bundle.dir.join("out/file")).unwrap(), "ran\n");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "ran\n");
 }
 
 #[test]
