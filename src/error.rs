@@ -103,6 +103,8 @@ pub enum Matched {
     NotFoundInPath(String),
     ProgramStat { program: String, errno: Errno },
     Program { program: String, errno: Errno },
+    /// Something the program needs: its loader or interpreter.
+    Part { program: String, part: String, errno: Errno },
 }
 
 impl fmt::Display for Matched {
@@ -129,6 +131,7 @@ impl fmt::Display for Matched {
                 write!(f, "exec: \"{program}\": stat {program}: {}", strerror(*errno))
             }
             Self::Program { program, errno } => write!(f, "exec: \"{program}\": {}", strerror(*errno)),
+            Self::Part { program, part, errno } => write!(f, "exec: \"{program}\": {part}: {}", strerror(*errno)),
         }
     }
 }

@@ -1,1 +1,112 @@
-//! (to be written)
+//! The child's half of a start: it runs in the container's new namespaces, between clone3 and execve, nowhere else.
+//!
+//! What it does is a list of steps (`steps.rs`); each is a function on [`Init`] in the file of its topic. It sees the
+//! plan and what the parent opened for it; it cannot reach cgroups or state. An error ends it, and is told whole.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use nix::sys::stat::{Mode, umask};
+
+use crate::error::Report;
+use crate::plan::Plan;
+use crate::protocol::{Ask, Channel, Ready};
+use crate::rootfs::Rootfs;
+use crate::sys::exec::Image;
+use crate::sys::mount::Mount;
+
+mod cgroup_mount;
+mod console;
+mod copy_up;
+mod credentials;
+mod devices;
+mod exec;
+mod limits;
+mod masks;
+mod mounts;
+mod namespaces;
+mod parent;
+mod program;
+mod root;
+mod stdio;
+pub mod steps;
+mod sysctl;
+
+/// What the parent opened for the child.
+pub struct Handles {
+    pub channel: Channel,
+    pub ready: Ready,
+    /// ROOT/ID/start.fifo, held open until the program is executed.
+    pub start: File,
+    /// Takes the text of an execve that failed, for `start` to print.
+    pub start_error: File,
+    /// pidfd of the parent: readable when it is dead.
+    pub parent: OwnedFd,
+    /// `tasks` of every v1 hierarchy; `cgroup.procs` of the v2 tree only where the kernel could not clone into it.
+    pub cgroups: Vec<(PathBuf, OwnedFd)>,
+}
+
+/// Where the child stands: what its steps leave for later steps.
+struct Init<'p> {
+    plan: &'p Plan,
+    handles: Handles,
+    /// The container's root, from the step that opens it on.
+    rootfs: Option<Rootfs>,
+    /// A private procfs that nothing can have been mounted over.
+    procfs: Option<OwnedFd>,
+    covers: masks::Covers,
+    /// Mounts that become read-only when everything inside has been made.
+    late_readonly: Vec<Mount>,
+    /// The working directory could not be entered as root (a network file system): again as the user.
+    cwd_pending: bool,
+    program: Option<Program>,
+}
+
+/// The program, found, and its arrays, built.
+struct Program {
+    path: CString,
+    image: Image,
+}
+
+/// Runs the child; the result is its exit code, but after a good start it is the user's program that ends.
+pub fn main(plan: &Plan, handles: Handles) -> i32 {
+    tell_of_panics(&handles.channel);
+    umask(Mode::empty());
+    let mut init = Init {
+        plan,
+        handles,
+        rootfs: None,
+        procfs: None,
+        covers: masks::Covers::default(),
+        late_readonly: Vec::new(),
+        cwd_pending: false,
+        program: None,
+    };
+    match steps::run(&steps::steps(plan), &mut init) {
+        Ok(()) => 0,
+        Err(error) => {
+            // The parent may be gone; then nobody is left to be told.
+            let _ = init.handles.channel.ask(&Ask::Failed(Report::of(&error)), None);
+            1
+        }
+    }
+}
+
+/// A panic is told to the parent: descriptor 2 is the container's.
+fn tell_of_panics(channel: &Channel) {
+    let Ok(socket) = channel.as_fd().try_clone_to_owned() else { return };
+    std::panic::set_hook(Box::new(move |panic| {
+        let report = Ask::Failed(Report::text(format_args!("a defect of rrun: {panic}")));
+        let bytes = serde_json::to_vec(&report).unwrap_or_default();
+        let _ = crate::sys::socket::send(socket.as_fd(), &bytes, None);
+    }));
+}
+
+impl Init<'_> {
+    fn rootfs(&self) -> Result<&Rootfs> {
+        self.rootfs.as_ref().context("the root file system is not open yet")
+    }
+}

@@ -1,1 +1,78 @@
-//! (to be written)
+//! The parent's half of a start: one clone3, then the child is served until it is ready or has failed.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use nix::errno::Errno;
+
+use crate::cgroup::UnifiedHandles;
+use crate::error::SysError;
+use crate::init::{self, Handles};
+use crate::plan::Plan;
+use crate::protocol::{Channel, Ready};
+use crate::sys::clone::{self, Child};
+
+pub mod choreography;
+pub mod foreground;
+pub mod interrupts;
+pub mod seal;
+pub mod serve;
+
+/// What the parent made ready for the child.
+pub struct Prepared {
+    pub start: File,
+    pub start_error: File,
+    /// `tasks` of every v1 hierarchy.
+    pub tasks: Vec<(PathBuf, OwnedFd)>,
+    /// The v2 directory that the child is born into.
+    pub unified: Option<UnifiedHandles>,
+}
+
+/// A child that is setting itself up.
+pub struct Launched {
+    pub child: Child,
+    pub channel: Channel,
+    pub ready: Ready,
+}
+
+/// The kernel cannot clone into this cgroup: it is older than 5.7, or a sandbox or a threaded domain forbids it.
+const CANNOT_CLONE_INTO: &[Errno] =
+    &[Errno::ENOSYS, Errno::E2BIG, Errno::EINVAL, Errno::EACCES, Errno::EOPNOTSUPP, Errno::EBUSY];
+
+pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
+    let moves = choreography::choreography(&plan.namespaces);
+    let (channel, childs_channel) = Channel::pair()?;
+    let ready = Ready::new()?;
+    let parent = clone::pidfd_open(nix::unistd::getpid())?;
+    let childs_ready = ready.try_clone()?;
+    let mut handles = Some(Handles {
+        channel: childs_channel,
+        ready: childs_ready,
+        start: prepared.start,
+        start_error: prepared.start_error,
+        parent,
+        cgroups: prepared.tasks,
+    });
+    // Only the copy runs this, so `handles` stays with the original, which may have to try again.
+    let spawn = |into: Option<BorrowedFd>, handles: &mut Option<Handles>| {
+        clone::spawn(moves.clone, moves.new_time, into, || match handles.take() {
+            Some(handles) => init::main(plan, handles),
+            None => 1,
+        })
+    };
+    let child = match prepared.unified {
+        None => spawn(None, &mut handles)?,
+        Some(UnifiedHandles { path, directory, procs }) => match spawn(Some(directory.as_fd()), &mut handles) {
+            Err(SysError { errno, .. }) if CANNOT_CLONE_INTO.contains(&errno) => {
+                if let Some(handles) = &mut handles {
+                    handles.cgroups.push((path, procs));
+                }
+                spawn(None, &mut handles)?
+            }
+            result => result?,
+        },
+    };
+    Ok(Launched { child, channel, ready })
+}

@@ -2,6 +2,29 @@
 
 use std::path::PathBuf;
 
+mod bring_up;
+mod bundle;
+mod claim;
+mod container;
+mod delete;
+mod query;
+mod run;
+mod signal;
+mod start;
+pub mod view;
+
+pub use delete::delete;
+pub use query::{list, plan, state};
+pub use run::{create, run};
+pub use signal::kill;
+pub use start::start;
+
+/// Where containers are recorded: one directory each.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub root: PathBuf,
+}
+
 /// Options of `create`, and of `run` up to the start.
 #[derive(Debug, Clone)]
 pub struct CreateOptions {

@@ -1,1 +1,22 @@
-fn main(){}
+//! Parse, run, print the error once, choose the exit status.
+
+use std::process::ExitCode;
+
+use rrun::{cli, error, log};
+
+fn main() -> ExitCode {
+    let request = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(request) => request,
+        Err(misuse) => {
+            log::error(&misuse.line);
+            return ExitCode::from(misuse.status);
+        }
+    };
+    match request.run() {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            log::error(&error::line(&error, request.wording()));
+            ExitCode::FAILURE
+        }
+    }
+}

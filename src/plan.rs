@@ -12,6 +12,7 @@ use crate::rootfs::InRoot;
 
 pub mod build;
 pub mod capabilities;
+pub mod cgroup_paths;
 pub mod devices;
 pub mod mount_options;
 pub mod mounts;

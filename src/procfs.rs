@@ -1,1 +1,240 @@
-//! (to be written)
+//! Typed reads of /proc through a handle that was checked to be a procfs. Nothing is opened by a path that a mount over
+//! /proc could have bent: lookups stay below the handle, on its own file system and off its magic links.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::Pid;
+
+use crate::error::{Doing, SysError};
+
+/// The root of a procfs.
+#[derive(Debug)]
+pub struct Proc {
+    dir: OwnedFd,
+}
+
+/// PROC_ROOT_INO: the inode of a procfs's own root (fs/proc/root.c), which a bind of some /proc/PID lacks.
+const ROOT_INODE: u64 = 1;
+
+impl Proc {
+    pub fn open() -> Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Self::new(open("/proc", flags, Mode::empty()).doing("open", "/proc")?)
+    }
+
+    /// Takes a directory for the root of a procfs if it is one.
+    pub fn new(dir: OwnedFd) -> Result<Self> {
+        let kind = fstatfs(&dir).doing("fstatfs", "/proc")?.filesystem_type();
+        if kind != PROC_SUPER_MAGIC || fstat(&dir).doing("fstat", "/proc")?.st_ino != ROOT_INODE {
+            bail!("/proc is not a procfs, or only a part of one; mount one there");
+        }
+        Ok(Self { dir })
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// `path` is relative: `self/mountinfo`.
+    pub fn open_file(&self, path: &str, flags: OFlag) -> Result<std::fs::File, SysError> {
+        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+        openat2(&self.dir, path, how).map(Into::into).doing("open", in_proc(path))
+    }
+
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, SysError> {
+        // procfs hands out at most a page at a time, so a larger first buffer saves only copies
+        let mut bytes = Vec::with_capacity(8192);
+        self.open_file(path, OFlag::O_RDONLY)?.read_to_end(&mut bytes).doing("read", in_proc(path))?;
+        Ok(bytes)
+    }
+
+    /// The mounts of rrun's own mount namespace: proc_pid_mountinfo(5).
+    pub fn own_mountinfo(&self) -> Result<Vec<u8>, SysError> {
+        self.read("self/mountinfo")
+    }
+
+    /// rrun's own cgroup in each hierarchy: cgroups(7).
+    pub fn own_cgroups(&self) -> Result<Vec<u8>, SysError> {
+        self.read("self/cgroup")
+    }
+
+    pub fn own_capabilities(&self) -> Result<OwnCapabilities> {
+        parse_capabilities(&self.read("self/status")?).context("/proc/self/status: has no capability sets")
+    }
+
+    /// The highest capability that this kernel knows.
+    pub fn last_capability(&self) -> Result<u8> {
+        const FILE: &str = "sys/kernel/cap_last_cap";
+        let text = self.read(FILE)?;
+        let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).filter(|n| *n < 64);
+        number.with_context(|| format!("/proc/{FILE}: holds no capability's number"))
+    }
+
+    pub fn stat(&self, pid: Pid) -> Result<Stat, SysError> {
+        let path = format!("{pid}/stat");
+        // a process that ends between open and read: ESRCH
+        parse_stat(&self.read(&path)?).ok_or_else(|| SysError::new("read", in_proc(&path), Errno::EINVAL))
+    }
+
+    /// Whether the process that started at `start_time` is there and has not ended. A zombie has ended: it holds
+    /// nothing any more, and only its parent can make it go.
+    pub fn alive(&self, pid: Pid, start_time: u64) -> Result<bool, SysError> {
+        match self.stat(pid) {
+            Ok(stat) => Ok(stat.start_time == start_time && !stat.has_ended()),
+            Err(error) if matches!(error.errno, Errno::ENOENT | Errno::ESRCH) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn write_oom_score_adj(&self, pid: Pid, value: i32) -> Result<(), SysError> {
+        let path = format!("{pid}/oom_score_adj");
+        let mut file = self.open_file(&path, OFlag::O_WRONLY)?;
+        file.write_all(value.to_string().as_bytes()).doing("write", format_args!("/proc/{path} = {value}"))
+    }
+}
+
+fn in_proc(path: &str) -> String {
+    format!("/proc/{path}")
+}
+
+/// Of /proc/PID/stat: proc_pid_stat(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `D`, `Z`, …
+    pub state: char,
+    pub ppid: Pid,
+    /// Clock ticks since boot. With the pid it names a process for good.
+    pub start_time: u64,
+}
+
+impl Stat {
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// The second field is the program's own choice of name in parentheses, so whatever stands before the last `)` of the
+/// text is skipped: the numbers after it hold none.
+pub fn parse_stat(text: &[u8]) -> Option<Stat> {
+    let end_of_name = text.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = std::str::from_utf8(&text[end_of_name + 1..]).ok()?.split_ascii_whitespace();
+    let state = fields.next()?; // the 3rd field
+    let ppid = fields.next()?.parse().ok()?; // the 4th
+    let start_time = fields.nth(17)?.parse().ok()?; // the 22nd
+    let mut chars = state.chars();
+    Some(Stat { state: chars.next().filter(|_| chars.as_str().is_empty())?, ppid: Pid::from_raw(ppid), start_time })
+}
+
+/// Bit n is capability n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnCapabilities {
+    pub permitted: u64,
+    pub bounding: u64,
+}
+
+pub fn parse_capabilities(status: &[u8]) -> Option<OwnCapabilities> {
+    let set = |name: &[u8]| {
+        let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(OsStr::from_bytes(line).to_str()?.trim(), 16).ok()
+    };
+    Some(OwnCapabilities { permitted: set(b"CapPrm:")?, bounding: set(b"CapBnd:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REST: &str = "S 41 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 2 18446744073709551615";
+
+    #[test]
+    fn a_name_cannot_forge_a_stat() {
+        let want = Some(Stat { state: 'S', ppid: Pid::from_raw(41), start_time: 987654 });
+        for name in ["sh", "", "a b", ") Z 1", "))) R 1 1 1", "a\nb) X 2\n", "(((", "\u{fffd}é"] {
+            assert_eq!(parse_stat(format!("7 ({name}) {REST}\n").as_bytes()), want, "{name:?}");
+        }
+        let mut not_utf8 = b"7 (\xff\xfe) ".to_vec();
+        not_utf8.extend_from_slice(REST.as_bytes());
+        assert_eq!(parse_stat(&not_utf8), want);
+    }
+
+    #[test]
+    fn what_is_no_stat_is_none() {
+        for text in ["", "7", "7 (sh)", "7 (sh) S", "7 (sh) S 1 1 1", "7 (sh S 1", "7 (sh) S x 1 1", "7 (sh) SS 1 1"] {
+            assert_eq!(parse_stat(text.as_bytes()), None, "{text:?}");
+        }
+        let no_start = format!("7 (sh) {}", REST.replace("987654", "-1"));
+        assert_eq!(parse_stat(no_start.as_bytes()), None, "{no_start}");
+    }
+
+    #[test]
+    fn a_zombie_has_ended() {
+        for (state, ended) in
+            [('R', false), ('S', false), ('D', false), ('T', false), ('t', false), ('Z', true), ('X', true)]
+        {
+            let stat = parse_stat(format!("7 (sh) {}", REST.replacen('S', &state.to_string(), 1)).as_bytes()).unwrap();
+            assert_eq!(stat.has_ended(), ended, "{state}");
+        }
+    }
+
+    #[test]
+    fn sets_of_capabilities() {
+        let status = b"Name:\tsh\nCapInh:\t0000000000000000\nCapPrm:\t000001fffeffffff\nCapEff:\t0000000000000000\nCapBnd:\t000001ffffffffff\n";
+        let want = OwnCapabilities { permitted: 0x1fffeffffff, bounding: 0x1ffffffffff };
+        assert_eq!(parse_capabilities(status), Some(want));
+        for bad in [&b""[..], b"CapPrm:\t00\n", b"CapPrm:\tzz\nCapBnd:\t00\n"] {
+            assert_eq!(parse_capabilities(bad), None, "{:?}", OsStr::from_bytes(bad));
+        }
+    }
+
+    #[test]
+    fn this_very_process_is_alive_and_another_with_its_pid_is_not() {
+        let proc = Proc::open().unwrap();
+        let me = Pid::this();
+        let stat = proc.stat(me).unwrap();
+        assert_eq!(stat.ppid, Pid::parent());
+        assert!(proc.alive(me, stat.start_time).unwrap());
+        assert!(!proc.alive(me, stat.start_time + 1).unwrap(), "a recycled pid");
+        assert!(!proc.alive(Pid::from_raw(i32::MAX), stat.start_time).unwrap(), "no such pid can be");
+    }
+
+    #[test]
+    fn a_child_that_ended_is_not_alive() {
+        let proc = Proc::open().unwrap();
+        let mut child = std::process::Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_raw(child.id() as i32);
+        let start_time = proc.stat(pid).unwrap().start_time;
+        assert!(proc.alive(pid, start_time).unwrap());
+        drop(child.stdin.take());
+        while !proc.stat(pid).unwrap().has_ended() {
+            std::thread::yield_now();
+        }
+        assert!(!proc.alive(pid, start_time).unwrap(), "a zombie");
+        child.wait().unwrap();
+        assert!(!proc.alive(pid, start_time).unwrap(), "reaped");
+    }
+
+    #[test]
+    fn what_is_no_procfs_is_refused() {
+        for path in ["/", "/proc/self", "/proc/sys"] {
+            let dir = open(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+            assert!(Proc::new(dir).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_reached_beyond_the_handle() {
+        let proc = Proc::open().unwrap();
+        for path in ["../etc/passwd", "self/exe", "self/root/etc/passwd", "/etc/passwd"] {
+            assert!(proc.open_file(path, OFlag::O_RDONLY).is_err(), "{path}");
+        }
+    }
+}

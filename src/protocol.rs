@@ -1,1 +1,174 @@
-//! (to be written)
+//! Every word that parent and child say to each other while a container is set up, and what carries them.
+//!
+//! ```text
+//! child                                parent
+//! Console + the terminal's master  →   hands it to the caller
+//! Failed(the whole chain of causes)    the last word
+//! Ready (a read of an eventfd)     →   memory limit, state.json, pid file
+//!                                  ←   commit byte: it is all recorded; end of file: it is not
+//! start FIFO: a byte is read       ←   `rrun start` writes 256
+//!             e more bytes are read    execve failed with errno e
+//! ```
+//!
+//! Ready is no message: after a seccomp filter is loaded only the calls that the program needs anyway are sure to
+//! pass, and `read` is one. Design: docs/design.md, "Launching".
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Doing, Report, SysError};
+use crate::sys::socket;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// The master of the container's terminal comes with the message.
+    Console,
+    /// What went wrong. Nothing follows.
+    Failed(Report),
+}
+
+/// One end of the conversation.
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// The parent's end and the child's.
+    pub fn pair() -> Result<(Self, Self), SysError> {
+        socket::pair().map(|(a, b)| (Self(a), Self(b)))
+    }
+
+    pub fn ask(&self, ask: &Ask, fd: Option<BorrowedFd>) -> Result<()> {
+        let mut bytes = serde_json::to_vec(ask)?;
+        if bytes.len() > socket::LONGEST {
+            bytes = serde_json::to_vec(&Ask::Failed(Report::text("the reason is too long to be told")))?;
+        }
+        socket::send(self.0.as_fd(), &bytes, fd).doing("sendmsg", "the parent")?;
+        Ok(())
+    }
+
+    /// The next word and the descriptor that came with it; `None` when the child is gone.
+    pub fn listen(&self) -> Result<Option<(Ask, Option<OwnedFd>)>> {
+        let mut bytes = Vec::new();
+        let fd = match socket::receive(self.0.as_fd(), &mut bytes) {
+            // the child died with words of ours unread
+            Err(Errno::ECONNRESET) => return Ok(None),
+            result => result.doing("recvmsg", "the child")?,
+        };
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let ask = serde_json::from_slice(&bytes).context("the child's message")?;
+        Ok(Some((ask, fd)))
+    }
+
+    /// Parent: everything is recorded, the child may wait for its start.
+    pub fn commit(&self) -> Result<(), SysError> {
+        socket::send(self.0.as_fd(), &[0], None).doing("sendmsg", "the commit byte")
+    }
+
+    /// Child: true when the parent has recorded everything; false when it is gone.
+    pub fn wait_for_commit(&self) -> bool {
+        let mut byte = [0];
+        matches!(nix::unistd::read(&self.0, &mut byte), Ok(1))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// An eventfd that is full until the child reads it. The parent sees that as "writable".
+pub struct Ready(OwnedFd);
+
+/// The most an eventfd holds: eventfd(2). Then it is not writable.
+const FULL: u64 = u64::MAX - 1;
+
+impl Ready {
+    pub fn new() -> Result<Self, SysError> {
+        let eventfd = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).doing("eventfd", "")?;
+        eventfd.write(FULL).doing("write", "eventfd")?;
+        Ok(Self(eventfd.into()))
+    }
+
+    /// The child's copy of the same eventfd.
+    pub fn try_clone(&self) -> Result<Self, SysError> {
+        self.0.try_clone().map(Self).doing("dup", "eventfd")
+    }
+
+    /// Child.
+    pub fn announce(&self) -> Result<(), SysError> {
+        nix::unistd::read(&self.0, &mut [0; 8]).map(drop).doing("read", "eventfd")
+    }
+}
+
+impl AsFd for Ready {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What `start` writes at once: init reads one byte, and the rest marks the start as given until init has executed.
+pub const START: [u8; 256] = [0; 256];
+
+/// Tells what became of a start by the bytes that init left in the FIFO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Executed,
+    /// execve(2) failed.
+    Failed(Errno),
+    /// Init ended without having read its start.
+    NotRead,
+}
+
+pub fn outcome(bytes_left: usize) -> Outcome {
+    match (START.len() - 1).checked_sub(bytes_left) {
+        Some(0) => Outcome::Executed,
+        Some(errno) => Outcome::Failed(Errno::from_raw(errno as i32)),
+        None => Outcome::NotRead,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_left_tell_what_execve_said() {
+        for (left, want) in [
+            (256, Outcome::NotRead),
+            (255, Outcome::Executed),
+            (255 - libc::ENOEXEC as usize, Outcome::Failed(Errno::ENOEXEC)),
+            (255 - libc::EHWPOISON as usize, Outcome::Failed(Errno::EHWPOISON)),
+        ] {
+            assert_eq!(outcome(left), want, "{left}");
+        }
+    }
+
+    #[test]
+    fn words_cross_with_their_descriptor_and_an_end_is_seen() {
+        let (parent, child) = Channel::pair().unwrap();
+        child.ask(&Ask::Console, Some(child.as_fd())).unwrap();
+        let (ask, fd) = parent.listen().unwrap().unwrap();
+        assert!(matches!(ask, Ask::Console) && fd.is_some());
+        drop((child, fd));
+        assert!(parent.listen().unwrap().is_none());
+        assert!(parent.commit().is_err());
+    }
+
+    #[test]
+    fn ready_is_seen_as_writable() {
+        let ready = Ready::new().unwrap();
+        let writable = || {
+            let mut fds = [nix::poll::PollFd::new(ready.as_fd(), nix::poll::PollFlags::POLLOUT)];
+            nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).unwrap() == 1
+        };
+        assert!(!writable());
+        ready.announce().unwrap();
+        assert!(writable());
+    }
+}

@@ -1,11 +1,18 @@
 //! Paths that cannot escape. Whatever lies inside a rootfs is untrusted; it is reached through [`Rootfs`] alone.
 
-use std::ffi::OsStr;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use serde::{Serialize, Serializer};
+
+use crate::error::{Doing, SysError};
 
 /// A path as the container sees it, without its leading `/` and without `..`; empty for `/` itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,10 +64,241 @@ impl Serialize for InRoot {
     }
 }
 
+/// A directory that nothing inside can lead out of: symlinks and `..` stop at it, magic links are refused.
+#[derive(Debug)]
+pub struct Rootfs {
+    dir: OwnedFd,
+}
+
+/// What a path must be for something to be mounted or made there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Directory,
+    File,
+}
+
+/// Whether symlinks inside the rootfs may be part of the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Symlinks {
+    Followed,
+    /// For proc and sysfs: an image must not choose where they go (CVE-2019-19921, CVE-2023-27561).
+    Refused,
+}
+
+/// A place for a mount, and whether it had to be made.
+pub struct Found {
+    pub fd: OwnedFd,
+    pub created: bool,
+}
+
+/// As many symlinks as the kernel follows in one path: path_resolution(7).
+const MOST_SYMLINKS: usize = 40;
+/// openat2(2) says EAGAIN when a rename races with `..`; an attacker can make that last.
+const MOST_RACES: usize = 128;
+const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
+const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
+
+impl Rootfs {
+    pub fn new(dir: OwnedFd) -> Self {
+        Self { dir }
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    pub fn open(&self, path: &InRoot, flags: OFlag) -> Result<OwnedFd, SysError> {
+        self.open_errno(path, flags, Symlinks::Followed).doing("open in rootfs", path)
+    }
+
+    /// As `open`, with the bare errno for callers that take some of them for an answer.
+    pub fn open_errno(&self, path: &InRoot, flags: OFlag, symlinks: Symlinks) -> Result<OwnedFd, Errno> {
+        let inside = if path.is_root() { Path::new(".") } else { path.as_path() };
+        self.open_path(inside, flags, symlinks)
+    }
+
+    /// As a process inside would open it: `..` after a symlink means what the kernel takes it for.
+    pub fn open_path(&self, path: &Path, flags: OFlag, symlinks: Symlinks) -> Result<OwnedFd, Errno> {
+        let mut resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+        if symlinks == Symlinks::Refused {
+            resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS;
+        }
+        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+        for _ in 0..MOST_RACES {
+            match openat2(&self.dir, path, how) {
+                Err(Errno::EAGAIN) => continue,
+                result => return result,
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// What stands at `path`, symlinks followed inside; `None` where nothing does.
+    pub fn find(&self, path: &InRoot) -> Result<Option<OwnedFd>, SysError> {
+        match self.open_errno(path, OFlag::O_PATH, Symlinks::Followed) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(SysError::new("open in rootfs", path, errno)),
+        }
+    }
+
+    /// A place for a mount: what stands there, else a new directory or empty file.
+    pub fn mountpoint(&self, path: &InRoot, place: Place, symlinks: Symlinks) -> Result<Found, SysError> {
+        match self.open_errno(path, OFlag::O_PATH, symlinks) {
+            Ok(fd) => Ok(Found { fd, created: false }),
+            Err(Errno::ENOENT) => Ok(Found { fd: self.make(path, place)?, created: true }),
+            Err(errno) => Err(SysError::new("open in rootfs", path, errno)),
+        }
+    }
+
+    /// The directory at `path`, made with its parents where missing (0755).
+    pub fn make_directory(&self, path: &InRoot) -> Result<OwnedFd, SysError> {
+        match self.open_errno(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Symlinks::Followed) {
+            Err(Errno::ENOENT) => self.make(path, Place::Directory),
+            result => result.doing("open in rootfs", path),
+        }
+    }
+
+    /// The directory that `path` lies in, made where missing, and the last name. The name itself may be anything.
+    pub fn parent_of<'p>(&self, path: &'p InRoot) -> Result<(OwnedFd, &'p OsStr), SysError> {
+        let (parent, name) = path.split().ok_or(Errno::EISDIR).doing("open in rootfs", path)?;
+        Ok((self.make_directory(&parent)?, name))
+    }
+
+    /// Walks by hand and makes what is missing, also behind dangling symlinks. Each directory on the way is held open,
+    /// so `..` leads where we came from and never further up, whatever is renamed meanwhile (CVE-2024-45310).
+    fn make(&self, path: &InRoot, place: Place) -> Result<OwnedFd, SysError> {
+        let mut way = vec![self.dir.try_clone().doing("dup", path)?];
+        let mut names: VecDeque<OsString> = path.as_path().iter().map(OsString::from).collect();
+        let mut symlinks = 0;
+        while let Some(name) = names.pop_front() {
+            let here = way.last().unwrap_or(&self.dir);
+            if name == ".." {
+                if way.len() > 1 {
+                    way.pop();
+                }
+                continue;
+            }
+            let wanted = if names.is_empty() { place } else { Place::Directory };
+            let fd = make_and_open(here, &name, wanted).doing("create in rootfs", path)?;
+            let kind = kind_of(&fstat(&fd).doing("fstat", path)?);
+            if kind == SFlag::S_IFLNK {
+                symlinks += 1;
+                if symlinks > MOST_SYMLINKS {
+                    return Err(SysError::new("create in rootfs", path, Errno::ELOOP));
+                }
+                let target = readlinkat(&fd, c"").doing("readlink in rootfs", path)?;
+                let target = Path::new(&target);
+                if target.is_absolute() {
+                    way.truncate(1);
+                }
+                for name in target.iter().rev().filter(|name| *name != "/" && *name != ".") {
+                    names.push_front(name.to_os_string());
+                }
+                continue;
+            }
+            way.push(fd);
+        }
+        let made = way.pop().ok_or(Errno::ENOENT).doing("create in rootfs", path)?;
+        let is_directory = kind_of(&fstat(&made).doing("fstat", path)?) == SFlag::S_IFDIR;
+        match (place, is_directory) {
+            (Place::Directory, false) => Err(SysError::new("create in rootfs", path, Errno::ENOTDIR)),
+            _ => Ok(made),
+        }
+    }
+}
+
+/// Opens one name in a directory without following it; makes it if nothing stands there.
+fn make_and_open(dir: &OwnedFd, name: &OsStr, place: Place) -> Result<OwnedFd, Errno> {
+    let open = || openat(dir, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+    match open() {
+        Err(Errno::ENOENT) => {}
+        result => return result,
+    }
+    let made = match place {
+        Place::Directory => mkdirat(dir, name, DIRECTORY_MODE),
+        Place::File => {
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+            openat(dir, name, flags, FILE_MODE).map(drop)
+        }
+    };
+    match made {
+        Ok(()) | Err(Errno::EEXIST) => open(),
+        Err(errno) => Err(errno),
+    }
+}
+
+pub fn kind_of(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// The same file: device and inode agree.
+pub fn is_same_file(a: &FileStat, b: &FileStat) -> bool {
+    (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+}
+
+/// Stats one name in a directory, a symlink itself; `None` where nothing stands.
+pub fn stat_in(dir: &OwnedFd, name: &OsStr) -> Result<Option<FileStat>, Errno> {
+    match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Opens a directory of the host by a path that the caller trusts.
+pub fn open_host_directory(path: &Path) -> Result<OwnedFd, SysError> {
+    openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .doing("open", path.display())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::os::unix::fs::symlink;
+
+    fn rootfs() -> (tempfile::TempDir, Rootfs) {
+        let dir = tempfile::tempdir().unwrap();
+        let rootfs = Rootfs::new(open_host_directory(dir.path()).unwrap());
+        (dir, rootfs)
+    }
+
+    #[test]
+    fn what_is_missing_is_made_inside_whatever_symlinks_say() {
+        for (links, path, want) in [
+            (&[][..], "/a/b", "a/b"),
+            (&[("a", "/etc")], "/a/b", "etc/b"),
+            (&[("a", "../../../etc")], "/a/b", "etc/b"),
+            (&[("a", "x/../y")], "/a", "y"),
+            (&[("a", "b"), ("b", "/c")], "/a", "c"),
+            (&[("a", "/")], "/a/q", "q"),
+        ] {
+            let (dir, rootfs) = rootfs();
+            for (name, target) in links {
+                symlink(target, dir.path().join(name)).unwrap();
+            }
+            rootfs.mountpoint(&InRoot::new(path), Place::Directory, Symlinks::Followed).unwrap();
+            assert!(dir.path().join(want).is_dir(), "{links:?} {path}: no {want}");
+        }
+    }
+
+    #[test]
+    fn refuses_loops_files_on_the_way_and_symlinks_where_told() {
+        let (dir, rootfs) = rootfs();
+        symlink("b", dir.path().join("a")).unwrap();
+        symlink("a", dir.path().join("b")).unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        symlink("/elsewhere", dir.path().join("proc")).unwrap();
+        for (path, symlinks, errno) in [
+            ("/a/x", Symlinks::Followed, Errno::ELOOP),
+            ("/file/x", Symlinks::Followed, Errno::ENOTDIR),
+            ("/proc", Symlinks::Refused, Errno::ELOOP),
+        ] {
+            let found = rootfs.mountpoint(&InRoot::new(path), Place::Directory, symlinks);
+            assert_eq!(found.err().map(|e| e.errno), Some(errno), "{path}");
+        }
+    }
 
     #[test]
     fn in_root_drops_what_leads_out() {

@@ -1,1 +1,214 @@
-//! (to be written)
+//! config.json + options + facts of the host → the [`Plan`]. Puts together what the modules beside it decide; makes no
+//! system call.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::cgroup_paths::{self, CgroupsPath};
+use super::devices::{self, Dev};
+use super::spec::{Linux, Spec, given, not_yet};
+use super::{CgroupMount, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
+use super::{mount_options, mounts, namespaces, process, sysctl};
+use crate::error::Matched;
+use crate::host::Host;
+use crate::rootfs::InRoot;
+
+/// What the command line says about the container.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub id: String,
+    /// Absolute, symlinks resolved.
+    pub bundle: PathBuf,
+    /// `root.path` made absolute, symlinks resolved.
+    pub rootfs: PathBuf,
+    pub no_pivot: bool,
+    /// rrun ends before the container does: `create`, or `run --detach`.
+    pub detached: bool,
+    pub console_socket: bool,
+}
+
+impl Plan {
+    pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
+        let plan = decide(spec, options, host).context("config.json")?;
+        check_terminal(plan.process.terminal.is_some(), options)?;
+        Ok(plan)
+    }
+}
+
+fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
+    check_version(given(&spec.oci_version))?;
+    refuse_unapplied(spec)?;
+    let absent = Linux::default();
+    let linux = spec.linux.as_ref().unwrap_or(&absent);
+    let namespaces = namespaces::plan(&linux.namespaces)?;
+    let own_mounts = namespaces.contains(&Namespace::Mount);
+    if !own_mounts {
+        refuse_without_mount_namespace(spec, linux)?;
+    }
+    let cgroups_path = given(&linux.cgroups_path);
+    CgroupsPath::new(&options.id, cgroups_path)?;
+    let mut warnings = Vec::new();
+    let cgroup = || cgroup_mount(linux, options, host, &namespaces);
+    let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
+    let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
+    let domainname = namespaces::uts_name("domainname", &spec.domainname, &namespaces)?;
+    Ok(Plan {
+        id: options.id.clone(),
+        bundle: options.bundle.clone(),
+        annotations: (*spec.annotations).clone(),
+        root: root(spec, linux, options, own_mounts)?,
+        hostname: namespaces::uts_name("hostname", &spec.hostname, &namespaces)?,
+        mounts,
+        devices: devices::plan(&linux.devices, dev, &mut warnings)?,
+        links: devices::links(dev),
+        masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
+        readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
+        sysctls: sysctl::plan(&linux.sysctl, &namespaces, domainname.as_deref())?,
+        process: match &spec.process {
+            Some(process) => process::plan(process, host, &mut warnings)?,
+            None => bail!("process: missing; this version of rrun cannot create a container without one"),
+        },
+        cgroups_path: cgroups_path.map(String::from),
+        domainname,
+        namespaces,
+        warnings,
+    })
+}
+
+/// Semver with major 1: a minor one adds fields, and unknown fields are ignored.
+fn check_version(version: Option<&str>) -> Result<()> {
+    let version = version.context("ociVersion: missing; add the version of the spec, such as 1.3.0")?;
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let suffix = &version[core.len()..];
+    let numbers: Vec<&str> = core.split('.').collect();
+    let number = |part: &&str| !part.is_empty() && part.len() < 10 && part.bytes().all(|b| b.is_ascii_digit());
+    let tail = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'+' | b'.');
+    ensure!(
+        numbers.len() == 3 && numbers.iter().all(number) && suffix.len() != 1 && suffix.bytes().all(tail),
+        "ociVersion: {version} is no version; write MAJOR.MINOR.PATCH"
+    );
+    ensure!(numbers[0] == "1", "ociVersion: {version} is not supported; rrun knows 1.x");
+    Ok(())
+}
+
+/// Fields that the spec knows and this version does not act on. What concerns one mount, one namespace or the process
+/// is refused beside what reads it.
+fn refuse_unapplied(spec: &Spec) -> Result<()> {
+    let hooks = spec.hooks.as_ref().map(|hooks| {
+        [
+            ("hooks.prestart", &hooks.prestart),
+            ("hooks.createRuntime", &hooks.create_runtime),
+            ("hooks.createContainer", &hooks.create_container),
+            ("hooks.startContainer", &hooks.start_container),
+            ("hooks.poststart", &hooks.poststart),
+            ("hooks.poststop", &hooks.poststop),
+        ]
+    });
+    let hooks = hooks.iter().flatten().map(|(field, list)| (*field, !list.is_empty()));
+    let linux = spec.linux.as_ref().map(|linux| {
+        [
+            ("linux.seccomp", linux.seccomp.is_some()),
+            ("linux.uidMappings", !linux.uid_mappings.is_empty()),
+            ("linux.gidMappings", !linux.gid_mappings.is_empty()),
+            ("linux.timeOffsets", !linux.time_offsets.is_empty()),
+            ("linux.netDevices", !linux.net_devices.is_empty()),
+            ("linux.intelRdt", linux.intel_rdt.is_some()),
+            ("linux.memoryPolicy", linux.memory_policy.is_some()),
+            ("linux.personality", linux.personality.is_some()),
+            ("linux.mountLabel", given(&linux.mount_label).is_some()),
+        ]
+    });
+    match hooks.chain(linux.iter().flatten().copied()).find(|(_, set)| *set) {
+        Some((field, _)) => Err(not_yet(field)),
+        None => Ok(()),
+    }
+}
+
+/// Without one, each of these would change the host.
+fn refuse_without_mount_namespace(spec: &Spec, linux: &Linux) -> Result<()> {
+    let needing = [
+        ("mounts", !spec.mounts.is_empty()),
+        ("linux.devices", !linux.devices.is_empty()),
+        ("linux.maskedPaths", !linux.masked_paths.is_empty()),
+        ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
+        ("linux.rootfsPropagation", given(&linux.rootfs_propagation).is_some()),
+        ("root.readonly", spec.root.as_ref().is_some_and(|root| root.readonly == Some(true))),
+        // its /dev/console is a mount
+        ("process.terminal", spec.process.as_ref().is_some_and(|process| process.terminal == Some(true))),
+    ];
+    match needing.iter().find(|(_, set)| *set) {
+        Some((field, _)) => bail!("{field}: needs a new mount namespace; add one to linux.namespaces"),
+        None => Ok(()),
+    }
+}
+
+fn cgroup_mount(linux: &Linux, options: &Options, host: &Host, namespaces: &[Namespace]) -> Result<CgroupMount> {
+    let own_view = namespaces.contains(&Namespace::Cgroup);
+    cgroup_paths::mount(&host.cgroups, &options.id, given(&linux.cgroups_path), own_view)
+}
+
+fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool) -> Result<RootPlan> {
+    let (propagation, propagation_after) = root_propagation(given(&linux.rootfs_propagation), options.no_pivot)?;
+    let cut_off =
+        propagation.recursive && matches!(propagation.kind, PropagationKind::Private | PropagationKind::Slave);
+    let switch = match (own_mounts, options.no_pivot) {
+        (false, _) => RootSwitch::Chroot,
+        (true, true) => RootSwitch::MoveMount,
+        (true, false) => RootSwitch::PivotRoot,
+    };
+    Ok(RootPlan {
+        path: options.rootfs.clone(),
+        readonly: spec.root.as_ref().is_some_and(|root| root.readonly == Some(true)),
+        switch,
+        propagation,
+        isolate_parent: own_mounts && !cut_off,
+        propagation_after,
+    })
+}
+
+/// What the whole tree is set to before the first mount, and the container's root after the switch. `shared` is needed
+/// at both times: before, so that what is bound from the host keeps its peers there (a volume that passes mounts on);
+/// after, since the rootfs lies on a private mount by then. Nothing can be bound from an unbindable tree, so that comes
+/// after only.
+fn root_propagation(word: Option<&str>, no_pivot: bool) -> Result<(Propagation, Option<Propagation>)> {
+    use PropagationKind::{Private, Shared, Slave, Unbindable};
+    const ONE_WAY: Propagation = Propagation { kind: Slave, recursive: true };
+    let Some(word) = word else { return Ok((ONE_WAY, None)) };
+    let Some(given) = mount_options::propagation(word) else {
+        let known = mount_options::propagation_words();
+        bail!("linux.rootfsPropagation: {word} is no propagation; use one of {known}");
+    };
+    match given.kind {
+        Private if no_pivot => bail!("linux.rootfsPropagation: {word} is not safe with --no-pivot; use rslave"),
+        Private | Slave => Ok((given, None)),
+        Shared => Ok((given, Some(given))),
+        Unbindable => Ok((ONE_WAY, Some(given))),
+    }
+}
+
+/// Each once, in the order given.
+fn paths(field: &str, paths: &[String]) -> Result<Vec<InRoot>> {
+    let mut planned: Vec<InRoot> = Vec::with_capacity(paths.len());
+    for (index, path) in paths.iter().enumerate() {
+        ensure!(path.starts_with('/'), "{field}[{index}]: {path} is not absolute; write it from /");
+        let inside = InRoot::new(path);
+        ensure!(!inside.is_root(), "{field}[{index}]: {path} is the root itself");
+        if !planned.contains(&inside) {
+            planned.push(inside);
+        }
+    }
+    Ok(planned)
+}
+
+/// A terminal whose user ends before the container must be handed to somebody; any other stays with rrun.
+fn check_terminal(terminal: bool, options: &Options) -> Result<()> {
+    match (terminal && options.detached, options.console_socket) {
+        (true, false) => Err(Matched::TtyWithoutConsoleSocket.into()),
+        (false, true) => Err(Matched::ConsoleSocketWithoutTty.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,155 @@
-//! (to be written)
+//! `process`: what runs, as whom, with which limits. Serves the first process and any that is executed later.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::spec::{self, given, not_yet};
+use super::{ProcessPlan, Rlimit, Terminal, capabilities};
+use crate::host::Host;
+
+/// Managers rely on this when the field is absent (the spec: keep the caller's).
+const UMASK: u32 = 0o022;
+
+#[allow(clippy::unnecessary_cast)] // the constants are i32 in musl, u32 in glibc
+const RLIMITS: [(&str, u32); 16] = [
+    ("RLIMIT_AS", libc::RLIMIT_AS as u32),
+    ("RLIMIT_CORE", libc::RLIMIT_CORE as u32),
+    ("RLIMIT_CPU", libc::RLIMIT_CPU as u32),
+    ("RLIMIT_DATA", libc::RLIMIT_DATA as u32),
+    ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE as u32),
+    ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS as u32),
+    ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK as u32),
+    ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE as u32),
+    ("RLIMIT_NICE", libc::RLIMIT_NICE as u32),
+    ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE as u32),
+    ("RLIMIT_NPROC", libc::RLIMIT_NPROC as u32),
+    ("RLIMIT_RSS", libc::RLIMIT_RSS as u32),
+    ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO as u32),
+    ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME as u32),
+    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING as u32),
+    ("RLIMIT_STACK", libc::RLIMIT_STACK as u32),
+];
+
+pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
+    refuse_unapplied(process)?;
+    let user = process.user.clone().unwrap_or_default();
+    let groups = user.additional_gids.iter().enumerate();
+    Ok(ProcessPlan {
+        args: args(&process.args)?,
+        env: env(&process.env)?,
+        cwd: cwd(&process.cwd)?,
+        uid: id(&"process.user.uid", user.uid.unwrap_or(0))?,
+        gid: id(&"process.user.gid", user.gid.unwrap_or(0))?,
+        additional_gids: groups
+            .map(|(index, gid)| id(&format_args!("process.user.additionalGids[{index}]"), *gid))
+            .collect::<Result<_>>()?,
+        umask: umask(user.umask)?,
+        capabilities: capabilities::plan(process.capabilities.as_ref(), host, warnings)?,
+        rlimits: rlimits(&process.rlimits)?,
+        no_new_privileges: process.no_new_privileges == Some(true),
+        oom_score_adj: oom_score_adj(process.oom_score_adj)?,
+        terminal: terminal(process)?,
+    })
+}
+
+/// `execCPUAffinity` is not among them: it says nothing about the first process.
+fn refuse_unapplied(process: &spec::Process) -> Result<()> {
+    let later = [
+        ("scheduler", process.scheduler.is_some()),
+        ("ioPriority", process.io_priority.is_some()),
+        ("apparmorProfile", given(&process.apparmor_profile).is_some()),
+        ("selinuxLabel", given(&process.selinux_label).is_some()),
+    ];
+    match later.iter().find(|(_, set)| *set) {
+        Some((field, _)) => Err(not_yet(format_args!("process.{field}"))),
+        None => Ok(()),
+    }
+}
+
+fn args(args: &[String]) -> Result<Vec<String>> {
+    ensure!(!args.is_empty(), "process.args: empty; add the program to run");
+    ensure!(!args[0].is_empty(), "process.args[0]: empty; add the program to run");
+    Ok(args.to_vec())
+}
+
+/// Of entries with one name the last counts, in the place of the first.
+fn env(entries: &[String]) -> Result<Vec<String>> {
+    let mut places = BTreeMap::new();
+    let mut env: Vec<&str> = Vec::with_capacity(entries.len());
+    for (index, entry) in entries.iter().enumerate() {
+        let name = match entry.split_once('=') {
+            Some(("", _)) => bail!("process.env[{index}]: {entry} has no name before the ="),
+            Some((name, _)) => name,
+            None => bail!("process.env[{index}]: {entry} has no =; write NAME=VALUE"),
+        };
+        let place = *places.entry(name).or_insert(env.len());
+        match env.get_mut(place) {
+            Some(before) => *before = entry,
+            None => env.push(entry),
+        }
+    }
+    Ok(env.into_iter().map(String::from).collect())
+}
+
+fn cwd(cwd: &Option<String>) -> Result<String> {
+    let cwd = given(cwd).context("process.cwd: missing; add an absolute path")?;
+    ensure!(cwd.starts_with('/'), "process.cwd: {cwd} is not absolute; write it from /");
+    Ok(cwd.into())
+}
+
+/// 4294967295 is -1, which setresuid(2) and chown(2) take for "leave as it is": the host's root would stay.
+pub fn id(field: &dyn Display, id: u32) -> Result<u32> {
+    ensure!(id != u32::MAX, "{field}: {id} means no id to the kernel; choose another");
+    Ok(id)
+}
+
+fn umask(umask: Option<u32>) -> Result<u32> {
+    let umask = umask.unwrap_or(UMASK);
+    ensure!(umask <= 0o777, "process.user.umask: {umask} is above 511 (octal 0777)");
+    Ok(umask)
+}
+
+fn rlimits(rlimits: &[spec::process::Rlimit]) -> Result<Vec<Rlimit>> {
+    let mut planned: Vec<Rlimit> = Vec::with_capacity(rlimits.len());
+    for (index, rlimit) in rlimits.iter().enumerate() {
+        let field = format!("process.rlimits[{index}]");
+        let name = given(&rlimit.kind).with_context(|| format!("{field}.type: missing"))?;
+        let Some((_, resource)) = RLIMITS.iter().find(|(known, _)| *known == name) else {
+            let known: Vec<_> = RLIMITS.iter().map(|(name, _)| *name).collect();
+            bail!("{field}.type: {name} is no rlimit; use one of {}", known.join(", "));
+        };
+        ensure!(planned.iter().all(|other| other.name != name), "{field}.type: {name} is listed twice; keep one");
+        let soft = rlimit.soft.with_context(|| format!("{field}.soft: missing; add the limit of {name}"))?;
+        let hard = rlimit.hard.with_context(|| format!("{field}.hard: missing; add the limit of {name}"))?;
+        ensure!(soft <= hard, "{field}.soft: {soft} is above the hard limit {hard}");
+        planned.push(Rlimit { name: name.into(), resource: *resource, soft, hard });
+    }
+    Ok(planned)
+}
+
+fn oom_score_adj(value: Option<i64>) -> Result<Option<i32>> {
+    match value {
+        Some(value) if !(-1000..=1000).contains(&value) => {
+            bail!("process.oomScoreAdj: {value} is not from -1000 to 1000")
+        }
+        value => Ok(value.map(|value| value as i32)),
+    }
+}
+
+fn terminal(process: &spec::Process) -> Result<Option<Terminal>> {
+    if process.terminal != Some(true) {
+        return Ok(None);
+    }
+    let side = |name: &str, value: Option<u64>| {
+        let value = value.unwrap_or(0);
+        u16::try_from(value).with_context(|| format!("process.consoleSize.{name}: {value} is above 65535"))
+    };
+    let Some(size) = &process.console_size else { return Ok(Some(Terminal { size: None })) };
+    let (rows, columns) = (side("height", size.height)?, side("width", size.width)?);
+    Ok(Some(Terminal { size: (rows != 0 && columns != 0).then_some((rows, columns)) }))
+}
+
+#[cfg(test)]
+mod tests;

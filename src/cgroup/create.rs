@@ -1,0 +1,299 @@
+//! Makes the directories of a plan and performs its writes. Several containers may share the directories above theirs
+//! and come and go at once, so one that another rrun makes or removes meanwhile is no error.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, mkdirat};
+
+use super::directory::{Directory, processes};
+use super::perform::write_all;
+use super::recorded::Recorded;
+use super::walk::{Visitor, walk};
+use super::{CgroupPlan, HierarchyPlan, Version, cpuset};
+use crate::error::SysError;
+
+/// Cgroups that no process has joined yet.
+#[derive(Debug)]
+pub struct NewCgroups<'a> {
+    cgroups: Vec<NewCgroup<'a>>,
+    /// In the order in which they were made, those above the container's own too.
+    made: Vec<PathBuf>,
+    paths: BTreeMap<String, PathBuf>,
+}
+
+#[derive(Debug)]
+struct NewCgroup<'a> {
+    plan: &'a HierarchyPlan,
+    top: Directory,
+    directory: Directory,
+    existed: bool,
+}
+
+/// For a process that is to be born in the v2 tree.
+#[derive(Debug)]
+pub struct UnifiedHandles {
+    pub path: PathBuf,
+    /// For CLONE_INTO_CGROUP.
+    pub directory: OwnedFd,
+    /// cgroup.procs, for a write of `0` where the kernel refuses that.
+    pub procs: OwnedFd,
+}
+
+pub fn create(plan: &CgroupPlan) -> Result<NewCgroups<'_>> {
+    let mut new = NewCgroups { cgroups: Vec::new(), made: Vec::new(), paths: plan.paths() };
+    match new.make(plan) {
+        Ok(()) => Ok(new),
+        Err(error) => {
+            remove_empty(&new.made);
+            Err(error)
+        }
+    }
+}
+
+impl<'a> NewCgroups<'a> {
+    fn make(&mut self, plan: &'a CgroupPlan) -> Result<()> {
+        for plan in &plan.hierarchies {
+            let top = Directory::mounted(&plan.mountpoint, plan.version)?;
+            let (directory, existed) = make_path(&top, &plan.path, &mut self.made)?;
+            self.cgroups.push(NewCgroup { plan, top, directory, existed });
+        }
+        self.refuse_occupied()?;
+        for cgroup in &self.cgroups {
+            cgroup.prepare_above()?;
+        }
+        Ok(())
+    }
+
+    /// Another container's cgroup, or one that would hold the new init frozen.
+    fn refuse_occupied(&self) -> Result<()> {
+        let mut found = Occupants::default();
+        for cgroup in self.cgroups.iter().filter(|cgroup| cgroup.existed) {
+            walk(&cgroup.directory, &mut found)
+                .map_err(|errno| SysError::new("read cgroup", cgroup.directory.path.display(), errno))?;
+        }
+        found.pids.sort_unstable();
+        found.pids.dedup();
+        match found.pids.len() {
+            0 => {}
+            count => bail!("container's cgroup is not empty: {count} process(es) found"),
+        }
+        if self.cgroups.iter().any(|cgroup| cgroup.existed) && Recorded::new(&self.paths)?.frozen()? {
+            bail!("container's cgroup unexpectedly frozen");
+        }
+        Ok(())
+    }
+
+    /// What must stand before a process joins.
+    pub fn apply_before(&self) -> Result<()> {
+        self.cgroups.iter().try_for_each(|cgroup| write_all(&cgroup.directory, &cgroup.plan.before))
+    }
+
+    /// What must not limit the set-up of init itself.
+    pub fn apply_last(&self) -> Result<()> {
+        self.cgroups.iter().try_for_each(|cgroup| write_all(&cgroup.directory, &cgroup.plan.last))
+    }
+
+    /// The `tasks` file of every v1 hierarchy: a single-threaded process joins by writing `0`.
+    pub fn tasks(&self) -> Result<Vec<(PathBuf, OwnedFd)>> {
+        let v1 = self.cgroups.iter().filter(|cgroup| cgroup.plan.version == Version::V1);
+        v1.map(|cgroup| Ok((cgroup.directory.path.clone(), cgroup.directory.open_to_join("tasks")?))).collect()
+    }
+
+    pub fn unified(&self) -> Result<Option<UnifiedHandles>> {
+        let Some(cgroup) = self.cgroups.iter().find(|cgroup| cgroup.plan.version == Version::V2) else {
+            return Ok(None);
+        };
+        let directory = cgroup.directory.below(Path::new("")).map_err(|errno| open_error(&cgroup.directory, errno))?;
+        Ok(Some(UnifiedHandles {
+            path: cgroup.directory.path.clone(),
+            directory: directory.into_fd(),
+            procs: cgroup.directory.open_to_join("cgroup.procs")?,
+        }))
+    }
+
+    /// By controller, for state.json.
+    pub fn paths(&self) -> &BTreeMap<String, PathBuf> {
+        &self.paths
+    }
+
+    /// Takes back everything that was made, the directories above too where nobody else uses them.
+    pub fn undo(&self, deadline: Duration) -> Result<()> {
+        let removed = Recorded::new(&self.paths)?.remove(deadline);
+        remove_empty(&self.made);
+        removed
+    }
+}
+
+impl NewCgroup<'_> {
+    fn prepare_above(&self) -> Result<()> {
+        if self.plan.controllers.iter().any(|controller| controller == "cpuset") {
+            cpuset::FILES.iter().try_for_each(|(file, bare)| fill_cpuset(&self.top, &self.plan.path, file, bare))?;
+        }
+        if !self.plan.realtime_above.is_empty() {
+            self.give_realtime_above()?;
+        }
+        if !self.plan.enable.is_empty() {
+            self.enable_controllers_above()?;
+        }
+        Ok(())
+    }
+
+    /// A cgroup's real-time budget is part of its parent's, and a new one has none. One that has some is left alone.
+    fn give_realtime_above(&self) -> Result<()> {
+        for path in above(&self.plan.path).into_iter().skip(1) {
+            let directory = self.top.below(path).map_err(|errno| open_error(&self.top, errno))?;
+            if directory.read("cpu.rt_runtime_us").is_ok_and(|budget| budget.trim() == "0") {
+                write_all(&directory, &self.plan.realtime_above)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enable_controllers_above(&self) -> Result<()> {
+        const FILE: &str = "cgroup.subtree_control";
+        for path in above(&self.plan.path) {
+            let directory = self.top.below(path).map_err(|errno| open_error(&self.top, errno))?;
+            let enabled = directory.read(FILE).map_err(|errno| open_error(&directory, errno))?;
+            for controller in &self.plan.enable {
+                if enabled.split_ascii_whitespace().any(|own| own == controller) {
+                    continue;
+                }
+                let value = format!("+{controller}");
+                match directory.write(FILE, &value) {
+                    Ok(()) => {}
+                    Err(Errno::EBUSY) => bail!(
+                        "cgroup {} holds processes itself, so none below it can have the {controller} controller (EBUSY); \
+                         set linux.cgroupsPath to an absolute path elsewhere",
+                        directory.path.display()
+                    ),
+                    Err(errno) => {
+                        let object = format!("{}/{FILE} = {value}", directory.path.display());
+                        return Err(SysError::new("write cgroup", object, errno).into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Directory {
+    fn open_to_join(&self, file: &str) -> Result<OwnedFd> {
+        let opened = self.open_to_write(file);
+        Ok(opened.map_err(|errno| SysError::new("open", format_args!("{}/{file}", self.path.display()), errno))?.into())
+    }
+}
+
+fn open_error(directory: &Directory, errno: Errno) -> SysError {
+    SysError::new("open cgroup", directory.path.display(), errno)
+}
+
+/// The directories above `path`, from the top of the hierarchy down.
+fn above(path: &Path) -> Vec<&Path> {
+    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+    above.reverse();
+    above
+}
+
+/// A new cpuset has no CPUs and no memory, and nobody can join it. Each empty one on the way gets what the nearest one
+/// above has, from there down.
+fn fill_cpuset(top: &Directory, path: &Path, file: &'static str, bare: &'static str) -> Result<()> {
+    let mut empty = Vec::new();
+    for path in path.ancestors() {
+        let directory = top.below(path).map_err(|errno| open_error(top, errno))?;
+        let (name, text) = match directory.read(file) {
+            Err(Errno::ENOENT) => (bare, directory.read(bare)),
+            text => (file, text),
+        };
+        let text = text.map_err(|errno| {
+            SysError::new("read cgroup", format_args!("{}/{file}", directory.path.display()), errno)
+        })?;
+        let value = text.trim();
+        if value.is_empty() {
+            empty.push((directory, name));
+            continue;
+        }
+        for (directory, name) in empty.iter().rev() {
+            directory.write(name, value).map_err(|errno| {
+                SysError::new("write cgroup", format_args!("{}/{name} = {value}", directory.path.display()), errno)
+            })?;
+        }
+        return Ok(());
+    }
+    bail!("cgroup {}: has an empty {file}, so no cgroup below it can hold a process", top.path.display())
+}
+
+/// How often the directories above may vanish while a path is made.
+const MOST_RACES: usize = 100;
+
+/// The directory, and whether it stood there before.
+fn make_path(top: &Directory, path: &Path, made: &mut Vec<PathBuf>) -> Result<(Directory, bool)> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("cgroup {}: is the top of its hierarchy, which cannot be a container's", top.path.display());
+    };
+    let mut errno = Errno::ENOENT;
+    for _ in 0..MOST_RACES {
+        let result = open_or_make(top, parent, made).and_then(|parent| make(&parent, name, made));
+        match result {
+            Ok(done) => return Ok(done),
+            // another rrun has just removed it, or one above
+            Err(Errno::ENOENT) => {}
+            Err(other) => {
+                errno = other;
+                break;
+            }
+        }
+    }
+    Err(SysError::new("mkdir cgroup", top.path.join(path).display(), errno).into())
+}
+
+fn open_or_make(top: &Directory, path: &Path, made: &mut Vec<PathBuf>) -> Result<Directory, Errno> {
+    // mostly it is there
+    match top.below(path) {
+        Err(Errno::ENOENT) => {}
+        result => return result,
+    }
+    let mut here = top.below(Path::new(""))?;
+    for name in path {
+        here = make(&here, name, made)?.0;
+    }
+    Ok(here)
+}
+
+fn make(parent: &Directory, name: &OsStr, made: &mut Vec<PathBuf>) -> Result<(Directory, bool), Errno> {
+    let existed = match mkdirat(parent.as_fd(), name, Mode::from_bits_truncate(0o755)) {
+        Ok(()) => {
+            made.push(parent.path.join(name));
+            false
+        }
+        Err(Errno::EEXIST) => true,
+        Err(errno) => return Err(errno),
+    };
+    Ok((parent.below(Path::new(name))?, existed))
+}
+
+/// Whatever somebody else uses meanwhile stays.
+fn remove_empty(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        // rmdir(2) of a cgroup refuses one with processes or children
+        let _ = std::fs::remove_dir(path);
+    }
+}
+
+#[derive(Default)]
+struct Occupants {
+    pids: Vec<i32>,
+}
+
+impl Visitor for Occupants {
+    fn enter(&mut self, cgroup: std::os::fd::BorrowedFd) -> Result<(), Errno> {
+        self.pids.extend(processes(&cgroup)?);
+        Ok(())
+    }
+}

@@ -1,0 +1,125 @@
+//! A cgroup's directory, held open. Everything below a mount of cgroup is reached by name from such a handle, never
+//! out of it, over a link or onto another mount.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
+
+use super::Version;
+use crate::error::Doing;
+
+#[derive(Debug)]
+pub struct Directory {
+    fd: OwnedFd,
+    /// For errors.
+    pub path: PathBuf,
+}
+
+const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
+const INSIDE: ResolveFlag = ResolveFlag::RESOLVE_BENEATH
+    .union(ResolveFlag::RESOLVE_NO_SYMLINKS)
+    .union(ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    .union(ResolveFlag::RESOLVE_NO_XDEV);
+
+impl Directory {
+    /// A directory that should be in a cgroup file system. Which one is told, if it is.
+    pub fn at(path: &Path) -> Result<(Self, Option<Version>)> {
+        let fd = open(path, HANDLE, Mode::empty()).doing("open", path.display())?;
+        let version = match fstatfs(&fd).doing("fstatfs", path.display())?.filesystem_type() {
+            CGROUP_SUPER_MAGIC => Some(Version::V1),
+            CGROUP2_SUPER_MAGIC => Some(Version::V2),
+            _ => None,
+        };
+        Ok((Self { fd, path: path.to_path_buf() }, version))
+    }
+
+    /// The top of a hierarchy.
+    pub fn mounted(mountpoint: &Path, wanted: Version) -> Result<Self> {
+        match Self::at(mountpoint)? {
+            (directory, Some(version)) if version == wanted => Ok(directory),
+            _ => bail!("{}: is not the cgroup file system that /proc/self/mountinfo says", mountpoint.display()),
+        }
+    }
+
+    /// `path` may have several parts; an empty one means the directory itself.
+    pub fn below(&self, path: &Path) -> Result<Self, Errno> {
+        let inside = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        Ok(Self { fd: open_inside(&self.fd, inside, HANDLE)?, path: self.path.join(path) })
+    }
+
+    pub fn read(&self, file: &str) -> Result<String, Errno> {
+        read(&self.fd, file)
+    }
+
+    pub fn open_to_write(&self, file: &str) -> Result<File, Errno> {
+        open_inside(&self.fd, Path::new(file), OFlag::O_WRONLY | OFlag::O_CLOEXEC).map(File::from)
+    }
+
+    pub fn write(&self, file: &str, value: &str) -> Result<(), Errno> {
+        write_once(&self.open_to_write(file)?, value)
+    }
+
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+pub fn open_directory(dir: &impl AsFd, name: &Path) -> Result<OwnedFd, Errno> {
+    open_inside(dir, name, HANDLE)
+}
+
+/// Up again from a directory that was reached from above. v1 lets a directory change its name, never its parent.
+pub fn open_parent(dir: &impl AsFd) -> Result<OwnedFd, Errno> {
+    openat2(dir, "..", OpenHow::new().flags(HANDLE).resolve(ResolveFlag::RESOLVE_NO_XDEV))
+}
+
+fn open_inside(dir: &impl AsFd, name: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
+    openat2(dir, name, OpenHow::new().flags(flags).resolve(INSIDE))
+}
+
+pub fn read(dir: &impl AsFd, file: &str) -> Result<String, Errno> {
+    let mut text = String::with_capacity(256);
+    let mut file = File::from(open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?);
+    match file.read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+    }
+}
+
+pub fn write(dir: &impl AsFd, file: &str, value: &str) -> Result<(), Errno> {
+    write_once(&File::from(open_inside(dir, Path::new(file), OFlag::O_WRONLY | OFlag::O_CLOEXEC)?), value)
+}
+
+/// The kernel takes each write(2) for a whole value.
+pub fn write_once(mut file: &File, value: &str) -> Result<(), Errno> {
+    match file.write(value.as_bytes()) {
+        Ok(length) if length == value.len() => Ok(()),
+        Ok(_) => Err(Errno::EIO),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+    }
+}
+
+/// The process ids in cgroup.procs. Those of another pid namespace are seen as 0, if at all.
+pub fn processes(dir: &impl AsFd) -> Result<Vec<i32>, Errno> {
+    match read(dir, "cgroup.procs") {
+        Ok(text) => {
+            Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid > 0).collect())
+        }
+        // removed meanwhile
+        Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,176 @@
+//! `linux.resources.memory`. Written last of all, when init has set itself up: what that took is not charged to a
+//! small limit before the user's program had a chance.
+
+use anyhow::{Result, bail};
+use nix::errno::Errno;
+
+use super::write::{Otherwise, Write};
+use crate::plan::spec::resources::Memory;
+
+const NO_SWAP_ACCOUNTING: &[(Errno, &str)] =
+    &[(Errno::ENOENT, "this kernel does not account swap; boot it with swapaccount=1, or leave memory.swap out")];
+
+pub fn v1(memory: &Memory, warnings: &mut Vec<String>) -> Result<Vec<Write>> {
+    let limit = bytes("limit", memory.limit)?;
+    let swap = bytes("swap", memory.swap)?;
+    let reservation = bytes("reservation", memory.reservation)?;
+    let mut writes = limit_and_swap(limit, swap)?;
+    if let Some(bytes) = reservation {
+        writes.push(Write::new("linux.resources.memory.reservation", "memory.soft_limit_in_bytes", bytes));
+    }
+    writes.extend(swappiness(memory.swappiness)?);
+    if memory.disable_oom_killer == Some(true) {
+        writes.push(Write::new("linux.resources.memory.disableOOMKiller", "memory.oom_control", 1));
+    }
+    let harmless = |bytes: Option<i64>| matches!(bytes, None | Some(-1 | 0));
+    for (name, bytes) in [("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp)] {
+        if !harmless(bytes) {
+            warnings
+                .push(format!("linux.resources.memory.{name}: is ignored, as the kernel counts it in memory.limit"));
+        }
+    }
+    if memory.use_hierarchy == Some(false) {
+        warnings
+            .push("linux.resources.memory.useHierarchy: false is ignored; kernels since 5.11 know nothing else".into());
+    }
+    Ok(writes)
+}
+
+/// Before it has children and before the rest; a kernel since 5.11 has it set.
+pub fn v1_hierarchy(memory: &Memory) -> Option<Write> {
+    let wanted = memory.use_hierarchy == Some(true);
+    wanted.then(|| Write::new("linux.resources.memory.useHierarchy", "memory.use_hierarchy", 1))
+}
+
+/// -1 is "without limit", 0 is "not set".
+fn bytes(name: &str, value: Option<i64>) -> Result<Option<i64>> {
+    match value {
+        None | Some(0) => Ok(None),
+        Some(value @ -1..) => Ok(Some(value)),
+        Some(value) => bail!("linux.resources.memory.{name}: {value} is negative; -1 means without limit"),
+    }
+}
+
+/// The kernel holds limit ≤ limit with swap at any moment, so which one goes first depends on what stands there.
+fn limit_and_swap(limit: Option<i64>, swap: Option<i64>) -> Result<Vec<Write>> {
+    const LIMIT: &str = "linux.resources.memory.limit";
+    const SWAP: &str = "linux.resources.memory.swap";
+    match (limit, swap) {
+        (None | Some(-1), Some(swap @ 1..)) => {
+            bail!("{SWAP}: is {swap}, but memory.limit is not set; set both, as swap counts memory too")
+        }
+        (Some(limit @ 1..), Some(swap @ 1..)) if swap < limit => {
+            bail!("{SWAP}: {swap} is below memory.limit {limit}; swap counts memory too")
+        }
+        _ => {}
+    }
+    // without limit on memory means without limit on both, else the old one of both would stand in the way
+    let swap = swap.or(limit.filter(|limit| *limit == -1));
+    let limit = limit.map(|bytes| {
+        Write::new(LIMIT, "memory.limit_in_bytes", bytes)
+            .on(Errno::EINVAL, Otherwise::Later)
+            .in_use("memory.usage_in_bytes")
+    });
+    let swap = swap.map(|bytes| {
+        Write::new(SWAP, "memory.memsw.limit_in_bytes", bytes)
+            .on(Errno::EINVAL, Otherwise::Later)
+            .on_if(bytes == -1, Errno::ENOENT, Otherwise::Leave)
+            .meaning(NO_SWAP_ACCOUNTING)
+            .in_use("memory.memsw.usage_in_bytes")
+    });
+    Ok(limit.into_iter().chain(swap).collect())
+}
+
+/// Docker says "as the host" with -1 in an unsigned field.
+fn swappiness(value: Option<u64>) -> Result<Option<Write>> {
+    Ok(match value {
+        None | Some(u64::MAX) => None,
+        Some(value @ 0..=100) => Some(Write::new("linux.resources.memory.swappiness", "memory.swappiness", value)),
+        Some(value) => bail!("linux.resources.memory.swappiness: {value} is more than 100"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::write::shown;
+    use super::*;
+
+    fn limits(limit: Option<i64>, swap: Option<i64>) -> Memory {
+        Memory { limit, swap, ..Memory::default() }
+    }
+
+    #[test]
+    fn limit_and_swap_together() {
+        let limit = |bytes: i64| format!("memory.limit_in_bytes = {bytes}; EINVAL: later");
+        let both = |bytes: i64| format!("memory.memsw.limit_in_bytes = {bytes}; EINVAL: later");
+        let no_swap_limit = || "memory.memsw.limit_in_bytes = -1; EINVAL: later; ENOENT: leave".to_string();
+        for (given, want) in [
+            ((None, None), vec![]),
+            ((Some(0), Some(0)), vec![]),
+            ((Some(100), None), vec![limit(100)]),
+            ((Some(100), Some(0)), vec![limit(100)]),
+            ((Some(100), Some(100)), vec![limit(100), both(100)]),
+            ((Some(100), Some(300)), vec![limit(100), both(300)]),
+            ((Some(100), Some(-1)), vec![limit(100), no_swap_limit()]),
+            ((Some(-1), None), vec![limit(-1), no_swap_limit()]),
+            ((Some(-1), Some(-1)), vec![limit(-1), no_swap_limit()]),
+            ((None, Some(-1)), vec![no_swap_limit()]),
+        ] {
+            let got = shown(v1(&limits(given.0, given.1), &mut Vec::new()));
+            assert_eq!(got, Ok(want), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn the_rest() {
+        let memory = Memory {
+            reservation: Some(-1),
+            swappiness: Some(100),
+            disable_oom_killer: Some(true),
+            use_hierarchy: Some(true),
+            check_before_update: Some(true),
+            ..Memory::default()
+        };
+        let want = ["memory.soft_limit_in_bytes = -1", "memory.swappiness = 100", "memory.oom_control = 1"];
+        let mut warnings = Vec::new();
+        assert_eq!(shown(v1(&memory, &mut warnings)), Ok(want.map(String::from).to_vec()));
+        assert_eq!(v1_hierarchy(&memory).unwrap().to_string(), "memory.use_hierarchy = 1");
+        assert_eq!(warnings, [""; 0]);
+        let off = Memory {
+            swappiness: Some(u64::MAX),
+            disable_oom_killer: Some(false),
+            kernel: Some(0),
+            kernel_tcp: Some(-1),
+            ..Memory::default()
+        };
+        assert_eq!(shown(v1(&off, &mut warnings)), Ok(vec![]));
+        assert_eq!((v1_hierarchy(&off), warnings), (None, vec![]));
+    }
+
+    #[test]
+    fn what_is_ignored_is_said() {
+        let memory = Memory { kernel: Some(1), kernel_tcp: Some(1), use_hierarchy: Some(false), ..Memory::default() };
+        let mut warnings = Vec::new();
+        assert_eq!(shown(v1(&memory, &mut warnings)), Ok(vec![]));
+        let named = ["kernel: ", "kernelTCP: ", "useHierarchy: "].map(|n| format!("linux.resources.memory.{n}"));
+        assert_eq!(warnings.len(), 3);
+        assert!(warnings.iter().zip(&named).all(|(w, n)| w.starts_with(n)), "{warnings:?}");
+    }
+
+    #[test]
+    fn bad_values() {
+        for (memory, says) in [
+            (limits(None, Some(300)), "linux.resources.memory.swap: is 300, but memory.limit is not set"),
+            (limits(Some(0), Some(300)), "linux.resources.memory.swap: is 300, but memory.limit is not set"),
+            (limits(Some(-1), Some(300)), "linux.resources.memory.swap: is 300, but memory.limit is not set"),
+            (limits(Some(100), Some(99)), "linux.resources.memory.swap: 99 is below memory.limit 100"),
+            (limits(Some(-2), None), "linux.resources.memory.limit: -2 is negative"),
+            (limits(Some(1), Some(-2)), "linux.resources.memory.swap: -2 is negative"),
+            (Memory { reservation: Some(-2), ..Memory::default() }, "linux.resources.memory.reservation: -2 is"),
+            (Memory { swappiness: Some(101), ..Memory::default() }, "linux.resources.memory.swappiness: 101 is"),
+        ] {
+            let error = shown(v1(&memory, &mut Vec::new())).unwrap_err();
+            assert!(error.starts_with(says), "{memory:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Removes a container's cgroups, and what the container made below them. A cgroup stays busy for a moment after its
+//! last process has ended, so it is tried again until a deadline.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Error, Result, anyhow};
+use nix::errno::Errno;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::recorded::{Recorded, RecordedCgroup};
+use super::walk::{Visitor, walk};
+use crate::error::SysError;
+
+impl Recorded {
+    /// The directories above stay: another container may use them.
+    pub fn remove(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        let mut left: Vec<&RecordedCgroup> = self.cgroups.iter().collect();
+        let mut failed: Option<Error> = None;
+        loop {
+            // one that cannot be removed is no reason to leave the others
+            left.retain(|cgroup| match cgroup.remove_once() {
+                Ok(gone) => !gone,
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    false
+                }
+            });
+            if left.is_empty() {
+                return failed.map_or(Ok(()), Err);
+            }
+            if Instant::now() >= deadline {
+                return Err(failed.unwrap_or_else(|| still_held(left[0], patience)));
+            }
+            sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    }
+}
+
+impl RecordedCgroup {
+    /// Whether it is gone.
+    fn remove_once(&self) -> Result<bool> {
+        let Some(standing) = self.standing()? else { return Ok(true) };
+        let rmdir = || unlinkat(standing.parent.as_fd(), standing.name.as_os_str(), UnlinkatFlags::RemoveDir);
+        let mut result = rmdir();
+        if result == Err(Errno::EBUSY) {
+            result = walk(&standing.directory, &mut RemoveBelow).and_then(|()| rmdir());
+        }
+        match result {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(true),
+            Err(Errno::EBUSY) => Ok(false),
+            Err(errno) => Err(SysError::new("rmdir cgroup", self.path.display(), errno).into()),
+        }
+    }
+}
+
+struct RemoveBelow;
+
+impl Visitor for RemoveBelow {
+    fn leave(&mut self, parent: BorrowedFd, name: &CStr) -> Result<(), Errno> {
+        match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+            // still in use: the next round tries again
+            Err(Errno::EBUSY | Errno::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+}
+
+fn still_held(cgroup: &RecordedCgroup, patience: Duration) -> Error {
+    let pids = cgroup.pids().unwrap_or_default();
+    let holders = match pids.len() {
+        0 => "the kernel, though no process is seen in it".to_string(),
+        _ => format!("processes {}", pids.iter().map(i32::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    anyhow!("cgroup {}: still held after {} s by {holders}", cgroup.path.display(), patience.as_secs())
+}

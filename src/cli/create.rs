@@ -1,0 +1,76 @@
+//! `rrun create`, and the flags that `run` shares with it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Arg, value_parser};
+
+use super::{Call, Verb, id, later, switch, value};
+use crate::error::Doing;
+use crate::lifecycle::{self, CreateOptions};
+
+pub const VERB: Verb = Verb::new("create", "Make a container from a bundle, ready to start", args, run);
+
+fn args() -> Vec<Arg> {
+    let mut args = shared_args();
+    // A created container is always left alone by rrun: callers that say so get what they want.
+    args.extend([switch("no-subreaper", "").hide(true), switch("detach", "").hide(true)]);
+    args
+}
+
+pub fn shared_args() -> Vec<Arg> {
+    vec![
+        id(),
+        value("bundle", "DIR", "Directory with config.json and rootfs [default: .]").short('b'),
+        value("config", "FILE", "Another file in place of BUNDLE/config.json").short('f'),
+        value("console-socket", "PATH", "Unix socket that receives the terminal").short('c'),
+        value("pid-file", "FILE", "Write the container's pid to FILE").short('p'),
+        switch("no-pivot", "Do not use pivot_root, for hosts whose root is an initramfs"),
+        switch("no-new-keyring", "Not in this version yet"),
+        value("pidfd-socket", "PATH", "Not in this version yet"),
+        value("preserve-fds", "N", "Not in this version yet").value_parser(value_parser!(u32)),
+    ]
+}
+
+fn run(call: &Call) -> Result<u8> {
+    let options = options(call)?;
+    call.global.root()?.keep_from_cleaning()?;
+    lifecycle::create(&call.store()?, &options)?;
+    Ok(0)
+}
+
+pub fn options(call: &Call) -> Result<CreateOptions> {
+    refuse_later(call)?;
+    let bundle = call.path("bundle")?;
+    Ok(CreateOptions {
+        id: call.id(),
+        bundle: bundle.map_or_else(|| std::env::current_dir().doing("getcwd", ""), Ok)?,
+        config: config(call)?,
+        console_socket: call.path("console-socket")?,
+        pid_file: call.path("pid-file")?,
+        no_pivot: call.is_on("no-pivot"),
+    })
+}
+
+/// A path from here, but the usual name is the usual file.
+fn config(call: &Call) -> Result<Option<PathBuf>> {
+    match call.value("config") {
+        Some(name) if name == "config.json" => Ok(None),
+        _ => call.path("config"),
+    }
+}
+
+fn refuse_later(call: &Call) -> Result<()> {
+    call.global.refuse_later()?;
+    if call.is_on("no-new-keyring") {
+        return Err(later::flag("--no-new-keyring"));
+    }
+    if call.value("pidfd-socket").is_some() {
+        return Err(later::flag("--pidfd-socket"));
+    }
+    if call.number("preserve-fds").is_some_and(|fds| fds > 0) {
+        return Err(later::flag("--preserve-fds"));
+    }
+    later::refuse_notify_socket()?;
+    later::refuse_listen_fds()
+}

@@ -1,0 +1,87 @@
+//! `rrun features`: what this binary can do, as JSON (features.md). Every list comes from the table that a parser uses.
+//! It looks at nothing: no root, no cgroups, no state directory.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use oci_spec::runtime::{
+    ApparmorBuilder, CgroupBuilder, Features, FeaturesBuilder, IDMapBuilder, IntelRdtBuilder, LinuxFeature,
+    LinuxFeatureBuilder, LinuxNamespaceType, MemoryPolicyBuilder, MountExtensionsBuilder, NetDevicesBuilder,
+    SeccompBuilder, SelinuxBuilder,
+};
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+use super::{Call, Verb, print};
+use crate::log;
+use crate::plan::{capabilities, mount_options, namespaces};
+
+pub const VERB: Verb = Verb {
+    stderr: log::Stderr::ErrorOnly,
+    ..Verb::new("features", "Print what this version of rrun can do as JSON", Vec::new, run)
+};
+
+fn run(_call: &Call) -> Result<u8> {
+    let mut json = Vec::new();
+    features()?.serialize(&mut Serializer::with_formatter(&mut json, PrettyFormatter::with_indent(b"    ")))?;
+    json.push(b'\n');
+    print(&String::from_utf8(json)?)?;
+    Ok(0)
+}
+
+/// Nothing is left out: a missing key would mean "unknown", an empty list means "none".
+fn features() -> Result<Features> {
+    Ok(FeaturesBuilder::default()
+        .oci_version_min("1.0.0")
+        .oci_version_max(crate::OCI_VERSION)
+        .hooks(Vec::new())
+        .mount_options(mount_options::all_words())
+        .linux(linux()?)
+        .annotations(HashMap::new())
+        .potentially_unsafe_config_annotations(Vec::new())
+        .build()?)
+}
+
+fn linux() -> Result<LinuxFeature> {
+    let namespaces = namespaces::all_types().into_iter().map(LinuxNamespaceType::try_from);
+    let cgroup = CgroupBuilder::default().v1(true).v2(false).systemd(false).systemd_user(false).rdma(true);
+    let none = Vec::<String>::new;
+    let seccomp = SeccompBuilder::default()
+        .enabled(false)
+        .actions(Vec::new())
+        .operators(none())
+        .archs(Vec::new())
+        .known_flags(none())
+        .supported_flags(none());
+    let idmap = IDMapBuilder::default().enabled(false).build()?;
+    Ok(LinuxFeatureBuilder::default()
+        .namespaces(namespaces.collect::<Result<Vec<_>, _>>()?)
+        .capabilities(capabilities::all_names())
+        .cgroup(cgroup.build()?)
+        .seccomp(seccomp.build()?)
+        .apparmor(ApparmorBuilder::default().enabled(false).build()?)
+        .selinux(SelinuxBuilder::default().enabled(false).build()?)
+        .intel_rdt(IntelRdtBuilder::default().enabled(false).schemata(false).monitoring(false).build()?)
+        .memory_policy(MemoryPolicyBuilder::default().modes(none()).flags(none()).build()?)
+        .mount_extensions(MountExtensionsBuilder::default().idmap(idmap).build()?)
+        .net_devices(NetDevicesBuilder::default().enabled(false).build()?)
+        .build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_is_unknown() {
+        let json = serde_json::to_value(features().unwrap()).unwrap();
+        assert!(!json.to_string().contains("null"), "{json}");
+        assert_eq!(json["ociVersionMax"], crate::OCI_VERSION);
+    }
+
+    #[test]
+    fn capabilities_stand_in_the_order_of_the_kernel() {
+        let names = capabilities::all_names();
+        assert_eq!((names[0].as_str(), names[40].as_str(), names.len()), ("CAP_CHOWN", "CAP_CHECKPOINT_RESTORE", 41));
+    }
+}

@@ -1,0 +1,33 @@
+//! `rrun kill`: a signal to a container.
+
+use anyhow::Result;
+use clap::Arg;
+
+use super::words::Stop;
+use super::{Call, Verb, id, later, positional, signals, switch};
+use crate::error::Wording;
+use crate::lifecycle;
+
+pub const VERB: Verb = Verb {
+    stop: Stop::AfterId,
+    wording: Wording::Unmatched,
+    ..Verb::new("kill", "Send a signal to a container", args, run)
+};
+
+fn args() -> Vec<Arg> {
+    vec![
+        id(),
+        positional("SIGNAL", "Name or number of the signal [default: TERM]"),
+        switch("all", "Succeed even if the container is stopped").short('a'),
+        switch("regex", "Not in this version yet").short('r'),
+    ]
+}
+
+fn run(call: &Call) -> Result<u8> {
+    if call.is_on("regex") {
+        return Err(later::flag("--regex"));
+    }
+    let signal = signals::number(call.text("SIGNAL").as_deref().unwrap_or("TERM"))?;
+    lifecycle::kill(&call.store()?, &call.id(), signal, call.is_on("all"))?;
+    Ok(0)
+}

@@ -1,0 +1,165 @@
+use super::*;
+use std::collections::BTreeSet;
+
+fn parse(line: &str) -> Result<Request, Misuse> {
+    super::parse(line.split(' ').filter(|word| !word.is_empty()).map(|word| OsString::from(word.replace("''", ""))))
+}
+
+fn call(line: &str) -> Call {
+    match parse(line) {
+        Ok(Request::Call(call)) => call,
+        Ok(Request::Print(text)) => panic!("{line}: printed {text}"),
+        Err(misuse) => panic!("{line}: {}", misuse.line),
+    }
+}
+
+#[test]
+fn every_command_is_sound() {
+    let mut names = BTreeSet::from(["help", "h"]);
+    for verb in VERBS {
+        assert!(names.insert(verb.name), "{} is listed twice", verb.name);
+        verb.command().debug_assert(); // no name or short flag twice, among others
+        let help = help::of(verb.command());
+        assert!(help.contains(&format!("Usage: rrun {}", verb.name)), "{help}");
+        for arg in verb.command().get_arguments().filter(|arg| !arg.is_hide_set()) {
+            let shown = arg.get_long().map_or_else(|| format!("{}]", arg.get_id()), |long| format!("--{long}"));
+            assert!(help.contains(shown.trim_end_matches(']')), "{}: {shown} is not in its help", verb.name);
+        }
+        assert!(help::overview().contains(verb.about), "{} is not in the overview", verb.name);
+    }
+    global::command().debug_assert();
+}
+
+#[test]
+fn every_command_can_be_called_and_reads_only_flags_that_it_has() {
+    for verb in VERBS {
+        let required = verb.command().get_positionals().filter(|arg| arg.is_required_set()).count();
+        let line = format!("{} {}", verb.name, "c1 ".repeat(required));
+        assert_eq!(call(&line).verb.name, verb.name);
+    }
+    let call = call("run -b /b -f x.json -c /s -p /p --no-pivot -d --keep --no-subreaper c1");
+    let options = create::options(&call).unwrap();
+    assert_eq!((options.id.as_str(), options.bundle.to_str(), options.no_pivot), ("c1", Some("/b"), true));
+    assert_eq!(options.config, Some(std::env::current_dir().unwrap().join("x.json")));
+    assert_eq!((options.console_socket, options.pid_file), (Some("/s".into()), Some("/p".into())));
+    assert!(call.is_on("detach") && call.is_on("keep") && call.is_on("no-subreaper"));
+}
+
+#[test]
+fn absent_and_empty_options_are_the_same() {
+    for line in ["create c1", "create --bundle= --config '' --console-socket= --pid-file '' --pidfd-socket= c1"] {
+        let options = create::options(&call(line)).unwrap();
+        assert_eq!(options.bundle, std::env::current_dir().unwrap(), "{line}");
+        assert_eq!((options.config, options.console_socket, options.pid_file), (None, None, None), "{line}");
+    }
+    let usual = create::options(&call("create --config config.json --detach --no-subreaper c1")).unwrap();
+    assert_eq!(usual.config, None, "the usual name is the bundle's");
+}
+
+#[test]
+fn errors_begin_with_the_command_and_the_container() {
+    for (line, want) in [
+        ("create c1", "create c1"),
+        ("--root /r kill c1 9", "kill c1"),
+        ("state h", "state h"),
+        ("state help", "state help"),
+        ("state -- -x", "state -x"),
+        ("state ''", "state"),
+        ("list", "list"),
+        ("plan /b", "plan"),
+    ] {
+        assert_eq!(call(line).title(), want, "{line}");
+    }
+}
+
+#[test]
+fn misuse_is_said_in_one_line() {
+    for (line, want, status) in [
+        ("foo", "rrun: unknown command foo; see rrun --help", 3),
+        ("fo\no", "rrun: unknown command fo o; see rrun --help", 3),
+        ("exec c1 sh", "rrun: this version has no command exec yet; see rrun --help", 3),
+        ("checkpoint --help", "rrun: this version has no command checkpoint yet; see rrun --help", 3),
+        ("help foo", "rrun: no help on foo; see rrun --help", 3),
+        ("--foo state c1", "rrun: flag provided but not defined: -foo; see rrun --help", 1),
+        ("--root", "rrun: flag needs an argument: --root; see rrun --help", 1),
+        ("state -td c1", "state: flag provided but not defined: -td; see rrun state --help", 1),
+        ("state c1 --version", "state: flag provided but not defined: -version; see rrun state --help", 1),
+        ("create c1 --bundle", "create: flag needs an argument: --bundle; see rrun create --help", 1),
+        ("state", "rrun: \"state\" requires exactly 1 argument(s), not 0; see rrun state --help", 1),
+        ("state a b", "rrun: \"state\" requires exactly 1 argument(s), not 2; see rrun state --help", 1),
+        ("kill", "rrun: \"kill\" requires a minimum of 1 argument(s), not 0; see rrun kill --help", 1),
+        ("kill c1 KILL --all", "rrun: \"kill\" requires a maximum of 2 argument(s), not 3; see rrun kill --help", 1),
+        ("features x", "rrun: \"features\" requires exactly 0 argument(s), not 1; see rrun features --help", 1),
+        ("--log-format xml state c1", "state: invalid log-format: xml; see rrun state --help", 1),
+        ("state c1 --debug=maybe", "state: --debug: maybe is neither true nor false; see rrun state --help", 1),
+        (
+            "create --preserve-fds=x c1",
+            "create: invalid value 'x' for '--preserve-fds <N>': invalid digit found in string; see rrun create --help",
+            1,
+        ),
+    ] {
+        let misuse = Misuse { line: want.into(), status };
+        assert_eq!(parse(line).map(|_| ()), Err(misuse), "{line}");
+    }
+}
+
+#[test]
+fn what_later_versions_do_is_refused_by_name() {
+    let refusal = |line: &str| create::options(&call(line)).map(|_| ()).map_err(|error| error.to_string());
+    for (line, name) in [
+        ("create --preserve-fds 1 c1", "--preserve-fds"),
+        ("create --pidfd-socket /s c1", "--pidfd-socket"),
+        ("run --no-new-keyring c1", "--no-new-keyring"),
+        ("--systemd-cgroup run c1", "--systemd-cgroup"),
+        ("run -s c1", "--systemd-cgroup"),
+        ("--cgroup-manager systemd create c1", "--cgroup-manager systemd"),
+        ("create --cgroup-manager=disabled c1", "--cgroup-manager disabled"),
+    ] {
+        assert_eq!(refusal(line), Err(format!("{name}: not in this version yet; leave it out")), "{line}");
+    }
+    for line in [
+        "create --preserve-fds 0 --no-new-keyring=false c1",
+        "--cgroup-manager cgroupfs create c1",
+        "--systemd-cgroup create --systemd-cgroup=false c1",
+        "--rootless=auto create c1",
+        "--rootless=false --criu /x create c1",
+    ] {
+        assert_eq!(refusal(line), Ok(()), "{line}");
+    }
+    // Callers add these to every command; they only matter where a container is made.
+    assert_eq!(call("--systemd-cgroup --cgroup-manager systemd delete --force c1").verb.name, "delete");
+}
+
+#[test]
+fn global_flags_stand_before_and_after_the_command() {
+    for line in
+        ["--root /r -log-format json state c1", "state --root /r c1 -log-format=json", "-r /r state c1 --root=/r"]
+    {
+        assert_eq!(call(line).global.root().unwrap().path, PathBuf::from("/r"), "{line}");
+    }
+    assert_eq!(call("--root /a state c1 --root /b").global.root().unwrap().path, PathBuf::from("/b"));
+    let spec = call("--rootless=false spec --rootless");
+    assert!(spec.is_on("rootless"), "the command's own flag");
+    let kill = call("kill -r c1");
+    assert!(kill.is_on("regex"), "-r is --root elsewhere");
+    let error = call("--root /../ list").global.root().err().unwrap();
+    assert!(error.to_string().starts_with("--root: / "), "{error}");
+}
+
+#[test]
+fn help_and_version_come_first() {
+    let printed = |line: &str| match parse(line) {
+        Ok(Request::Print(text)) => text,
+        _ => panic!("{line} prints nothing"),
+    };
+    for line in ["", "--help", "-h", "help", "h", "--debug", "--help state", "-h foo"] {
+        assert_eq!(printed(line), help::overview(), "{line}");
+    }
+    for line in ["state --help", "state -h c1 c2", "help state"] {
+        assert!(printed(line).contains("Usage: rrun state <ID>"), "{line}: {}", printed(line));
+    }
+    for line in ["--version", "-v", "-version", "--version state c1"] {
+        assert_eq!(printed(line), help::version(), "{line}");
+    }
+    assert!(printed("").lines().all(|line| line.chars().count() <= 120), "{}", printed(""));
+}

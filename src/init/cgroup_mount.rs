@@ -1,0 +1,79 @@
+//! Mounts of type `cgroup`: what the container sees of its own cgroups.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::symlinkat;
+
+use super::Init;
+use crate::error::{Doing, SysError};
+use crate::plan::{CgroupHierarchy, CgroupMount, HierarchySource, MountPlan};
+use crate::rootfs::{Place, Symlinks};
+use crate::sys::mount::{self, Context as Filesystem, Mount, Reach};
+
+impl Init<'_> {
+    pub(super) fn mount_cgroup(&mut self, plan: &MountPlan, cgroup: &CgroupMount) -> Result<()> {
+        match cgroup {
+            CgroupMount::V1 { hierarchies, links } => self.mount_v1(plan, hierarchies, links),
+            CgroupMount::V2 { otherwise } => self.mount_v2(plan, otherwise),
+        }
+    }
+
+    /// The tmpfs that holds the hierarchies stays writable, as it does with other runtimes; what the options say is
+    /// said of the hierarchies.
+    fn mount_v1(&mut self, plan: &MountPlan, hierarchies: &[CgroupHierarchy], links: &[(String, String)]) -> Result<()> {
+        let target = &plan.target;
+        let place = self.rootfs()?.mountpoint(target, Place::Directory, Symlinks::Followed)?;
+        let tmpfs = Filesystem::new("tmpfs")?;
+        tmpfs.set("mode", Some("755"))?;
+        let top = tmpfs.mount(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC)?;
+        for hierarchy in hierarchies {
+            let name = hierarchy.name.as_str();
+            mkdirat(top.as_fd(), name, Mode::from_bits_truncate(0o755)).doing("mkdir", name)?;
+        }
+        for (from, to) in links {
+            symlinkat(to.as_str(), top.as_fd(), from.as_str()).doing("symlink", from)?;
+        }
+        mount::attach(&top, place.fd.as_fd(), target)?;
+        for hierarchy in hierarchies {
+            let path = target.join(&hierarchy.name);
+            let mount = match &hierarchy.source {
+                HierarchySource::Bind { from } => mount::clone_tree(from, Reach::Recursive)?,
+                HierarchySource::Mount { options } => new_hierarchy(options)?,
+            };
+            mount::set_attributes_if(&mount, plan.attributes.into(), Reach::One, &path)?;
+            let place = self.rootfs()?.mountpoint(&path, Place::Directory, Symlinks::Refused)?;
+            mount::attach(&mount, place.fd.as_fd(), &path)?;
+        }
+        self.finish(plan, top)
+    }
+
+    fn mount_v2(&mut self, plan: &MountPlan, otherwise: &Path) -> Result<()> {
+        let target = &plan.target;
+        let place = self.rootfs()?.mountpoint(target, Place::Directory, Symlinks::Followed)?;
+        let new = Filesystem::new("cgroup2").and_then(|cgroup2| cgroup2.mount(0));
+        let mount = match new {
+            // not ours to mount anew: no cgroup namespace of our own, or one that our user does not own
+            Err(SysError { errno: Errno::EPERM | Errno::EBUSY, .. }) => mount::clone_tree(otherwise, Reach::Recursive)?,
+            result => result?,
+        };
+        mount::set_attributes_if(&mount, plan.attributes.into(), Reach::One, target)?;
+        mount::attach(&mount, place.fd.as_fd(), target)?;
+        self.finish(plan, mount)
+    }
+}
+
+/// `options` as mount(8) takes them: `cpu`, `cpuacct`, or `none` and `name=systemd`.
+fn new_hierarchy(options: &[String]) -> Result<Mount> {
+    let cgroup = Filesystem::new("cgroup")?;
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) => cgroup.set(key, Some(value))?,
+            None => cgroup.set(option, None)?,
+        }
+    }
+    Ok(cgroup.mount(0)?)
+}

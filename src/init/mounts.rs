@@ -1,0 +1,146 @@
+//! The mounts of the config. Each is made detached, gets its attributes, and is attached onto a descriptor: between the
+//! look at a destination and the mount nothing can be put in its place (CVE-2021-30465).
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use super::Init;
+use crate::error::{Doing, SysError};
+use crate::plan::{AttrChange, MountPlan, Parameter, Source};
+use crate::rootfs::{Found, InRoot, Place, Symlinks, kind_of};
+use crate::sys::mount::{self, Attributes, Context as Filesystem, Mount, Reach};
+
+impl From<AttrChange> for Attributes {
+    fn from(change: AttrChange) -> Self {
+        Self { set: change.set, clear: change.clear, propagation: 0 }
+    }
+}
+
+impl Init<'_> {
+    pub(super) fn mount(&mut self, plan: &MountPlan) -> Result<()> {
+        let target = &plan.target;
+        let mount = match &plan.source {
+            Source::Remount { parameters } => return self.remount(plan, parameters),
+            Source::Cgroup(cgroup) => return self.mount_cgroup(plan, cgroup),
+            Source::Bind { from, recursive } => {
+                let tree = mount::clone_tree(from, Reach::recursive(*recursive))?;
+                self.attach(plan, tree, target)?
+            }
+            Source::Filesystem { fstype, device, parameters, copy_up } => {
+                let place = self.directory_for(fstype, target)?;
+                let filesystem = Filesystem::new(fstype)?;
+                if !device.is_empty() {
+                    filesystem.set("source", Some(device))?;
+                }
+                set_all(&filesystem, parameters)?;
+                let has_mode = parameters.iter().any(|p| matches!(p, Parameter::Value(key, _) if key == "mode"));
+                if fstype == "tmpfs" && !has_mode && !place.created {
+                    // as mount(8) users expect: a tmpfs over /tmp stays 1777
+                    let mode = fstat(&place.fd).doing("fstat", target)?.st_mode & 0o7777;
+                    filesystem.set("mode", Some(&format!("{mode:o}")))?;
+                }
+                let mount = explained(&filesystem, filesystem.mount(plan.attributes.set))?;
+                if *copy_up {
+                    super::copy_up::copy(&self.rootfs()?.open(target, nix::fcntl::OFlag::O_RDONLY)?, &mount)
+                        .context("tmpcopyup")?;
+                }
+                mount::attach(&mount, place.fd.as_fd(), target)?;
+                mount
+            }
+        };
+        self.finish(plan, mount)
+    }
+
+    /// Binds need a place of their own kind: a directory onto a directory, anything else onto a file.
+    fn attach(&self, plan: &MountPlan, tree: Mount, target: &InRoot) -> Result<Mount> {
+        let source = fstat(tree.as_fd()).doing("fstat", "the source")?;
+        let place = if kind_of(&source) == SFlag::S_IFDIR { Place::Directory } else { Place::File };
+        let found = self.rootfs()?.mountpoint(target, place, Symlinks::Followed)?;
+        let source_is_proc = is_procfs(tree.as_fd())?;
+        self.refuse_inside_proc(target, &found, source_is_proc)?;
+        mount::set_attributes_if(&tree, plan.attributes.into(), Reach::One, target)?;
+        mount::attach(&tree, found.fd.as_fd(), target)?;
+        Ok(tree)
+    }
+
+    /// proc and sysfs go onto a real directory only: later writes of ours must reach the real thing.
+    fn directory_for(&self, fstype: &str, target: &InRoot) -> Result<Found> {
+        let kernel_files = matches!(fstype, "proc" | "sysfs");
+        let symlinks = if kernel_files { Symlinks::Refused } else { Symlinks::Followed };
+        let found = self.rootfs()?.mountpoint(target, Place::Directory, symlinks);
+        let found = found.map_err(|error| match error.errno {
+            Errno::ELOOP if kernel_files => {
+                anyhow::anyhow!("the image has a symlink at or above {target}; {fstype} goes onto a real directory only")
+            }
+            _ => error.into(),
+        })?;
+        if !kernel_files {
+            self.refuse_inside_proc(target, &found, false)?;
+        }
+        Ok(found)
+    }
+
+    /// What lies in a procfs is the kernel's: a file put there could take our writes of labels and sysctls
+    /// (CVE-2019-16884, CVE-2025-52881). Judged by the place itself: its path may lead there through a symlink.
+    fn refuse_inside_proc(&self, target: &InRoot, found: &Found, source_is_proc: bool) -> Result<()> {
+        if !is_procfs(found.fd.as_fd())? || source_is_proc {
+            return Ok(());
+        }
+        let direct = self.rootfs()?.open_errno(target, nix::fcntl::OFlag::O_PATH, Symlinks::Refused).is_ok();
+        let allowed = direct && crate::plan::mounts::is_allowed_inside_proc(target);
+        ensure!(allowed, "{target} cannot be mounted because it is inside /proc; mount it elsewhere");
+        Ok(())
+    }
+
+    fn remount(&mut self, plan: &MountPlan, parameters: &[Parameter]) -> Result<()> {
+        let target = &plan.target;
+        let place = self.rootfs()?.open(target, nix::fcntl::OFlag::O_PATH)?;
+        if !parameters.is_empty() {
+            let filesystem = Filesystem::of(place.as_fd(), target)?;
+            set_all(&filesystem, parameters)?;
+            explained(&filesystem, filesystem.reconfigure())?;
+        }
+        mount::set_attributes_if(&place, plan.attributes.into(), Reach::One, target)?;
+        self.finish(plan, Mount::from(place))
+    }
+
+    /// What every kind of mount shares once it is attached.
+    pub(super) fn finish(&mut self, plan: &MountPlan, mount: Mount) -> Result<()> {
+        mount::set_attributes_if(&mount, plan.recursive.into(), Reach::Recursive, &plan.target)?;
+        for propagation in &plan.propagation {
+            mount::set_attributes(mount.as_fd(), propagation.attributes(), propagation.reach(), &plan.target)?;
+        }
+        if plan.readonly_at_end {
+            self.late_readonly.push(mount);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn set_all(filesystem: &Filesystem, parameters: &[Parameter]) -> Result<()> {
+    for parameter in parameters {
+        let (key, value) = match parameter {
+            Parameter::Flag(key) => (key, None),
+            Parameter::Value(key, value) => (key, Some(value.as_str())),
+        };
+        explained(filesystem, filesystem.set(key, value))?;
+    }
+    Ok(())
+}
+
+/// Adds what the file system itself says about a refused option or mount.
+fn explained<T>(filesystem: &Filesystem, result: Result<T, SysError>) -> Result<T> {
+    result.map_err(|error| match filesystem.complaint() {
+        Some(said) => anyhow::Error::new(error).context(said),
+        None => error.into(),
+    })
+}
+
+fn is_procfs(fd: std::os::fd::BorrowedFd) -> Result<bool> {
+    let statfs = fstatfs(fd).doing("fstatfs", "a mount's place")?;
+    Ok(statfs.filesystem_type() == PROC_SUPER_MAGIC)
+}

@@ -1,0 +1,57 @@
+//! Ties to the parent: init dies with it until everything is recorded, and tells it when that may happen.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Result, bail, ensure};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+
+use super::Init;
+use crate::error::Doing;
+use crate::sys::{clone, fds, signals, socket};
+
+impl Init<'_> {
+    /// getppid() proves nothing in a new pid namespace (it is 0), so the parent's pidfd is asked. The kernel clears the
+    /// death signal when ids change.
+    pub(super) fn die_with_parent(&mut self) -> Result<()> {
+        prctl::set_pdeathsig(Signal::SIGKILL).doing("prctl PR_SET_PDEATHSIG", "")?;
+        if socket::is_readable(&self.handles.parent).doing("poll", "the parent")? {
+            clone::exit_now(1);
+        }
+        Ok(())
+    }
+
+    /// From here on the protocol socket is the guard: its end of file, before the commit byte, ends init.
+    pub(super) fn outlive_parent(&mut self) -> Result<()> {
+        prctl::set_pdeathsig(None).doing("prctl PR_SET_PDEATHSIG", "clear")?;
+        let left = prctl::get_pdeathsig().doing("prctl PR_GET_PDEATHSIG", "")?;
+        ensure!(left.is_none(), "the parent-death signal could not be cleared");
+        Ok(())
+    }
+
+    /// Really closed, not only close-on-exec: nothing of the host stays reachable while init waits for its start
+    /// (CVE-2024-21626). The four that stay are close-on-exec.
+    pub(super) fn close_other_descriptors(&mut self) -> Result<()> {
+        signals::reset_all()?;
+        let handles = &self.handles;
+        let keep = [handles.channel.as_fd(), handles.ready.as_fd(), handles.start.as_fd(), handles.start_error.as_fd()];
+        Ok(fds::close_all_but(3, &keep)?)
+    }
+
+    /// The parent records what is left to record and commits; if it dies before, so does init.
+    pub(super) fn announce_ready(&mut self) -> Result<()> {
+        self.handles.ready.announce()?;
+        if !self.handles.channel.wait_for_commit() {
+            clone::exit_now(1);
+        }
+        Ok(())
+    }
+
+    pub(super) fn wait_for_start(&mut self) -> Result<()> {
+        let mut byte = [0];
+        match nix::unistd::read(&self.handles.start, &mut byte).doing("read", "start.fifo")? {
+            1 => Ok(()),
+            _ => bail!("the start channel is closed"),
+        }
+    }
+}

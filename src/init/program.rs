@@ -1,0 +1,152 @@
+//! Finds the program in the finished tree and says what is wrong with it before `create` returns, in the words that
+//! managers turn into exit codes 126 and 127. What only execve can tell is left to `start`.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{AccessFlags, faccessat};
+
+use super::{Init, Program};
+use crate::error::Matched;
+use crate::rootfs::{Rootfs, Symlinks, kind_of};
+use crate::sys::exec::Image;
+
+mod format;
+mod passwd;
+
+use format::Format;
+
+/// As much of a file as tells what it is: more than a page of program headers is not worth a look.
+const HEAD: usize = 4096;
+
+impl Init<'_> {
+    pub(super) fn find_program(&mut self, name: &str) -> Result<()> {
+        let process = &self.plan.process;
+        let cwd = Path::new(&process.cwd);
+        let path = self.as_the_user(|| look_up(self.rootfs()?, name, cwd, &process.env))??;
+        examine(self.rootfs()?, name, &cwd.join(&path))?;
+
+        let mut environment = process.env.clone();
+        set_home(self.rootfs()?, process.uid, &mut environment);
+        let strings = |strings: &[String]| -> Result<Vec<CString>> {
+            strings.iter().map(|s| CString::new(s.as_str()).context("a NUL byte")).collect()
+        };
+        let image = Image::new(strings(&process.args)?, strings(&environment)?);
+        self.program = Some(Program { path: CString::new(path.into_os_string().into_encoded_bytes())?, image });
+        Ok(())
+    }
+}
+
+/// A name with a slash is a path; another is looked for in the PATH of the container's environment.
+fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> Result<PathBuf> {
+    if name.contains('/') {
+        return match executable(rootfs, &cwd.join(name)) {
+            Ok(()) => Ok(PathBuf::from(name)),
+            Err(errno @ (Errno::EISDIR | Errno::EACCES)) => {
+                Err(anyhow::Error::new(Matched::Program { program: name.into(), errno }))
+            }
+            // a magic link, as /proc/self/exe: only execve can tell
+            Err(Errno::ELOOP) if name.starts_with("/proc/") => Ok(PathBuf::from(name)),
+            Err(errno) => Err(anyhow::Error::new(Matched::ProgramStat { program: name.into(), errno })),
+        };
+    }
+    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
+    let mut refused = None;
+    for directory in path.split(':') {
+        let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
+        match executable(rootfs, &cwd.join(&candidate)) {
+            Ok(()) => return Ok(candidate),
+            Err(errno @ Errno::EACCES) => refused = Some(errno),
+            Err(_) => {}
+        }
+    }
+    let found_nothing = Matched::NotFoundInPath(name.into());
+    Err(anyhow::Error::new(refused.map_or(found_nothing, |errno| Matched::Program { program: name.into(), errno })))
+}
+
+fn executable(rootfs: &Rootfs, path: &Path) -> Result<(), Errno> {
+    let fd = rootfs.open_path(path, OFlag::O_PATH, Symlinks::Followed)?;
+    match kind_of(&fstat(&fd)?) {
+        SFlag::S_IFREG => {
+            faccessat(&fd, c"", AccessFlags::X_OK, AtFlags::AT_EACCESS | AtFlags::AT_EMPTY_PATH)
+        }
+        SFlag::S_IFDIR => Err(Errno::EISDIR),
+        _ => Err(Errno::EACCES),
+    }
+}
+
+/// Reads the head of the file as root: the user may execute what it may not read.
+fn examine(rootfs: &Rootfs, name: &str, path: &Path) -> Result<()> {
+    let Some(head) = read_head(rootfs, path) else { return Ok(()) };
+    match format::of(&head) {
+        Format::Unknown => Ok(()),
+        Format::Script { interpreter, carriage_return } => {
+            if exists(rootfs, &interpreter) {
+                return Ok(());
+            }
+            let what = format!("its interpreter {interpreter}");
+            if carriage_return {
+                let told = anyhow!("its first line ends in CR LF; convert it to LF line endings");
+                return Err(told.context(missing(name, &what)));
+            }
+            Err(missing(name, &what))
+        }
+        Format::Elf { machine, interpreter } => {
+            if !format::runs_here(machine) && !emulated(&head) {
+                let (theirs, ours) = (format::machine_name(machine), std::env::consts::ARCH);
+                let what = format!("a binary for {theirs}, this host is {ours}; use an image for {ours}");
+                return Err(anyhow!("exec: \"{name}\": exec format error: {what}"));
+            }
+            match interpreter {
+                Some(loader) if !exists(rootfs, &loader) => Err(missing(name, &format!("its loader {loader}"))),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// "exec: "/x": its loader /lib/ld.so: no such file or directory": managers make 127 of it.
+fn missing(name: &str, what: &str) -> anyhow::Error {
+    anyhow::Error::new(Matched::Part { program: name.into(), part: what.into(), errno: Errno::ENOENT })
+}
+
+fn read_head(rootfs: &Rootfs, path: &Path) -> Option<Vec<u8>> {
+    let fd: OwnedFd = rootfs.open_path(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Symlinks::Followed).ok()?;
+    if kind_of(&fstat(&fd).ok()?) != SFlag::S_IFREG {
+        return None;
+    }
+    let mut head = vec![0; HEAD];
+    let length = std::fs::File::from(fd).read_at(&mut head, 0).ok()?;
+    head.truncate(length);
+    Some(head)
+}
+
+fn exists(rootfs: &Rootfs, path: &str) -> bool {
+    let found = rootfs.open_path(Path::new(path), OFlag::O_PATH, Symlinks::Followed);
+    !matches!(found, Err(Errno::ENOENT | Errno::ENOTDIR))
+}
+
+/// Whether the host has registered an emulator for files that begin so. /proc is still the host's here.
+fn emulated(head: &[u8]) -> bool {
+    let Ok(entries) = std::fs::read_dir("/proc/sys/fs/binfmt_misc") else { return false };
+    entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path()).ok()).any(|e| format::takes(&e, head))
+}
+
+/// HOME is given by the config, or else by the container's /etc/passwd, or else `/`.
+fn set_home(rootfs: &Rootfs, uid: u32, environment: &mut Vec<String>) {
+    let place = environment.iter().position(|variable| variable.starts_with("HOME="));
+    if place.is_some_and(|place| environment[place].len() > "HOME=".len()) {
+        return;
+    }
+    let home = format!("HOME={}", passwd::home(rootfs, uid).unwrap_or_else(|| "/".into()));
+    match place {
+        Some(place) => environment[place] = home,
+        None => environment.push(home),
+    }
+}

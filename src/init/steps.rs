@@ -1,0 +1,274 @@
+//! The plan as an ordered list of steps, and the loop that runs it. The order is the design; why each step stands where
+//! it does is told here and held by the tests below.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+
+use super::Init;
+use crate::plan::{DevicePlan, LinkPlan, MountPlan, Namespace, Plan, RootSwitch, Source, Sysctl, Terminal};
+use crate::rootfs::InRoot;
+
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'p> {
+    DieWithParent,
+    JoinCgroups,
+    NewCgroupNamespace,
+    NewSession,
+    SessionKeyring(&'p str),
+    Hostname(&'p str),
+    Domainname(&'p str),
+    Loopback,
+    PrepareRoot,
+    Mount(&'p MountPlan),
+    Device(&'p DevicePlan),
+    Link(&'p LinkPlan),
+    WorkingDirectory(&'p str),
+    Terminal(Terminal),
+    FindProgram(&'p str),
+    SwitchRoot(RootSwitch),
+    ReplaceDevNull,
+    Sysctl(&'p Sysctl),
+    Mask(&'p InRoot),
+    ReadonlyPath(&'p InRoot),
+    ReadonlyMounts,
+    ReadonlyRoot,
+    StdioOwner(u32),
+    EnterDirectory(&'p str),
+    NoNewPrivileges,
+    Limits,
+    Umask(u32),
+    BoundingSet,
+    Ids,
+    CapabilitySets,
+    DieWithParentAgain,
+    EnterDirectoryAsUser(&'p str),
+    OutliveParent,
+    CloseOtherDescriptors,
+    Ready,
+    WaitForStart,
+    Exec,
+}
+
+pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
+    let process = &plan.process;
+    let mounts = plan.has(Namespace::Mount);
+    let mut steps = vec![Step::DieWithParent, Step::JoinCgroups];
+    // After joining: a cgroup namespace has the cgroup of its maker as its root.
+    steps.extend(plan.has(Namespace::Cgroup).then_some(Step::NewCgroupNamespace));
+    steps.extend([Step::NewSession, Step::SessionKeyring(&plan.id)]);
+    steps.extend(plan.hostname.as_deref().map(Step::Hostname));
+    steps.extend(plan.domainname.as_deref().map(Step::Domainname));
+    steps.extend(plan.has(Namespace::Network).then_some(Step::Loopback));
+
+    steps.push(Step::PrepareRoot);
+    steps.extend(plan.mounts.iter().map(Step::Mount));
+    steps.extend(plan.devices.iter().map(Step::Device));
+    steps.extend(plan.links.iter().map(Step::Link));
+    steps.push(Step::WorkingDirectory(&process.cwd));
+    steps.extend(process.terminal.map(Step::Terminal));
+    // In the finished tree, and while the host's binfmt_misc can still be asked.
+    steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
+
+    steps.push(Step::SwitchRoot(plan.root.switch));
+    steps.extend(process.terminal.is_none().then_some(Step::ReplaceDevNull));
+    // Before readonlyPaths takes /proc/sys away, and after every hook that may set up the network.
+    steps.extend(plan.sysctls.iter().map(Step::Sysctl));
+    steps.extend(plan.masked_paths.iter().map(Step::Mask));
+    steps.extend(plan.readonly_paths.iter().map(Step::ReadonlyPath));
+    let late = plan.mounts.iter().any(|mount| mount.readonly_at_end);
+    steps.extend(late.then_some(Step::ReadonlyMounts));
+    steps.extend((plan.root.readonly && mounts).then_some(Step::ReadonlyRoot));
+
+    steps.push(Step::StdioOwner(process.uid));
+    steps.push(Step::EnterDirectory(&process.cwd));
+    steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
+    // Nothing below opens a file: a tiny RLIMIT_NOFILE is the user's business, not ours.
+    steps.extend((!process.rlimits.is_empty()).then_some(Step::Limits));
+    steps.push(Step::Umask(process.umask));
+    // CAP_SETPCAP goes with the uid, so the bounding set comes first: capabilities(7).
+    steps.extend([Step::BoundingSet, Step::Ids, Step::CapabilitySets, Step::DieWithParentAgain]);
+    steps.push(Step::EnterDirectoryAsUser(&process.cwd));
+    steps.extend([Step::OutliveParent, Step::CloseOtherDescriptors]);
+    steps.extend([Step::Ready, Step::WaitForStart, Step::Exec]);
+    steps
+}
+
+pub(super) fn run(steps: &[Step], init: &mut Init) -> Result<()> {
+    steps.iter().try_for_each(|step| init.perform(step).with_context(|| step.to_string()))
+}
+
+impl Init<'_> {
+    fn perform(&mut self, step: &Step) -> Result<()> {
+        match *step {
+            Step::DieWithParent | Step::DieWithParentAgain => self.die_with_parent(),
+            Step::JoinCgroups => self.join_cgroups(),
+            Step::NewCgroupNamespace => self.new_cgroup_namespace(),
+            Step::NewSession => self.new_session(),
+            Step::SessionKeyring(id) => self.join_session_keyring(id),
+            Step::Hostname(name) => self.set_hostname(name),
+            Step::Domainname(name) => self.set_domainname(name),
+            Step::Loopback => self.bring_loopback_up(),
+            Step::PrepareRoot => self.prepare_root(),
+            Step::Mount(mount) => self.mount(mount),
+            Step::Device(device) => self.make_device(device),
+            Step::Link(link) => self.make_link(link),
+            Step::WorkingDirectory(cwd) => self.make_working_directory(cwd),
+            Step::Terminal(terminal) => self.open_terminal(terminal),
+            Step::FindProgram(name) => self.find_program(name),
+            Step::SwitchRoot(switch) => self.switch_root(switch),
+            Step::ReplaceDevNull => self.replace_dev_null(),
+            Step::Sysctl(sysctl) => self.write_sysctl(sysctl),
+            Step::Mask(path) => self.mask(path),
+            Step::ReadonlyPath(path) => self.make_path_readonly(path),
+            Step::ReadonlyMounts => self.make_mounts_readonly(),
+            Step::ReadonlyRoot => self.make_root_readonly(),
+            Step::StdioOwner(uid) => self.own_stdio(uid),
+            Step::EnterDirectory(cwd) => self.enter_directory(cwd),
+            Step::NoNewPrivileges => self.set_no_new_privileges(),
+            Step::Limits => self.set_limits(),
+            Step::Umask(mask) => self.set_umask(mask),
+            Step::BoundingSet => self.reduce_bounding_set(),
+            Step::Ids => self.set_ids(),
+            Step::CapabilitySets => self.set_capabilities(),
+            Step::EnterDirectoryAsUser(cwd) => self.enter_directory_as_user(cwd),
+            Step::OutliveParent => self.outlive_parent(),
+            Step::CloseOtherDescriptors => self.close_other_descriptors(),
+            Step::Ready => self.announce_ready(),
+            Step::WaitForStart => self.wait_for_start(),
+            Step::Exec => self.exec(),
+        }
+    }
+}
+
+/// How a step is named in an error.
+impl fmt::Display for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DieWithParent | Self::DieWithParentAgain => f.write_str("tie to the parent"),
+            Self::JoinCgroups => f.write_str("join cgroups"),
+            Self::NewCgroupNamespace => f.write_str("new cgroup namespace"),
+            Self::NewSession => f.write_str("new session"),
+            Self::SessionKeyring(_) => f.write_str("session keyring"),
+            Self::Hostname(name) => write!(f, "hostname {name}"),
+            Self::Domainname(name) => write!(f, "domainname {name}"),
+            Self::Loopback => f.write_str("loopback interface"),
+            Self::PrepareRoot => f.write_str("root.path"),
+            Self::Mount(mount) => write!(f, "{}: {} {}", mount.field, verb(&mount.source), mount.target),
+            Self::Device(device) => write!(f, "{}: {}", device.field, device.path),
+            Self::Link(link) => write!(f, "link {} to {}", link.path, link.to),
+            Self::WorkingDirectory(cwd) | Self::EnterDirectory(cwd) | Self::EnterDirectoryAsUser(cwd) => {
+                write!(f, "process.cwd {cwd}")
+            }
+            Self::Terminal(_) => f.write_str("process.terminal"),
+            Self::FindProgram(_) => f.write_str("process.args"),
+            Self::SwitchRoot(_) => f.write_str("switch root"),
+            Self::ReplaceDevNull | Self::StdioOwner(_) => f.write_str("stdio"),
+            Self::Sysctl(sysctl) => write!(f, "linux.sysctl {}", sysctl.key),
+            Self::Mask(path) => write!(f, "linux.maskedPaths {path}"),
+            Self::ReadonlyPath(path) => write!(f, "linux.readonlyPaths {path}"),
+            Self::ReadonlyMounts => f.write_str("read-only mounts"),
+            Self::ReadonlyRoot => f.write_str("root.readonly"),
+            Self::NoNewPrivileges => f.write_str("process.noNewPrivileges"),
+            Self::Limits => f.write_str("process.rlimits"),
+            Self::Umask(_) => f.write_str("process.user.umask"),
+            Self::BoundingSet | Self::CapabilitySets => f.write_str("process.capabilities"),
+            Self::Ids => f.write_str("process.user"),
+            Self::OutliveParent | Self::CloseOtherDescriptors => f.write_str("before ready"),
+            Self::Ready => f.write_str("ready"),
+            Self::WaitForStart => f.write_str("wait for start"),
+            Self::Exec => f.write_str("exec"),
+        }
+    }
+}
+
+fn verb(source: &Source) -> &'static str {
+    match source {
+        Source::Remount { .. } => "remount",
+        Source::Bind { .. } => "bind onto",
+        Source::Filesystem { .. } | Source::Cgroup(_) => "mount",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+    use crate::plan::build::Options;
+    use crate::plan::spec::Spec;
+
+    /// A plan with something of everything.
+    fn plan(no_new_privileges: bool, terminal: bool) -> Plan {
+        let config = serde_json::json!({
+            "ociVersion": "1.3.0",
+            "process": {
+                "args": ["true"], "cwd": "/", "terminal": terminal, "noNewPrivileges": no_new_privileges,
+                "user": {"uid": 1, "gid": 1},
+                "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}]
+            },
+            "root": {"path": "rootfs", "readonly": true},
+            "hostname": "h",
+            "mounts": [{"destination": "/t", "type": "tmpfs", "options": ["ro"]}],
+            "linux": {
+                "namespaces": ["pid", "network", "mount", "ipc", "uts", "cgroup"]
+                    .map(|kind| serde_json::json!({"type": kind})),
+                "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"],
+                "sysctl": {"net.ipv4.ip_forward": "1"}
+            }
+        });
+        let spec = Spec::parse(config.to_string().as_bytes()).unwrap();
+        let options = Options {
+            id: "c".into(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            no_pivot: false,
+            detached: false,
+            console_socket: false,
+        };
+        Plan::build(&spec, &options, &Host::default()).unwrap()
+    }
+
+    fn order(plan: &Plan) -> Vec<String> {
+        let name = |step: &Step| format!("{step:?}").split(['(', ' ']).next().unwrap_or_default().to_string();
+        steps(plan).iter().map(name).collect()
+    }
+
+    #[test]
+    fn what_must_come_before_what() {
+        for (no_new_privileges, terminal) in [(false, false), (true, true)] {
+            let plan = plan(no_new_privileges, terminal);
+            let order = order(&plan);
+            let at = |name: &str| {
+                order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
+            };
+            for (first, then, why) in [
+                ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that has not recorded it"),
+                ("JoinCgroups", "NewCgroupNamespace", "its root is the cgroup of its maker"),
+                ("PrepareRoot", "Mount", "mounts go into the root"),
+                ("Mount", "Device", "a tmpfs may lie on /dev"),
+                ("Device", "SwitchRoot", ""),
+                ("FindProgram", "SwitchRoot", "the host's binfmt_misc is asked"),
+                ("SwitchRoot", "Sysctl", ""),
+                ("Sysctl", "ReadonlyPath", "/proc/sys becomes read-only"),
+                ("Mask", "ReadonlyRoot", ""),
+                ("WorkingDirectory", "ReadonlyRoot", "it may have to be made"),
+                ("ReadonlyMounts", "EnterDirectory", ""),
+                ("EnterDirectory", "Limits", "it opens a descriptor"),
+                ("Limits", "Ids", "raising a limit takes CAP_SYS_RESOURCE"),
+                ("BoundingSet", "Ids", "dropping takes CAP_SETPCAP"),
+                ("Ids", "CapabilitySets", "a change of uid clears effective capabilities"),
+                ("Ids", "DieWithParentAgain", "a change of ids clears the death signal"),
+                ("OutliveParent", "Ready", "a recorded container outlives rrun"),
+                ("CloseOtherDescriptors", "Ready", "no descriptor of the host waits in init"),
+                ("Ready", "WaitForStart", ""),
+                ("WaitForStart", "Exec", ""),
+            ] {
+                assert!(at(first) < at(then), "{first} must come before {then}: {why}; {order:?}");
+            }
+            assert_eq!(order.contains(&"NoNewPrivileges".to_string()), no_new_privileges);
+            let (with, without) = ("Terminal".to_string(), "ReplaceDevNull".to_string());
+            assert_eq!((order.contains(&with), order.contains(&without)), (terminal, !terminal));
+            assert_eq!(order.last().map(String::as_str), Some("Exec"));
+        }
+    }
+}

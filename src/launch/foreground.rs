@@ -1,0 +1,231 @@
+//! A container in the foreground: signals are passed on, the terminal is relayed, the exit status becomes ours.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use super::interrupts::Interrupts;
+use super::serve::reap;
+use crate::error::{Doing, SysError};
+use crate::sys::clone::{Child, pidfd_send_signal};
+use crate::sys::{fds, tty};
+
+/// The caller's terminal in raw mode, put back when dropped.
+pub struct RawTerminal {
+    terminal: OwnedFd,
+    before: Termios,
+}
+
+impl RawTerminal {
+    /// The first of stderr, stdout and stdin that is a terminal, else the controlling one.
+    fn take() -> Result<Self, SysError> {
+        let [stdin, stdout, stderr] = fds::stdio();
+        let standard = [stderr, stdout, stdin].into_iter().find(|fd| nix::unistd::isatty(fd).unwrap_or(false));
+        let terminal = match standard {
+            Some(fd) => fd.try_clone_to_owned().doing("dup", "the terminal")?,
+            None => File::options().read(true).write(true).open("/dev/tty").doing("open", "/dev/tty")?.into(),
+        };
+        let before = tcgetattr(&terminal).doing("tcgetattr", "the terminal")?;
+        let mut raw = before.clone();
+        cfmakeraw(&mut raw);
+        tcsetattr(&terminal, SetArg::TCSANOW, &raw).doing("tcsetattr", "the terminal")?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // Nothing better can be done where the terminal is gone.
+        let _ = tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before);
+    }
+}
+
+/// The container's terminal beside the caller's.
+pub struct Relay {
+    master: File,
+    caller: RawTerminal,
+    stdin_open: bool,
+    /// Typed, but not yet taken by the container.
+    to_container: Vec<u8>,
+}
+
+/// Beyond it nothing is read from the caller until the container reads.
+const MOST_WAITING: usize = 64 * 1024;
+
+impl Relay {
+    pub fn new(master: OwnedFd) -> Result<Self> {
+        let mut flags = tcgetattr(&master).doing("tcgetattr", "the container's terminal")?;
+        // The caller's terminal adds the carriage returns.
+        flags.output_flags.remove(OutputFlags::ONLCR);
+        tcsetattr(&master, SetArg::TCSANOW, &flags).doing("tcsetattr", "the container's terminal")?;
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("fcntl", "the container's terminal")?;
+        let relay = Self {
+            master: master.into(),
+            caller: RawTerminal::take()?,
+            stdin_open: true,
+            to_container: Vec::new(),
+        };
+        relay.copy_size()?;
+        Ok(relay)
+    }
+
+    fn copy_size(&self) -> Result<(), SysError> {
+        tty::set_size(self.master.as_fd(), tty::size(self.caller.terminal.as_fd())?)
+    }
+
+    fn read_stdin(&mut self) -> Result<()> {
+        let mut bytes = [0; 4096];
+        match nix::unistd::read(fds::stdio()[0], &mut bytes) {
+            Ok(0) | Err(Errno::EIO) => self.stdin_open = false,
+            Ok(length) => self.to_container.extend_from_slice(&bytes[..length]),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Err(errno) => return Err(SysError::new("read", "stdin", errno).into()),
+        }
+        self.write_to_container()
+    }
+
+    fn write_to_container(&mut self) -> Result<()> {
+        match self.master.write(&self.to_container) {
+            Ok(length) => drop(self.to_container.drain(..length)),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            // nobody inside has the terminal open any more
+            Err(_) => self.to_container.clear(),
+        }
+        Ok(())
+    }
+
+    /// False when there is nothing to read now, or never again.
+    fn show_output(&mut self) -> Result<bool> {
+        let mut bytes = [0; 8192];
+        match self.master.read(&mut bytes) {
+            Ok(length) if length > 0 => {
+                write_all(fds::stdio()[1], &bytes[..length])?;
+                Ok(true)
+            }
+            // EIO: no process of the container has it open
+            _ => Ok(false),
+        }
+    }
+}
+
+fn write_all(fd: BorrowedFd, mut bytes: &[u8]) -> Result<(), SysError> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(fd, bytes) {
+            Ok(length) => bytes = &bytes[length..],
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+                poll(&mut fds, PollTimeout::NONE).doing("poll", "stdout")?;
+            }
+            Err(errno) => return Err(SysError::new("write", "stdout", errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the container's process and gives its exit status, or 128 and its signal's number.
+pub fn wait(child: &Child, interrupts: &Interrupts, mut relay: Option<Relay>) -> Result<i32> {
+    loop {
+        let seen = poll_all(child, interrupts, relay.as_ref())?;
+        if let Some(relay) = &mut relay {
+            if seen.stdin {
+                relay.read_stdin()?;
+            }
+            if seen.writable {
+                relay.write_to_container()?;
+            }
+            if seen.output && !relay.show_output()? && seen.hung_up {
+                // Every process has closed it; what may still open it again does not matter to a reader.
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+        if seen.signal {
+            pass_on(child, interrupts, relay.as_ref())?;
+        }
+        if seen.ended {
+            break;
+        }
+    }
+    if let Some(relay) = &mut relay {
+        while relay.show_output()? {}
+    }
+    Ok(match reap(child)? {
+        WaitStatus::Exited(_, code) => code,
+        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
+        _ => 255,
+    })
+}
+
+#[derive(Default)]
+struct Seen {
+    ended: bool,
+    signal: bool,
+    stdin: bool,
+    output: bool,
+    writable: bool,
+    hung_up: bool,
+}
+
+fn poll_all(child: &Child, interrupts: &Interrupts, relay: Option<&Relay>) -> Result<Seen> {
+    let mut fds = vec![
+        PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
+        PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
+    ];
+    if let Some(relay) = relay {
+        let waiting = if relay.to_container.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+        fds.push(PollFd::new(relay.master.as_fd(), PollFlags::POLLIN | waiting));
+        if relay.stdin_open && relay.to_container.len() < MOST_WAITING {
+            fds.push(PollFd::new(fds::stdio()[0], PollFlags::POLLIN));
+        }
+    }
+    match poll(&mut fds, PollTimeout::NONE) {
+        Err(Errno::EINTR) => return Ok(Seen::default()),
+        result => result.doing("poll", "the container")?,
+    };
+    let events = |n: usize| fds.get(n).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+    Ok(Seen {
+        ended: !events(0).is_empty(),
+        signal: !events(1).is_empty(),
+        output: events(2).intersects(PollFlags::POLLIN | PollFlags::POLLHUP),
+        writable: events(2).contains(PollFlags::POLLOUT),
+        hung_up: events(2).contains(PollFlags::POLLHUP),
+        stdin: !events(3).is_empty(),
+    })
+}
+
+/// Every signal but those that are about rrun itself.
+fn pass_on(child: &Child, interrupts: &Interrupts, relay: Option<&Relay>) -> Result<()> {
+    while let Some(number) = interrupts.next()? {
+        match Signal::try_from(number) {
+            Ok(Signal::SIGCHLD) => reap_others(child),
+            Ok(Signal::SIGWINCH) => {
+                if let Some(relay) = relay {
+                    relay.copy_size()?;
+                }
+            }
+            Ok(Signal::SIGTTIN | Signal::SIGTTOU) => {}
+            // it may have ended meanwhile
+            _ => drop(pidfd_send_signal(child.pidfd.as_fd(), number)),
+        }
+    }
+    Ok(())
+}
+
+/// rrun may be the reaper of processes that the container left behind. Init itself is left for `wait`.
+fn reap_others(child: &Child) {
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED;
+    while let Ok(status) = nix::sys::wait::waitid(nix::sys::wait::Id::All, flags) {
+        match status.pid() {
+            Some(pid) if pid != child.pid => drop(waitpid(pid, Some(WaitPidFlag::WNOHANG))),
+            _ => return,
+        }
+    }
+}

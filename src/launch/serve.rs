@@ -1,0 +1,85 @@
+//! Answers the child until it is ready or has failed.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use super::Launched;
+use super::interrupts::Interrupts;
+use crate::error::{Doing, SysError};
+use crate::protocol::Ask;
+use crate::sys::clone::Child;
+
+/// A mount of a dead server can block; whoever waits for us gets an answer all the same.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What the parent does for the child.
+pub trait Duties {
+    fn take_console(&mut self, master: OwnedFd) -> Result<()>;
+}
+
+/// Returns when the child is ready.
+pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Duties) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = wait(launched, interrupts, deadline)?;
+        // The socket first: what was said before Ready comes before it.
+        if seen.said {
+            match launched.channel.listen()? {
+                Some((Ask::Console, Some(master))) => duties.take_console(master)?,
+                Some((Ask::Console, None)) => bail!("the child sent no terminal"),
+                Some((Ask::Failed(report), _)) => return Err(report.into_error()),
+                None => bail!("init ended during set-up: {}", how_it_ended(&launched.child)?),
+            }
+        } else if seen.interrupted {
+            if let Some(signal) = interrupts.end_asked()? {
+                bail!("ended by {signal} during set-up; everything is taken back");
+            }
+        } else if seen.ready {
+            return Ok(());
+        }
+    }
+}
+
+struct Seen {
+    said: bool,
+    ready: bool,
+    interrupted: bool,
+}
+
+fn wait(launched: &Launched, interrupts: &Interrupts, deadline: Instant) -> Result<Seen> {
+    let mut fds = [
+        PollFd::new(launched.channel.as_fd(), PollFlags::POLLIN),
+        PollFd::new(launched.ready.as_fd(), PollFlags::POLLOUT),
+        PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
+    ];
+    let left = deadline.saturating_duration_since(Instant::now());
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    if poll(&mut fds, timeout).doing("poll", "the child")? == 0 {
+        bail!("set-up did not end within {} s: a file system that it needs may not answer", PATIENCE.as_secs());
+    }
+    let [said, ready, interrupted] = fds.map(|fd| fd.any().unwrap_or(false));
+    Ok(Seen { said, ready, interrupted })
+}
+
+/// Waits for the end of a child that is known to end.
+pub fn reap(child: &Child) -> Result<WaitStatus, SysError> {
+    loop {
+        match waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+            Err(Errno::EINTR) => continue,
+            result => return result.doing("waitid", child.pid),
+        }
+    }
+}
+
+fn how_it_ended(child: &Child) -> Result<String> {
+    Ok(match reap(child).context("init")? {
+        WaitStatus::Exited(_, code) => format!("exit status {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
+        other => format!("{other:?}"),
+    })
+}

@@ -1,0 +1,128 @@
+//! The one path on which a container comes up: decided, recorded, made, served until it is ready, recorded as ready.
+//! docs/design.md, "Launching", has the whole order and the reason for each place.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use super::bundle::{Decided, Manner, decide};
+use super::claim::Claim;
+use super::delete::{PATIENCE, ends_within};
+use super::{CreateOptions, Store};
+use crate::cgroup;
+use crate::error::Doing;
+use crate::launch::interrupts::Interrupts;
+use crate::launch::serve::{Duties, reap, serve};
+use crate::launch::{Launched, Prepared, launch};
+use crate::log;
+use crate::procfs::Proc;
+use crate::state::pid_file::PidFile;
+use crate::state::Process;
+use crate::sys::clone::{Child, pidfd_send_signal};
+use crate::sys::socket;
+use crate::undo::Undo;
+
+/// Who looks after the container once it is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Detached,
+    Foreground,
+}
+
+/// A container that waits for its start.
+pub struct Up {
+    pub child: Child,
+    /// The terminal of a container in the foreground.
+    pub console: Option<OwnedFd>,
+}
+
+pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts: &Interrupts) -> Result<Up> {
+    let manner = Manner {
+        no_pivot: options.no_pivot,
+        detached: place == Place::Detached,
+        console_socket: options.console_socket.is_some(),
+    };
+    let Decided { plan, cgroup, config } =
+        decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
+    // What can fail without having made anything comes first.
+    let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose()?;
+    let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
+    cgroup::refuse_occupied(&cgroup)?;
+    plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
+
+    let claim = Claim::new(store, &plan, cgroup.paths())?;
+    let recorded = Undo::new("record of the container", || claim.forget());
+    claim.record_intent(&config)?;
+
+    let cgroups = cgroup::create(&cgroup)?;
+    let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)));
+    cgroups.apply_before()?;
+    let prepared = Prepared {
+        start: claim.directory.make_start_channel()?,
+        start_error: claim.directory.make_start_error()?,
+        tasks: cgroups.tasks()?,
+        unified: cgroups.unified()?,
+    };
+
+    let launched = launch(&plan, prepared)?;
+    let Launched { child, channel, .. } = &launched;
+    let running = Undo::new("init", || end(child));
+    let proc = Proc::open()?;
+    let start_time = proc.stat(child.pid)?.start_time;
+    claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
+    if let Some(value) = plan.process.oom_score_adj {
+        proc.write_oom_score_adj(child.pid, value).context("process.oomScoreAdj")?;
+    }
+
+    let mut console = ConsoleDuty { socket: console_socket, master: None };
+    serve(&launched, interrupts, &mut console).map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    // As late as can be, so that setting up is not charged to a small limit.
+    cgroups.apply_last()?;
+    claim.record_ready()?;
+    let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
+    if let Some(pid_file) = &pid_file {
+        pid_file.write(child.pid.as_raw())?;
+    }
+    channel.commit()?;
+    [recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
+    Ok(Up { child: launched.child, console: console.master })
+}
+
+/// Hands the container's terminal to the caller, or keeps it for the foreground.
+struct ConsoleDuty {
+    socket: Option<OwnedFd>,
+    master: Option<OwnedFd>,
+}
+
+impl Duties for ConsoleDuty {
+    /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
+    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
+        match &self.socket {
+            Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
+                .doing("sendmsg", "the console socket")?,
+            None => self.master = Some(master),
+        }
+        Ok(())
+    }
+}
+
+/// Init and, by its pid namespace or the parent-death signal, whatever it started.
+fn end(child: &Child) -> Result<()> {
+    // ESRCH: ended and reaped already
+    let _ = pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+    if !ends_within(&child.pidfd, PATIENCE)? {
+        bail!("init {} does not end after SIGKILL", child.pid);
+    }
+    let _ = reap(child);
+    Ok(())
+}
+
+/// A set-up that the kernel killed for memory says so.
+fn told_of_oom(error: anyhow::Error, cgroup_paths: &BTreeMap<String, PathBuf>) -> anyhow::Error {
+    match cgroup::Recorded::new(cgroup_paths).and_then(|cgroups| cgroups.oom_kills()) {
+        Ok(kills) if kills > 0 => error.context("out of memory: linux.resources.memory.limit is too small to start"),
+        _ => error,
+    }
+}

@@ -1,0 +1,83 @@
+//! A bundle on disk → everything decided: config.json read once, the rootfs found, the plan and the cgroups' plan made.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cgroup::{self, CgroupPlan};
+use crate::error::{Doing, SysError};
+use crate::host::Host;
+use crate::plan::Plan;
+use crate::plan::build::Options;
+use crate::plan::spec::Spec;
+use crate::plan::spec::resources::Resources;
+
+/// Real ones have some ten thousand bytes.
+const LONGEST_CONFIG: u64 = 16 << 20;
+
+/// How the container is to be run, as far as the plan depends on it.
+pub struct Manner {
+    pub no_pivot: bool,
+    pub detached: bool,
+    pub console_socket: bool,
+}
+
+pub struct Decided {
+    pub plan: Plan,
+    pub cgroup: CgroupPlan,
+    /// The bytes of config.json.
+    pub config: Vec<u8>,
+}
+
+pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) -> Result<Decided> {
+    let bundle = bundle.canonicalize().doing("open", bundle.display()).context("--bundle")?;
+    let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
+    let spec = Spec::parse(&config)?;
+    let host = Host::detect()?;
+    let options = Options {
+        id: id.to_string(),
+        rootfs: find_rootfs(&bundle, spec.root_path()?)?,
+        bundle,
+        no_pivot: manner.no_pivot,
+        detached: manner.detached,
+        console_socket: manner.console_socket,
+    };
+    let plan = Plan::build(&spec, &options, &host)?;
+    let absent = Resources::default();
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
+    let cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups)
+        .context("config.json")?;
+    Ok(Decided { plan, cgroup, config })
+}
+
+/// Not by way of a FIFO or device that would keep us waiting.
+fn read_config(path: &Path) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).doing("open", &shown);
+    let file = match opened {
+        Err(SysError { errno: nix::errno::Errno::ENOENT, .. }) => {
+            bail!("config.json: the bundle has no {shown}; name a bundle with --bundle, or make one with `rrun spec`")
+        }
+        file => file?,
+    };
+    let metadata = file.metadata().doing("stat", &shown)?;
+    ensure!(metadata.is_file(), "config.json: {shown} is not a regular file");
+    ensure!(
+        metadata.len() <= LONGEST_CONFIG,
+        "config.json: {shown} has {} bytes; at most {LONGEST_CONFIG} are read",
+        metadata.len()
+    );
+    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
+    file.take(LONGEST_CONFIG).read_to_end(&mut bytes).doing("read", &shown)?;
+    Ok(bytes)
+}
+
+fn find_rootfs(bundle: &Path, path: &str) -> Result<PathBuf> {
+    let rootfs = bundle.join(path);
+    let found = rootfs.canonicalize().doing("open", rootfs.display()).context("config.json: root.path")?;
+    ensure!(found.is_dir(), "config.json: root.path: {} is not a folder", rootfs.display());
+    Ok(found)
+}

@@ -1,0 +1,90 @@
+//! A container being made, as its creator records it. Every write looks first, under the lock, whether the record is
+//! still the creator's: `delete --force` may have come in between, and another `create` of the same id after it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::{Result, bail};
+
+use super::Store;
+use crate::plan::{Plan, namespaces};
+use crate::procfs::Proc;
+use crate::state::directory::Directory;
+use crate::state::{self, Process, State};
+use crate::timestamp;
+
+pub struct Claim {
+    pub directory: Directory,
+    state: RefCell<State>,
+}
+
+impl Claim {
+    /// Takes the id; nothing is recorded yet.
+    pub fn new(store: &Store, plan: &Plan, cgroup_paths: BTreeMap<String, PathBuf>) -> Result<Self> {
+        let own = nix::unistd::getpid();
+        let creator = Process { pid: own.as_raw(), start_time: Proc::open()?.stat(own)?.start_time };
+        let state = State {
+            format: state::FORMAT,
+            id: plan.id.clone(),
+            bundle: plan.bundle.clone(),
+            rootfs: plan.root.path.clone(),
+            created: timestamp::nanoseconds(SystemTime::now()),
+            annotations: plan.annotations.clone(),
+            creator,
+            init: None,
+            ready: false,
+            cgroup_manager: "cgroupfs".into(),
+            cgroup_paths,
+            namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
+            warnings: plan.warnings.clone(),
+        };
+        Ok(Self { directory: Directory::create(&store.root, &plan.id)?, state: RefCell::new(state) })
+    }
+
+    /// Before the first thing is made.
+    pub fn record_intent(&self, config: &[u8]) -> Result<()> {
+        let _lock = self.directory.lock()?;
+        if !self.directory.is_current()? {
+            bail!("the container was deleted while it was made");
+        }
+        self.directory.write_config(config)?;
+        self.directory.write_state(&self.state.borrow())
+    }
+
+    pub fn record_init(&self, init: Process) -> Result<()> {
+        self.record(|state| state.init = Some(init))
+    }
+
+    pub fn record_ready(&self) -> Result<()> {
+        self.record(|state| state.ready = true)
+    }
+
+    fn record(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        let _lock = self.directory.lock()?;
+        if !self.is_ours()? {
+            bail!("the container was deleted while it was made");
+        }
+        let mut state = self.state.borrow_mut();
+        change(&mut state);
+        self.directory.write_state(&state)
+    }
+
+    /// Under the lock. A directory without a record is ours too: we had not come to it.
+    fn is_ours(&self) -> Result<bool> {
+        let recorded = || self.directory.read_state();
+        let creator = self.state.borrow().creator;
+        Ok(self.directory.is_current()? && recorded()?.is_none_or(|state| state.creator == creator))
+    }
+
+    /// Takes something back, unless it belongs to somebody else by now.
+    pub fn if_ours(&self, take_back: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _lock = self.directory.lock()?;
+        if self.is_ours()? { take_back() } else { Ok(()) }
+    }
+
+    pub fn forget(&self) -> Result<()> {
+        self.if_ours(|| Ok(self.directory.remove()?))
+    }
+}

@@ -1,0 +1,81 @@
+//! One container as it is recorded, and what can be seen of it.
+
+use std::cell::OnceCell;
+
+use anyhow::{Context, Result};
+
+use super::Store;
+use crate::cgroup::Recorded;
+use crate::error::Matched;
+use crate::procfs::Proc;
+use crate::state::directory::{Directory, StartChannel};
+use crate::state::{self, Observe, Process, State, Status};
+
+pub struct Container {
+    pub directory: Directory,
+    pub state: State,
+    proc: Proc,
+    cgroups: OnceCell<Recorded>,
+}
+
+impl Store {
+    /// The container, or that it does not exist.
+    pub(super) fn find(&self, id: &str) -> Result<Container> {
+        state::check_id(id)?;
+        let directory = Directory::open(&self.root, id)?.ok_or(Matched::DoesNotExist)?;
+        Container::in_directory(directory)?.ok_or_else(|| Matched::DoesNotExist.into())
+    }
+}
+
+impl Container {
+    /// `None` before there is a record.
+    pub fn in_directory(directory: Directory) -> Result<Option<Self>> {
+        let Some(state) = directory.read_state()? else { return Ok(None) };
+        Ok(Some(Self { directory, state, proc: Proc::open()?, cgroups: OnceCell::new() }))
+    }
+
+    pub fn status(&self) -> Result<Status> {
+        state::status(&mut Seen(self))
+    }
+
+    pub fn is_alive(&self, process: Process) -> Result<bool> {
+        Ok(self.proc.alive(process.pid(), process.start_time)?)
+    }
+
+    pub fn cgroups(&self) -> Result<&Recorded> {
+        if self.cgroups.get().is_none() {
+            let _ = self.cgroups.set(Recorded::new(&self.state.cgroup_paths)?);
+        }
+        self.cgroups.get().context("cgroups")
+    }
+
+    /// Without a pid namespace of its own, the end of init ends nobody else.
+    pub fn shares_pid_namespace(&self) -> bool {
+        !self.state.namespaces.iter().any(|name| name == "pid")
+    }
+}
+
+/// What `status` asks, asked of this container.
+struct Seen<'a>(&'a Container);
+
+impl Observe for Seen<'_> {
+    fn init_alive(&mut self) -> Result<bool> {
+        self.0.state.init.map_or(Ok(false), |init| self.0.is_alive(init))
+    }
+
+    fn frozen(&mut self) -> Result<bool> {
+        self.0.cgroups()?.frozen()
+    }
+
+    fn ready(&mut self) -> bool {
+        self.0.state.ready
+    }
+
+    fn creator_alive(&mut self) -> Result<bool> {
+        self.0.is_alive(self.0.state.creator)
+    }
+
+    fn start_channel_held(&mut self) -> Result<bool> {
+        Ok(matches!(self.0.directory.start_channel()?, StartChannel::Held(_)))
+    }
+}

@@ -1,0 +1,112 @@
+//! `delete`: ends what is left of a container and removes everything that was made for it, however far it got.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Store;
+use super::container::Container;
+use crate::error::{Doing, Matched, SysError};
+use crate::state::directory::Directory;
+use crate::state::{self, Process, Status};
+use crate::sys::clone::{pidfd_open, pidfd_send_signal};
+
+/// For a killed process to end, and for a cgroup to be let go.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
+    state::check_id(id)?;
+    let gone = || if force { Ok(()) } else { Err(Matched::DoesNotExist.into()) };
+    let Some(directory) = Directory::open(&store.root, id)? else { return gone() };
+    let Some(container) = Container::in_directory(directory)? else {
+        remove_unrecorded(store, id)?;
+        return gone();
+    };
+    let status = container.status()?;
+    if !force && !matches!(status, Status::Stopped | Status::Created) {
+        return Err(Matched::NotStopped { id: id.into(), status: status.word() }.into());
+    }
+    if !container.state.ready {
+        // It could make more while we remove.
+        end(&container, container.state.creator).context("the rrun that makes it")?;
+    }
+    // What its creator recorded last.
+    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
+    let Some(latest) = Container::in_directory(directory)? else { return remove_unrecorded(store, id) };
+    if latest.state.creator != container.state.creator {
+        // deleted and made anew meanwhile: not the one that was asked for
+        return Ok(());
+    }
+    if let Some(init) = latest.state.init {
+        kill_and_wait(&latest, init)?;
+    }
+    remove(store, id, &latest)
+}
+
+/// Ends init and whoever else is in its cgroup. Without the lock: a stuck writer must not save it.
+fn kill_and_wait(container: &Container, init: Process) -> Result<()> {
+    let cgroups = container.cgroups()?;
+    if let Some(pidfd) = open_process(container, init)? {
+        pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).or_else(ignore_gone).doing("kill", init.pid)?;
+        // also thaws: a frozen process cannot die
+        cgroups.kill(PATIENCE)?;
+        if !ends_within(&pidfd, PATIENCE)? {
+            return Err(Matched::InitStillRunning.into());
+        }
+    } else {
+        cgroups.kill(PATIENCE)?;
+    }
+    Ok(())
+}
+
+/// Kills one process, known by pid and start time, and waits for its end.
+fn end(container: &Container, process: Process) -> Result<()> {
+    let Some(pidfd) = open_process(container, process)? else { return Ok(()) };
+    pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).or_else(ignore_gone).doing("kill", process.pid)?;
+    anyhow::ensure!(ends_within(&pidfd, PATIENCE)?, "process {} does not end after SIGKILL", process.pid);
+    Ok(())
+}
+
+fn ignore_gone(errno: Errno) -> Result<(), Errno> {
+    if errno == Errno::ESRCH { Ok(()) } else { Err(errno) }
+}
+
+fn open_process(container: &Container, process: Process) -> Result<Option<OwnedFd>> {
+    let pidfd = match pidfd_open(process.pid()) {
+        Err(SysError { errno: Errno::ESRCH, .. }) => return Ok(None),
+        result => result?,
+    };
+    Ok(container.is_alive(process)?.then_some(pidfd))
+}
+
+pub(super) fn ends_within(pidfd: &OwnedFd, patience: Duration) -> Result<bool> {
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    Ok(poll(&mut fds, timeout).doing("poll", "a process's end")? > 0)
+}
+
+/// Under the lock, and only if the record is still this container's.
+fn remove(store: &Store, id: &str, container: &Container) -> Result<()> {
+    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
+    match directory.read_state()? {
+        Some(state) if state.creator != container.state.creator => return Ok(()),
+        _ => {}
+    }
+    let cgroups = container.cgroups()?;
+    // An init that its killed creator could not record has its cgroup as its only trace.
+    cgroups.kill(PATIENCE)?;
+    cgroups.remove(PATIENCE)?;
+    Ok(directory.remove()?)
+}
+
+/// A directory without a record: its creator was killed before it could make anything else.
+fn remove_unrecorded(store: &Store, id: &str) -> Result<()> {
+    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
+    match directory.read_state()? {
+        None => Ok(directory.remove()?),
+        Some(_) => anyhow::bail!("it was being made; try again"),
+    }
+}

@@ -1,0 +1,94 @@
+//! `state`, `list` and `plan`: what is, and what would be done.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::Result;
+use nix::errno::Errno;
+use nix::unistd::{Uid, User};
+use serde::Serialize;
+
+use super::bundle::{Manner, decide};
+use super::container::Container;
+use super::view::StateView;
+use super::{Store, bundle};
+use crate::cgroup::CgroupPlan;
+use crate::error::{Doing, SysError};
+use crate::plan::Plan;
+use crate::state::Status;
+use crate::state::directory::Directory;
+use crate::{OCI_VERSION, log};
+
+pub fn state(store: &Store, id: &str) -> Result<StateView> {
+    view(&store.find(id)?)
+}
+
+/// By id. What cannot be read is left out, with a word about it.
+pub fn list(store: &Store) -> Result<Vec<StateView>> {
+    let mut ids = Vec::new();
+    let entries = match std::fs::read_dir(&store.root).doing("open", store.root.display()) {
+        // nothing was ever made there
+        Err(SysError { errno: Errno::ENOENT, .. }) => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry.doing("readdir", store.root.display())?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            ids.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata().map(|m| m.uid())));
+        }
+    }
+    ids.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut views = Vec::with_capacity(ids.len());
+    for (id, uid) in ids {
+        match one_of_list(store, &id) {
+            Ok(None) => {}
+            Ok(Some(view)) => views.push(StateView { owner: uid.map(owner).unwrap_or_default(), ..view }),
+            Err(error) => log::warning(&format!("list {id}: {error:#}")),
+        }
+    }
+    Ok(views)
+}
+
+fn one_of_list(store: &Store, id: &str) -> Result<Option<StateView>> {
+    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(None) };
+    // one that is about to be made, or was never finished, has no record
+    Container::in_directory(directory)?.as_ref().map(view).transpose()
+}
+
+fn owner(uid: u32) -> String {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map_or_else(|| format!("#{uid}"), |user| user.name)
+}
+
+fn view(container: &Container) -> Result<StateView> {
+    let status = container.status()?;
+    let state = &container.state;
+    let alive = !matches!(status, Status::Stopped);
+    Ok(StateView {
+        oci_version: OCI_VERSION.into(),
+        id: state.id.clone(),
+        pid: state.init.filter(|_| alive).map_or(0, |init| init.pid),
+        status: status.word(),
+        bundle: state.bundle.clone(),
+        rootfs: state.rootfs.clone(),
+        created: state.created.clone(),
+        annotations: state.annotations.clone(),
+        owner: String::new(),
+    })
+}
+
+/// The container's part and the host's.
+#[derive(Serialize)]
+pub struct WholePlan {
+    #[serde(flatten)]
+    plan: Plan,
+    cgroup: CgroupPlan,
+}
+
+/// Everything that `create` would do with the bundle; nothing is made.
+pub fn plan(bundle: &Path, id: Option<&str>, no_pivot: bool) -> Result<WholePlan> {
+    // As `run` in the foreground would: a terminal needs no socket there.
+    let manner = Manner { no_pivot, detached: false, console_socket: false };
+    let bundle::Decided { plan, cgroup, .. } = decide(id.unwrap_or("plan"), bundle, None, manner)?;
+    Ok(WholePlan { plan, cgroup })
+}

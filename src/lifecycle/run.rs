@@ -1,0 +1,47 @@
+//! `create` and `run`: the same way up; run goes on with the start, and in the foreground stays until the end.
+
+use anyhow::Result;
+use nix::sys::prctl;
+
+use super::bring_up::{Place, Up, bring_up};
+use super::{CreateOptions, RunOptions, Store, delete, start};
+use crate::error::Doing;
+use crate::launch::foreground::{self, Relay};
+use crate::launch::interrupts::Interrupts;
+use crate::launch::seal;
+use crate::state;
+
+pub fn create(store: &Store, options: &CreateOptions) -> Result<()> {
+    state::check_id(&options.id)?;
+    seal::ensure()?;
+    let interrupts = Interrupts::take()?;
+    bring_up(store, options, Place::Detached, &interrupts).map(drop)
+}
+
+/// The exit status of the container's process; 0 when detached.
+pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
+    let id = &options.create.id;
+    state::check_id(id)?;
+    seal::ensure()?;
+    let interrupts = Interrupts::take()?;
+    let place = if options.detach { Place::Detached } else { Place::Foreground };
+    if place == Place::Foreground && !options.no_subreaper {
+        // What init leaves behind is reaped by us, not by some init that knows nothing of it.
+        prctl::set_child_subreaper(true).doing("prctl PR_SET_CHILD_SUBREAPER", "")?;
+    }
+    let up = bring_up(store, &options.create, place, &interrupts)?;
+    let outcome = after_start(store, id, up, place, &interrupts);
+    if outcome.is_err() || (place == Place::Foreground && !options.keep) {
+        delete(store, id, true)?;
+    }
+    outcome
+}
+
+fn after_start(store: &Store, id: &str, up: Up, place: Place, interrupts: &Interrupts) -> Result<i32> {
+    let relay = up.console.map(Relay::new).transpose()?;
+    start(store, id)?;
+    match place {
+        Place::Detached => Ok(0),
+        Place::Foreground => foreground::wait(&up.child, interrupts, relay),
+    }
+}

@@ -1,0 +1,78 @@
+//! `start`: lets init execute the user's program, and learns what became of it.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Store;
+use super::container::Container;
+use crate::error::{Doing, Matched, strerror};
+use crate::protocol::{self, Outcome, START};
+use crate::state::Status;
+use crate::state::directory::{Directory, StartChannel};
+use crate::sys::clone::pidfd_open;
+use crate::sys::fds::bytes_waiting;
+
+/// For init to read its start and execute.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub fn start(store: &Store, id: &str) -> Result<()> {
+    crate::state::check_id(id)?;
+    let (given, init) = give(store, id)?;
+    await_outcome(store, id, &given, &init)
+}
+
+/// Decides under the lock that this start is the one, and gives it. From here it cannot be taken back.
+fn give(store: &Store, id: &str) -> Result<(File, OwnedFd)> {
+    let (directory, _lock) = Directory::open_locked(&store.root, id)?.ok_or(Matched::DoesNotExist)?;
+    let container = Container::in_directory(directory)?.ok_or(Matched::DoesNotExist)?;
+    match container.status()? {
+        Status::Created => {}
+        Status::Creating => bail!("the container is still being created; wait until `create` has returned"),
+        Status::Stopped => return Err(Matched::StartStopped.into()),
+        Status::Running => return Err(Matched::StartRunning.into()),
+        Status::Paused => return Err(Matched::StartPaused.into()),
+    }
+    let init = pidfd_open(container.state.init.context("no init is recorded")?.pid())?;
+    let StartChannel::Held(mut channel) = container.directory.start_channel()? else {
+        return Err(Matched::StartRunning.into());
+    };
+    if bytes_waiting(channel.as_fd())? != 0 {
+        return Err(Matched::StartRunning.into());
+    }
+    // An empty FIFO takes it whole: less than PIPE_BUF, pipe(7).
+    channel.write_all(&START).doing("write", "start.fifo")?;
+    Ok((channel, init))
+}
+
+/// Init holds the FIFO until its execve, or its end.
+fn await_outcome(store: &Store, id: &str, given: &File, init: &OwnedFd) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut fds =
+            [PollFd::new(given.as_fd(), PollFlags::empty()), PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => continue,
+            Ok(0) => bail!("init did not execute the program within {} s; the start stays given", PATIENCE.as_secs()),
+            result => result.doing("poll", "init")?,
+        };
+        break;
+    }
+    match protocol::outcome(bytes_waiting(given.as_fd())?) {
+        Outcome::Executed => Ok(()),
+        Outcome::NotRead => bail!("init was ended before it could execute the program"),
+        Outcome::Failed(errno) => {
+            let told = Directory::open(&store.root, id)?.map(|directory| directory.read_start_error()).transpose()?;
+            let told = told.unwrap_or_default();
+            ensure!(told.is_empty(), "{told}");
+            bail!("exec: {} ({errno:?})", strerror(errno))
+        }
+    }
+}

@@ -1,0 +1,241 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn options() -> Options {
+    Options {
+        id: "c1".into(),
+        bundle: "/bundle".into(),
+        rootfs: "/bundle/rootfs".into(),
+        no_pivot: false,
+        detached: true,
+        console_socket: false,
+    }
+}
+
+/// The smallest config with all namespaces.
+fn config() -> Value {
+    let namespaces = ["pid", "network", "mount", "ipc", "uts", "cgroup"].map(|kind| json!({"type": kind}));
+    json!({"ociVersion": "1.3.0", "root": {"path": "rootfs"}, "process": {"args": ["sh"], "cwd": "/"},
+        "linux": {"namespaces": namespaces}})
+}
+
+/// Sets the value at a JSON pointer; `null` is as good as removing it.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut config = config();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    let parent = config.pointer_mut(parent).unwrap_or_else(|| panic!("nothing at {parent}"));
+    parent.as_object_mut().unwrap().insert(key.into(), value);
+    config
+}
+
+fn build(config: &Value, options: &Options) -> Result<Plan> {
+    Plan::build(&Spec::parse(config.to_string().as_bytes())?, options, &Host::default())
+}
+
+fn build_error(config: &Value) -> String {
+    match build(config, &options()) {
+        Err(error) => format!("{error:#}"),
+        Ok(_) => panic!("{config} was taken"),
+    }
+}
+
+#[test]
+fn the_version_is_a_version_one() {
+    for version in ["1.0.0", "1.0.2-dev", "1.2.0+dev", "1.3.0-rc.1+a-b.7", "1.99.0"] {
+        assert!(build(&with("/ociVersion", json!(version)), &options()).is_ok(), "{version}");
+    }
+    for (version, want) in [
+        (json!(null), "missing"),
+        (json!(""), "missing"),
+        (json!("2.0.0"), "2.0.0 is not supported; rrun knows 1.x"),
+        (json!("0.9.0"), "0.9.0 is not supported"),
+        (json!("1.0"), "1.0 is no version"),
+        (json!("v1.0.0"), "v1.0.0 is no version"),
+        (json!("1.0.0-"), "1.0.0- is no version"),
+        (json!("1..0"), "1..0 is no version"),
+        (json!("1.0.0.0"), "1.0.0.0 is no version"),
+        (json!("1.0.0 beta"), "1.0.0 beta is no version"),
+        (json!("1.0.99999999999999999999"), "1.0.99999999999999999999 is no version"),
+        (json!("one"), "one is no version"),
+    ] {
+        let error = build_error(&with("/ociVersion", version));
+        assert!(error.starts_with(&format!("config.json: ociVersion: {want}")), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_applied_yet_is_refused_by_name() {
+    let hook = || json!([{"path": "/bin/true"}]);
+    let mapping = || json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+    for (pointer, value) in [
+        ("/linux/seccomp", json!({})),
+        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"})),
+        ("/linux/uidMappings", mapping()),
+        ("/linux/gidMappings", mapping()),
+        ("/linux/timeOffsets", json!({"boottime": {"secs": 1}})),
+        ("/linux/netDevices", json!({"eth0": {}})),
+        ("/linux/intelRdt", json!({})),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_DEFAULT"})),
+        ("/linux/personality", json!({"domain": "LINUX"})),
+        ("/linux/mountLabel", json!("system_u:object_r:x_t:s0")),
+        ("/process/scheduler", json!({})),
+        ("/process/ioPriority", json!({})),
+        ("/process/apparmorProfile", json!("p")),
+        ("/process/selinuxLabel", json!("l")),
+    ] {
+        let field = pointer[1..].replace('/', ".");
+        let want = format!("config.json: {field}: this version of rrun cannot apply it yet; remove it");
+        assert_eq!(build_error(&with(pointer, value)), want);
+    }
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
+        let error = build_error(&with("/hooks", json!({kind: hook()})));
+        assert!(error.starts_with(&format!("config.json: hooks.{kind}: this version")), "{error}");
+    }
+    for (pointer, value) in [
+        ("/hooks", json!({"prestart": [], "poststop": null})),
+        ("/linux/uidMappings", json!([])),
+        ("/linux/netDevices", json!({})),
+        ("/linux/timeOffsets", json!({})),
+        ("/linux/mountLabel", json!("")),
+        ("/process/apparmorProfile", json!("")),
+        ("/process/execCPUAffinity", json!({"initial": "0"})),
+    ] {
+        assert!(build(&with(pointer, value), &options()).is_ok(), "{pointer}");
+    }
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_path() {
+    for (pointer, value, want) in [
+        ("/process", json!(null), "process: missing"),
+        ("/process/cwd", json!("x"), "process.cwd: x is not absolute"),
+        ("/hostname", json!("x".repeat(65)), "hostname: xxxxx"),
+        ("/domainname", json!("x".repeat(65)), "domainname: xxxxx"),
+        ("/linux/maskedPaths", json!(["/a", "proc/x"]), "linux.maskedPaths[1]: proc/x is not absolute"),
+        ("/linux/maskedPaths", json!(["/a/.."]), "linux.maskedPaths[0]: /a/.. is the root itself"),
+        ("/linux/readonlyPaths", json!([""]), "linux.readonlyPaths[0]:  is not absolute"),
+        (
+            "/linux/rootfsPropagation",
+            json!("rsharded"),
+            "linux.rootfsPropagation: rsharded is no propagation; use one of private, rprivate, shared",
+        ),
+        ("/linux/sysctl", json!({"kernel.panic": "1"}), "linux.sysctl: kernel.panic: is not in a separate"),
+        ("/linux/devices", json!([{"path": "/x"}]), "linux.devices[0].type: missing"),
+        (
+            "/linux/namespaces",
+            json!([{"type": "pid"}, {"type": "pid"}]),
+            "linux.namespaces[1].type: pid is listed twice",
+        ),
+        ("/mounts", json!([{"destination": "/x"}]), "mounts[0].type: missing"),
+        ("/linux/cgroupsPath", json!("/.."), "linux.cgroupsPath: /.. is not a cgroup of its own"),
+        ("/linux/cgroupsPath", json!("/a\nb"), "linux.cgroupsPath: holds a NUL or a line break"),
+    ] {
+        let error = build_error(&with(pointer, value));
+        assert!(error.starts_with(&format!("config.json: {want}")), "{pointer}: {error}");
+    }
+}
+
+#[test]
+fn without_a_mount_namespace_nothing_is_mounted() {
+    let without = |pointer: &str, value: Value| {
+        let mut config = with(pointer, value);
+        config["linux"]["namespaces"] = json!([{"type": "pid"}]);
+        config
+    };
+    for (pointer, value) in [
+        ("/mounts", json!([{"destination": "/x", "type": "tmpfs"}])),
+        ("/linux/devices", json!([{"path": "/x", "type": "p"}])),
+        ("/linux/maskedPaths", json!(["/x"])),
+        ("/linux/readonlyPaths", json!(["/x"])),
+        ("/linux/rootfsPropagation", json!("rslave")),
+        ("/root/readonly", json!(true)),
+        ("/process/terminal", json!(true)),
+    ] {
+        let field = pointer[1..].replace('/', ".");
+        let error = build_error(&without(pointer, value));
+        assert_eq!(error, format!("config.json: {field}: needs a new mount namespace; add one to linux.namespaces"));
+    }
+    let planned = build(&without("/mounts", json!([])), &Options { no_pivot: true, ..options() }).unwrap();
+    assert_eq!((planned.root.switch, planned.root.isolate_parent), (RootSwitch::Chroot, false));
+    assert!(planned.devices.is_empty() && planned.links.is_empty());
+    let nothing = json!({"ociVersion": "1.0.0", "process": {"args": ["sh"], "cwd": "/"}});
+    assert!(build(&nothing, &options()).unwrap().namespaces.is_empty());
+}
+
+#[test]
+fn the_root_is_cut_off_from_the_host_one_way_or_another() {
+    use PropagationKind::{Private, Shared, Slave, Unbindable};
+    for (word, before, isolate, after) in [
+        (json!(null), (Slave, true), false, None),
+        (json!(""), (Slave, true), false, None),
+        (json!("rslave"), (Slave, true), false, None),
+        (json!("slave"), (Slave, false), true, None),
+        (json!("rprivate"), (Private, true), false, None),
+        (json!("private"), (Private, false), true, None),
+        (json!("rshared"), (Shared, true), true, Some((Shared, true))),
+        (json!("shared"), (Shared, false), true, Some((Shared, false))),
+        (json!("runbindable"), (Slave, true), false, Some((Unbindable, true))),
+        (json!("unbindable"), (Slave, true), false, Some((Unbindable, false))),
+    ] {
+        let root = build(&with("/linux/rootfsPropagation", word.clone()), &options()).unwrap().root;
+        let propagation = |(kind, recursive)| Propagation { kind, recursive };
+        let got = (root.propagation, root.isolate_parent, root.propagation_after);
+        assert_eq!(got, (propagation(before), isolate, after.map(propagation)), "{word}");
+    }
+    for (word, taken) in [("rprivate", false), ("private", false), ("rslave", true), ("shared", true)] {
+        let options = Options { no_pivot: true, ..options() };
+        let built = build(&with("/linux/rootfsPropagation", json!(word)), &options);
+        match built {
+            Ok(plan) => assert!(taken && plan.root.switch == RootSwitch::MoveMount, "{word}"),
+            Err(error) => assert!(!taken && format!("{error:#}").contains(word), "{word}: {error:#}"),
+        }
+    }
+}
+
+#[test]
+fn a_terminal_must_go_to_somebody() {
+    for (terminal, detached, console_socket, want) in [
+        (false, false, false, None),
+        (false, true, false, None),
+        (true, false, false, None),
+        (true, true, true, None),
+        (true, true, false, Some(Matched::TtyWithoutConsoleSocket)),
+        (false, true, true, Some(Matched::ConsoleSocketWithoutTty)),
+        (true, false, true, Some(Matched::ConsoleSocketWithoutTty)),
+        (false, false, true, Some(Matched::ConsoleSocketWithoutTty)),
+    ] {
+        let options = Options { detached, console_socket, ..options() };
+        let built = build(&with("/process/terminal", json!(terminal)), &options);
+        let got = built.err().map(|error| error.downcast::<Matched>().unwrap());
+        assert_eq!(got, want, "terminal {terminal}, detached {detached}, console socket {console_socket}");
+    }
+}
+
+#[test]
+fn names_paths_and_annotations_are_taken_over() {
+    let mut config = with("/annotations", json!({"a": "b", "": "\u{1}\n"}));
+    config["hostname"] = json!("box");
+    config["domainname"] = json!("lan");
+    config["linux"]["sysctl"] = json!({"kernel.domainname": "lan"});
+    config["linux"]["maskedPaths"] = json!(["/proc/kcore", "/proc//kcore", "/x"]);
+    config["linux"]["cgroupsPath"] = json!("/a/b");
+    let plan = build(&config, &options()).unwrap();
+    assert_eq!((plan.hostname.as_deref(), plan.domainname.as_deref()), (Some("box"), Some("lan")));
+    assert_eq!(plan.annotations.len(), 2);
+    assert_eq!(plan.annotations[""], "\u{1}\n");
+    assert_eq!(plan.masked_paths, ["/proc/kcore", "/x"].map(InRoot::new));
+    assert_eq!((plan.cgroups_path.as_deref(), plan.sysctls.len()), (Some("/a/b"), 1));
+    assert_eq!(build(&with("/linux/cgroupsPath", json!("")), &options()).unwrap().cgroups_path, None);
+    config["linux"]["sysctl"] = json!({"kernel.domainname": "wan"});
+    assert!(build_error(&config).contains("contradicts the field domainname"));
+}
+
+#[test]
+fn a_dev_of_the_host_is_left_alone() {
+    let mounts = json!([{"destination": "/dev", "source": "/dev", "options": ["rbind"]}]);
+    let plan = build(&with("/mounts", mounts), &options()).unwrap();
+    assert!(plan.devices.is_empty() && plan.links.is_empty());
+    let plan = build(&with("/mounts", json!([{"destination": "/dev", "type": "tmpfs"}])), &options()).unwrap();
+    assert_eq!((plan.devices.len(), plan.links.len()), (6, 6));
+}

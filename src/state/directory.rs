@@ -1,0 +1,182 @@
+//! ROOT/ID: the directory of one container and the files in it. Reached through a descriptor, replaced by rename.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, fstat, stat};
+use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
+
+use super::State;
+use crate::error::{Doing, Matched, SysError};
+use crate::rootfs::is_same_file;
+
+const STATE: &str = "state.json";
+const NEW_STATE: &str = "state.json.new";
+const CONFIG: &str = "config.json";
+const START: &str = "start.fifo";
+const START_ERROR: &str = "start.error";
+
+const OWNER_ONLY: Mode = Mode::from_bits_truncate(0o600);
+
+pub struct Directory {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// Whether the start channel has a reader: init, from its making to its execve.
+pub enum StartChannel {
+    Held(File),
+    Closed,
+}
+
+impl Directory {
+    /// Claims the id: making its directory is what only one of two can do.
+    pub fn create(root: &Path, id: &str) -> Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(root).doing("mkdir", root.display())?;
+        let path = root.join(id);
+        match nix::unistd::mkdir(&path, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) => return Err(Matched::AlreadyExists.into()),
+            result => result.doing("mkdir", path.display())?,
+        }
+        Self::at(path)?.context("the container was deleted while it was made")
+    }
+
+    /// `None` where there is no such container.
+    pub fn open(root: &Path, id: &str) -> Result<Option<Self>> {
+        Self::at(root.join(id))
+    }
+
+    fn at(path: PathBuf) -> Result<Option<Self>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match open(&path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { path, fd })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(SysError::new("open", path.display(), errno).into()),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether ROOT/ID is still this directory: it may have been deleted, and made anew by another.
+    pub fn is_current(&self) -> Result<bool> {
+        let ours = fstat(&self.fd).doing("fstat", self.path.display())?;
+        match stat(&self.path) {
+            Ok(theirs) => Ok(is_same_file(&ours, &theirs)),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(SysError::new("stat", self.path.display(), errno).into()),
+        }
+    }
+
+    fn name(&self, file: &str) -> String {
+        self.path.join(file).display().to_string()
+    }
+
+    fn open_file(&self, name: &str, flags: OFlag) -> Result<File, Errno> {
+        openat(&self.fd, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, OWNER_ONLY).map(File::from)
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, SysError> {
+        let mut file = match self.open_file(name, OFlag::O_RDONLY) {
+            Err(Errno::ENOENT) => return Ok(None),
+            file => file.doing("open", self.name(name))?,
+        };
+        let mut bytes = Vec::with_capacity(4096);
+        file.read_to_end(&mut bytes).doing("read", self.name(name))?;
+        Ok(Some(bytes))
+    }
+
+    /// `None` before the record is there: its creator was killed early, or is about to write it.
+    pub fn read_state(&self) -> Result<Option<State>> {
+        let Some(bytes) = self.read(STATE)? else { return Ok(None) };
+        let state: State = serde_json::from_slice(&bytes).with_context(|| self.name(STATE))?;
+        ensure!(
+            state.format <= super::FORMAT,
+            "{}: written by a newer rrun (format {}); use that one",
+            self.name(STATE),
+            state.format
+        );
+        Ok(Some(state))
+    }
+
+    /// Readers see the old file or the new one, never a part. Under the lock, as the new file's name is fixed.
+    pub fn write_state(&self, state: &State) -> Result<()> {
+        self.write(NEW_STATE, &serde_json::to_vec(state)?)?;
+        renameat(&self.fd, NEW_STATE, &self.fd, STATE).doing("rename", self.name(STATE))?;
+        Ok(())
+    }
+
+    /// The config that the container was made from: later commands need it when the bundle may be gone.
+    pub fn write_config(&self, config: &[u8]) -> Result<(), SysError> {
+        self.write(CONFIG, config)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), SysError> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+        let mut file = self.open_file(name, flags).doing("create", self.name(name))?;
+        file.write_all(bytes).doing("write", self.name(name))
+    }
+
+    /// The FIFO that init reads its start from. Opened for both ways, so that whoever holds it is its reader and never
+    /// sees an end of file.
+    pub fn make_start_channel(&self) -> Result<File, SysError> {
+        mkfifoat(&self.fd, START, OWNER_ONLY).doing("mkfifo", self.name(START))?;
+        self.open_file(START, OFlag::O_RDWR).doing("open", self.name(START))
+    }
+
+    pub fn start_channel(&self) -> Result<StartChannel, SysError> {
+        match self.open_file(START, OFlag::O_WRONLY | OFlag::O_NONBLOCK) {
+            Ok(file) => Ok(StartChannel::Held(file)),
+            // nobody reads any more; or it was never made
+            Err(Errno::ENXIO | Errno::ENOENT) => Ok(StartChannel::Closed),
+            Err(errno) => Err(SysError::new("open", self.name(START), errno)),
+        }
+    }
+
+    pub fn make_start_error(&self) -> Result<File, SysError> {
+        self.open_file(START_ERROR, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC)
+            .doing("create", self.name(START_ERROR))
+    }
+
+    /// What init could say of an execve that failed.
+    pub fn read_start_error(&self) -> Result<String, SysError> {
+        Ok(String::from_utf8_lossy(&self.read(START_ERROR)?.unwrap_or_default()).into_owned())
+    }
+
+    /// The record goes last: until then `delete` finds what is left.
+    pub fn remove(&self) -> Result<(), SysError> {
+        let mut names = Vec::new();
+        let mut dir = Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .doing("opendir", self.path.display())?;
+        for entry in dir.iter() {
+            let entry = entry.doing("readdir", self.path.display())?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.retain(|name| name != "." && name != "..");
+        names.sort_by_key(|name| name == STATE);
+        for name in names {
+            match unlinkat(&self.fd, name.as_str(), UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(SysError::new("unlink", self.name(&name), errno)),
+            }
+        }
+        match unlinkat(nix::fcntl::AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(SysError::new("rmdir", self.path.display(), errno)),
+        }
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,50 @@
+//! `--pid-file`: init's pid for the caller.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::error::{Doing, SysError};
+
+/// A directory for a caller's `--pid-file`, opened while its path still means what the caller meant.
+pub struct PidFile {
+    dir: OwnedFd,
+    path: PathBuf,
+}
+
+impl PidFile {
+    pub fn prepare(path: &Path) -> Result<Self> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        ensure!(path.file_name().is_some(), "--pid-file {}: names no file", path.display());
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = open(parent, flags, Mode::empty()).doing("open", parent.display()).context("--pid-file")?;
+        Ok(Self { dir, path: path.to_path_buf() })
+    }
+
+    /// Digits alone, as callers parse it strictly; complete before its name is there.
+    pub fn write(&self, pid: i32) -> Result<()> {
+        let name = self.path.file_name().context("--pid-file")?.to_string_lossy();
+        let new = format!(".{name}.{}", std::process::id());
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o644);
+        let file = openat(&self.dir, new.as_str(), flags, mode).doing("create", self.path.display())?;
+        File::from(file).write_all(pid.to_string().as_bytes()).doing("write", self.path.display())?;
+        renameat(&self.dir, new.as_str(), &self.dir, name.as_ref()).doing("rename", self.path.display())?;
+        Ok(())
+    }
+
+    pub fn remove(&self) -> Result<()> {
+        let name = self.path.file_name().context("--pid-file")?;
+        match unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(SysError::new("unlink", self.path.display(), errno).into()),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! New processes and their descriptors: clone3(2), pidfd_open(2).
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::error::{Doing, SysError};
+
+/// clone3's own flags: above 32 bits, so neither libc nor nix can say them as an int.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// Only clone3 knows it: it shares its bit with clone's exit signal.
+pub const CLONE_NEWTIME: u64 = 0x80;
+
+pub struct Child {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+}
+
+/// Runs `child` in a copy of this process, in new namespaces by `flags` and born into `cgroup` (v2). The copy ends
+/// with `child`'s exit code; only the original returns.
+pub fn spawn(
+    flags: CloneFlags,
+    new_time: bool,
+    cgroup: Option<BorrowedFd>,
+    child: impl FnOnce() -> i32,
+) -> Result<Child, SysError> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: all-zero is a valid clone_args: no stack, no tls, no tid pointers.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags.bits() as u32 as u64 | libc::CLONE_PIDFD as u64;
+    if new_time {
+        args.flags |= CLONE_NEWTIME;
+    }
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = Signal::SIGCHLD as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without a stack and without CLONE_VM this is fork(2), and rrun has one thread, so the copy misses no
+    // holder of a lock. `args` and `pidfd` outlive the call.
+    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) })
+        .doing("clone3", "")?;
+    if pid == 0 {
+        // never back into the original's frames; a panic aborts, its hook has spoken on the socket
+        exit_now(child());
+    }
+    // SAFETY: the kernel has just stored a descriptor there that nobody else knows.
+    Ok(Child { pid: Pid::from_raw(pid as i32), pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// Ends this process without running destructors or exit handlers, which belong to the original.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit takes no pointers.
+    unsafe { libc::_exit(code) }
+}
+
+pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, SysError> {
+    // SAFETY: no pointers; the result is a new descriptor.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }).doing("pidfd_open", pid)?;
+    // SAFETY: as above: nobody else knows the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// `signal` is a number, since real-time signals have no name; 0 only probes.
+pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> Result<(), Errno> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is what kill(2) would send.
+    Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) }).map(drop)
+}

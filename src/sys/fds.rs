@@ -1,0 +1,50 @@
+//! The table of descriptors: closing what must not reach the container.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use nix::errno::Errno;
+
+use crate::error::{Doing, SysError};
+
+/// Closes every descriptor from `first` up, except those in `keep`.
+pub fn close_all_but(first: RawFd, keep: &[BorrowedFd]) -> Result<(), SysError> {
+    let mut kept: Vec<RawFd> = keep.iter().map(|fd| fd.as_raw_fd()).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for fd in kept {
+        if fd > from {
+            close_range(from, fd as u32 - 1)?;
+        }
+        from = fd + 1;
+    }
+    close_range(from, u32::MAX)
+}
+
+fn close_range(first: RawFd, last: u32) -> Result<(), SysError> {
+    // SAFETY: closes descriptors that the caller says nobody uses any more; it is called right before an execve or an
+    // exit, so no owner's Drop runs on a number that was given away meanwhile.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first as u32, last, 0) })
+        .map(drop)
+        .doing("close_range", format_args!("{first}.."))
+}
+
+/// The caller's stdin, stdout and stderr. Rust opens /dev/null for those that were closed at start.
+pub fn stdio() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: 0 to 2 are open for the whole life of the process; they are replaced (dup2), never closed.
+    [0, 1, 2].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Makes `fd` the descriptor `number` (0 to 2), without close-on-exec.
+pub fn install(fd: &impl AsFd, number: RawFd) -> Result<(), SysError> {
+    // SAFETY: dup2 replaces one of the standard descriptors, which no type owns.
+    Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop).doing("dup2", number)
+}
+
+/// Bytes that wait in a pipe or FIFO: FIONREAD.
+pub fn bytes_waiting(fd: BorrowedFd) -> Result<usize, SysError> {
+    let mut waiting: libc::c_int = 0;
+    // SAFETY: FIONREAD writes an int.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD as _, &raw mut waiting) })
+        .doing("ioctl FIONREAD", "")?;
+    Ok(waiting.max(0) as usize)
+}

@@ -1,0 +1,63 @@
+//! Message sockets between parent and child, and descriptors sent over them: unix(7).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    sendmsg, socket, socketpair,
+};
+
+use crate::error::{Doing, SysError};
+
+/// Two ends that keep message borders and say when the other end is gone.
+pub fn pair() -> Result<(OwnedFd, OwnedFd), SysError> {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).doing("socketpair", "")
+}
+
+pub fn connect_stream(path: &Path) -> Result<OwnedFd, SysError> {
+    let shown = path.display();
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).doing("socket", &shown)?;
+    let address = UnixAddr::new(path).doing("connect", &shown)?;
+    connect(socket.as_raw_fd(), &address).doing("connect", &shown)?;
+    Ok(socket)
+}
+
+/// Sends one message with at most one descriptor. A vanished reader is EPIPE, never a signal.
+pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<(), Errno> {
+    let fds = fd.map(|fd| [fd.as_raw_fd()]);
+    let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+    let rights = rights.as_ref().map_or(&[][..], std::slice::from_ref);
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+}
+
+/// One message and the descriptor that came with it; an empty message is the end of the other side.
+pub fn receive(socket: BorrowedFd, buffer: &mut Vec<u8>) -> Result<Option<OwnedFd>, Errno> {
+    buffer.resize(LONGEST, 0);
+    let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut received = None;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            for fd in fds {
+                // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+                received = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+            }
+        }
+    }
+    let length = message.bytes;
+    buffer.truncate(length);
+    Ok(received)
+}
+
+/// Longer messages are cut by their sender.
+pub const LONGEST: usize = 16 * 1024;
+
+/// Whether the other end of `socket` is gone or has something to say.
+pub fn is_readable(socket: &impl AsFd) -> Result<bool, Errno> {
+    let mut fds = [nix::poll::PollFd::new(socket.as_fd(), nix::poll::PollFlags::POLLIN)];
+    Ok(nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO)? > 0)
+}
