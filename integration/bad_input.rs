@@ -141,7 +141,7 @@ refused! {
         => ["mounts[4]", "sizzle"];
     bad_value_of_an_option: Everybody, |b| b.mount("/data", "tmpfs", "tmpfs", &["size=large"])
         => ["mounts[4]", "size"];
-    data_for_a_bind: Rrun, |b| b.mount("/data", "bind", "rootfs", &["bind", "size=1k"]) => ["mounts[4]", "size=1k"];
+    data_for_a_bind: Rrun, |b| b.mount("/data", "bind", "rootfs", &["bind", "size=1k"]) => ["mounts[4].options", "size"];
     directory_over_a_file: Everybody, |b| b.mount("/bin/busybox", "tmpfs", "tmpfs", &[])
         => ["mounts[4]", "/bin/busybox"];
     /// runc 1.1 looks at some kinds of mounts only
@@ -169,7 +169,7 @@ refused! {
         => ["process.rlimits", "RLIMIT_NOFILE"];
     soft_above_hard: Everybody, |b|
         b.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 20, "hard": 10}]))
-        => ["process.rlimits", "RLIMIT_NOFILE"];
+        => ["process.rlimits[0]", "20", "10"];
     oom_score_out_of_range: Everybody, |b| b.set("/process/oomScoreAdj", 1001) => ["process.oomScoreAdj", "1001"];
 
     sysctl_of_the_host: Everybody, |b| b.set("/linux/sysctl", json!({"kernel.core_pattern": "x"}))
@@ -363,8 +363,13 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
         bundle.leaves_nothing();
     }
     bundle.call(&["--systemd-cgroup", "create", &bundle.id]).refused(&["--systemd-cgroup"]);
-    for (variable, value) in [("NOTIFY_SOCKET", "/run/x"), ("LISTEN_FDS", "1")] {
-        crate::runtime::run(bundle.command(&["create", &bundle.id]).env(variable, value)).refused(&[variable]);
+    // descriptors are for the process that they were handed to, and for no other
+    for (variable, setting) in [("NOTIFY_SOCKET", "NOTIFY_SOCKET=/run/x"), ("LISTEN_FDS", "LISTEN_FDS=1 LISTEN_PID=$$")]
+    {
+        let create = bundle.command(&["create", &bundle.id]);
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("export {setting}; exec \"$@\""), "sh"]).arg(create.get_program());
+        crate::runtime::run(shell.args(create.get_args()).current_dir(&bundle.dir)).refused(&[variable]);
         bundle.leaves_nothing();
     }
 }

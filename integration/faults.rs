@@ -112,6 +112,7 @@ impl Lane {
         let mut bundle = Bundle::sleeping();
         everything(&mut bundle);
         let socket = ConsoleSocket::new(&bundle.dir);
+        std::fs::create_dir(&bundle.state_root).unwrap(); // `list` of a root that is not there is an error
         Self { bundle, socket, answer_within: Duration::from_secs(1), patience: Duration::from_secs(2) }
     }
 
@@ -234,7 +235,6 @@ fn everything(bundle: &mut Bundle) {
     bundle.set("/linux/namespaces/-", json!({"type": "cgroup"}));
     if need::namespace("time") {
         bundle.set("/linux/namespaces/-", json!({"type": "time"}));
-        bundle.set("/linux/timeOffsets", json!({"boottime": {"secs": 10}}));
     }
     bundle.image_file("data/file", "x");
     bundle.host_file("shared/file", "x");

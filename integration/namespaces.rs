@@ -64,14 +64,21 @@ fn without_a_cgroup_namespace_the_path_is_the_hosts() {
 }
 
 #[test]
-fn a_time_namespace_has_its_offsets() {
+fn a_time_namespace_can_be_the_containers_own() {
     need!(namespace("time"));
     let mut bundle = Bundle::new();
     bundle.set("/linux/namespaces/-", json!({"type": "time"}));
-    assert!(!shared(&mut bundle).contains(&"time"));
+    assert_eq!(shared(&mut bundle), ["cgroup"]);
+}
+
+#[test]
+fn a_time_namespace_has_its_offsets() {
+    need!(namespace("time"));
+    let mut bundle = Bundle::sh("cat /proc/self/timens_offsets; cut -d. -f1 /proc/uptime");
+    bundle.set("/linux/namespaces/-", json!({"type": "time"}));
     bundle
         .set("/linux/timeOffsets", json!({"boottime": {"secs": 1_000_000, "nanosecs": 5}, "monotonic": {"secs": 77}}));
-    let output = bundle.args(&["sh", "-c", "cat /proc/self/timens_offsets; cut -d. -f1 /proc/uptime"]).run();
+    let output = bundle.run();
     let words: Vec<_> = output.ok().split_whitespace().collect();
     assert_eq!(words[..6], ["monotonic", "77", "0", "boottime", "1000000", "5"]);
     assert!(words[6].parse::<u64>().unwrap() > 1_000_000, "{output}");
