@@ -1,2 +1,31 @@
-#[test]
-fn x() {}
+//! What a user or a manager sees of a container runtime, tried on a real one. Needs root.
+//!
+//! `make integration` runs it on rrun, `RUNTIME=crun make integration` on a peer: a test that only rrun passes is
+//! suspect, and says why by `on_rrun()`. One topic per file; a test makes its own [`bundle::Bundle`], which takes
+//! everything away again. A run that was killed is cleaned up after by the next one (see `leftovers`).
+
+#[macro_use]
+mod need;
+
+mod bundle;
+mod leftovers;
+mod runtime;
+mod tracer;
+mod tty;
+
+mod bad_input;
+mod cgroups;
+mod cli;
+mod devices;
+mod faults;
+mod lifecycle;
+mod mount_options;
+mod mounts;
+mod namespaces;
+mod process;
+mod protection;
+mod races;
+mod root;
+mod state;
+mod stdio;
+mod terminal;

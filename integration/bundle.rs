@@ -1,0 +1,363 @@
+//! A bundle made for one test: a busybox rootfs, a config that the test edits, and the runtime's commands on it.
+//! Dropped, it takes everything away; a test that leaves something behind fails.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::leftovers::{self, Leftovers};
+use crate::runtime::{self, Call, Output, eventually_within};
+
+/// How long the kernel may take to end processes and to let go of their cgroups.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub struct Bundle {
+    /// Id, name of the cgroup, and more: see `leftovers`.
+    pub id: String,
+    pub dir: PathBuf,
+    pub config: Value,
+    /// `--root`
+    pub state_root: PathBuf,
+    /// Mounts of the host that the test asked for.
+    host_mounts: Vec<PathBuf>,
+}
+
+impl Bundle {
+    /// Runs `cat /proc/self/status`, with namespaces of every type that all runtimes know, and few capabilities.
+    pub fn new() -> Self {
+        let id = next_mark();
+        let dir = std::env::temp_dir().join(&id);
+        fs::create_dir(&dir).unwrap();
+        fill_rootfs(&dir.join("rootfs"));
+        Self { config: config(&id), state_root: dir.join("state"), dir, id, host_mounts: Vec::new() }
+    }
+
+    /// Runs `script` by the shell.
+    pub fn sh(script: &str) -> Self {
+        let mut bundle = Self::new();
+        bundle.args(&["sh", "-c", script]);
+        bundle
+    }
+
+    /// Runs until it is killed.
+    pub fn sleeping() -> Self {
+        let mut bundle = Self::new();
+        bundle.args(&["sleep", "1000"]);
+        bundle
+    }
+
+    pub fn args(&mut self, args: &[&str]) -> &mut Self {
+        self.set("/process/args", json!(args))
+    }
+
+    /// Sets what the JSON pointer names; objects on the way are made, and `-` appends to a list.
+    pub fn set(&mut self, pointer: &str, value: impl Into<Value>) -> &mut Self {
+        let place = pointer.split('/').skip(1).fold(&mut self.config, member);
+        *place = value.into();
+        self
+    }
+
+    pub fn unset(&mut self, pointer: &str) -> &mut Self {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        match self.config.pointer_mut(parent).unwrap() {
+            Value::Array(list) => drop(list.remove(key.parse().unwrap())),
+            object => drop(object.as_object_mut().unwrap().remove(key)),
+        }
+        self
+    }
+
+    pub fn mount(&mut self, destination: &str, kind: &str, source: &str, options: &[&str]) -> &mut Self {
+        let mount = json!({"destination": destination, "type": kind, "source": source, "options": options});
+        self.set("/mounts/-", mount)
+    }
+
+    pub fn bind(&mut self, source: &Path, destination: &str, options: &[&str]) -> &mut Self {
+        self.mount(destination, "none", source.to_str().unwrap(), &[&["bind"], options].concat())
+    }
+
+    pub fn without_namespace(&mut self, kind: &str) -> &mut Self {
+        self.config["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != kind);
+        self
+    }
+
+    pub fn without_mount(&mut self, destination: &str) -> &mut Self {
+        self.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != destination);
+        self
+    }
+
+    pub fn rootfs(&self, path: &str) -> PathBuf {
+        self.dir.join("rootfs").join(path.trim_start_matches('/'))
+    }
+
+    /// A new file beside the rootfs, for bind mounts.
+    pub fn host_file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A new directory beside the rootfs with a tmpfs on it, as the host's mount(8) makes it.
+    pub fn host_tmpfs(&mut self, name: &str, options: &str) -> PathBuf {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).unwrap();
+        self.host_mounts.push(dir.clone());
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&dir).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "mount a tmpfs on {}", dir.display());
+        dir
+    }
+
+    /// A new file in the image, executable if it is a script or an ELF file.
+    pub fn image_file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let (path, content) = (self.rootfs(name), content.as_ref());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        let mode = if content.starts_with(b"#!") || content.starts_with(b"\x7fELF") { 0o755 } else { 0o644 };
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    /// The command, ready to be changed before it starts.
+    pub fn command(&self, args: &[&str]) -> Command {
+        fs::write(self.dir.join("config.json"), serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
+        self.command_on_config_as_it_is(args)
+    }
+
+    pub fn command_on_config_as_it_is(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(runtime::path());
+        command.arg("--root").arg(&self.state_root).args(args);
+        command.current_dir(&self.dir).env(leftovers::VARIABLE, &self.id);
+        command
+    }
+
+    pub fn call(&self, args: &[&str]) -> Output {
+        runtime::run(&mut self.command(args))
+    }
+
+    pub fn spawn(&self, args: &[&str]) -> Call {
+        Call::new(&mut self.command(args))
+    }
+
+    pub fn run(&self) -> Output {
+        self.call(&["run", &self.id])
+    }
+
+    pub fn create(&self) -> Output {
+        self.call(&["create", &self.id])
+    }
+
+    pub fn start(&self) -> Output {
+        self.call(&["start", &self.id])
+    }
+
+    pub fn run_detached(&self) -> Output {
+        self.call(&["run", "-d", &self.id])
+    }
+
+    pub fn kill(&self, signal: &str) -> Output {
+        self.call(&["kill", &self.id, signal])
+    }
+
+    pub fn delete(&self) -> Output {
+        self.call(&["delete", &self.id])
+    }
+
+    pub fn delete_force(&self) -> Output {
+        self.call(&["delete", "--force", &self.id])
+    }
+
+    #[track_caller]
+    pub fn state(&self) -> Value {
+        let output = self.call(&["state", &self.id]);
+        serde_json::from_str(output.ok()).unwrap_or_else(|error| panic!("{error}: {output}"))
+    }
+
+    #[track_caller]
+    pub fn status(&self) -> String {
+        self.state()["status"].as_str().unwrap().to_string()
+    }
+
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        self.state()["pid"].as_i64().unwrap() as i32
+    }
+
+    #[track_caller]
+    pub fn wait_until(&self, status: &str) {
+        let seen = eventually_within(PATIENCE, || Some(()).filter(|()| self.status() == status));
+        assert!(seen.is_some(), "is {} and not {status}", self.status());
+    }
+
+    /// Runs it to its end; what is mounted inside while its program, `cat /proc/self/mountinfo`, runs.
+    #[track_caller]
+    pub fn mounts(&mut self) -> Vec<Mounted> {
+        Mounted::parse(self.args(&["cat", "/proc/self/mountinfo"]).run().ok())
+    }
+
+    /// The container's directory in the hierarchy of `controller`, on the host.
+    pub fn cgroup(&self, controller: &str) -> PathBuf {
+        Path::new("/sys/fs/cgroup").join(controller).join(&self.id)
+    }
+
+    /// Ends in failure if anything of this container is on the machine.
+    #[track_caller]
+    pub fn leaves_nothing(&self) {
+        let left = Leftovers::after(PATIENCE, &self.id, &self.state_root);
+        assert!(left.is_empty(), "left behind: {left}");
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        let deleted = runtime::run(&mut self.command_on_config_as_it_is(&["delete", "--force", &self.id]));
+        for dir in self.host_mounts.iter().rev() {
+            let _ = nix::mount::umount(dir);
+        }
+        let left = Leftovers::after(PATIENCE, &self.id, &self.state_root);
+        Leftovers::remove(&self.id, &self.state_root);
+        let _ = fs::remove_dir_all(&self.dir);
+        if !std::thread::panicking() {
+            assert_eq!(deleted.code, 0, "{deleted}");
+            assert!(left.is_empty(), "`delete --force` leaves behind: {left}");
+        }
+    }
+}
+
+/// The member of a list or an object, made if it is missing.
+fn member<'a>(place: &'a mut Value, key: &str) -> &'a mut Value {
+    if place.is_null() {
+        *place = if key == "-" { json!([]) } else { json!({}) };
+    }
+    match place {
+        Value::Array(list) => {
+            if key == "-" {
+                list.push(Value::Null);
+            }
+            let last = list.len() - 1;
+            &mut list[key.parse().unwrap_or(last)]
+        }
+        object => object.as_object_mut().unwrap().entry(key).or_insert(Value::Null),
+    }
+}
+
+/// A mount of the container, by its line in mountinfo as a program inside read it (proc(5)).
+#[derive(Debug)]
+pub struct Mounted {
+    pub point: String,
+    /// The directory of its file system that is mounted.
+    pub root: String,
+    /// Of this mount.
+    pub options: Vec<String>,
+    /// `shared:N`, `master:N`, `unbindable`.
+    pub propagation: Vec<String>,
+    pub fstype: String,
+    pub source: String,
+    /// Of the file system.
+    pub super_options: Vec<String>,
+}
+
+impl Mounted {
+    pub fn parse(mountinfo: &str) -> Vec<Self> {
+        let words = |list: &str| list.split(',').map(String::from).collect();
+        let line = |line: &str| {
+            let (this, filesystem) = line.split_once(" - ").expect("a line of mountinfo");
+            let (this, filesystem): (Vec<_>, Vec<_>) = (this.split(' ').collect(), filesystem.split(' ').collect());
+            Self {
+                root: this[3].into(),
+                point: this[4].into(),
+                options: words(this[5]),
+                propagation: this[6..].iter().map(|field| field.to_string()).collect(),
+                fstype: filesystem[0].into(),
+                source: filesystem[1].into(),
+                super_options: words(filesystem[2]),
+            }
+        };
+        mountinfo.lines().map(line).collect()
+    }
+
+    pub fn has(&self, option: &str) -> bool {
+        self.options.iter().any(|o| o == option)
+    }
+
+    pub fn filesystem_has(&self, option: &str) -> bool {
+        self.super_options.iter().any(|o| o == option)
+    }
+}
+
+/// The mount that is seen at `point`: the last one made there.
+#[track_caller]
+pub fn mount_at<'a>(mounts: &'a [Mounted], point: &str) -> &'a Mounted {
+    mounts.iter().rev().find(|mount| mount.point == point).unwrap_or_else(|| panic!("nothing at {point}: {mounts:#?}"))
+}
+
+/// Fixed width: none is the beginning of another.
+fn next_mark() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    static SWEPT: OnceLock<()> = OnceLock::new();
+    SWEPT.get_or_init(|| {
+        assert!(nix::unistd::geteuid().is_root(), "these tests make containers: run them as root");
+        leftovers::sweep(&std::env::temp_dir());
+    });
+    format!("{}{}-{:04}", leftovers::PREFIX, std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+const BUSYBOX: &str = "/bin/busybox";
+
+fn fill_rootfs(rootfs: &Path) {
+    for dir in ["bin", "dev", "etc", "proc", "sys", "tmp", "home"] {
+        fs::create_dir_all(rootfs.join(dir)).unwrap();
+    }
+    fs::copy(BUSYBOX, rootfs.join("bin/busybox"))
+        .unwrap_or_else(|error| panic!("{BUSYBOX}: {error}: the tests need Debian's busybox-static"));
+    for applet in applets() {
+        let _ = symlink("busybox", rootfs.join("bin").join(applet));
+    }
+    fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n").unwrap();
+}
+
+fn applets() -> &'static [String] {
+    static APPLETS: OnceLock<Vec<String>> = OnceLock::new();
+    APPLETS.get_or_init(|| {
+        let program = fs::read(BUSYBOX).unwrap_or_default();
+        let is_dynamic = program.windows(6).take(4096).any(|bytes| bytes == b"ld-lin" || bytes == b"ld-mus");
+        assert!(!is_dynamic, "{BUSYBOX} needs libraries: the tests need Debian's busybox-static");
+        let list = Command::new(BUSYBOX).arg("--list").output().expect("busybox --list");
+        String::from_utf8(list.stdout).unwrap().lines().map(String::from).collect()
+    })
+}
+
+fn config(id: &str) -> Value {
+    let capabilities = json!(["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["cat", "/proc/self/status"],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
+            "noNewPrivileges": true,
+        },
+        "root": {"path": "rootfs"},
+        "hostname": "inside",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64m"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        ],
+        "linux": {
+            "cgroupsPath": format!("/{id}"),
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
+        },
+    })
+}

@@ -1,0 +1,331 @@
+//! Killed anywhere: SIGKILL at every system call of `create`, `start` and `delete`, one call after another, of rrun
+//! itself and of its child until the program runs. After each, nothing may run on, the container must answer, and
+//! `delete --force` must take everything away. A lane of its own: `make faults`.
+
+use std::fmt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::bundle::Bundle;
+use crate::cgroups::disk;
+use crate::leftovers::{Leftovers, VARIABLE};
+use crate::need;
+use crate::runtime::{Output, eventually_within, on_rrun};
+use crate::tracer::{At, Then, Trace, Who, trace};
+use crate::tty::ConsoleSocket;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Create,
+    Start,
+    Delete,
+}
+
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn create_killed_anywhere() {
+    everywhere(Verb::Create, &[Who::Parent, Who::Child]);
+}
+
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn start_killed_anywhere() {
+    everywhere(Verb::Start, &[Who::Parent, Who::Child]);
+}
+
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn delete_killed_anywhere() {
+    everywhere(Verb::Delete, &[Who::Parent]);
+}
+
+/// `EVERY=20 make faults` takes every 20th call only, for a quick look.
+fn everywhere(verb: Verb, victims: &[Who]) {
+    let every = std::env::var("EVERY").ok().and_then(|every| every.parse().ok()).unwrap_or(1);
+    let lane = Lane::new();
+    for who in victims {
+        let since = Instant::now();
+        let tally = lane.kill_at_every_call(verb, *who, every);
+        println!("{verb:?} {who:?}: {tally} ({} s)", since.elapsed().as_secs());
+        tally.complaints.iter().for_each(|complaint| println!("    {complaint}"));
+        assert!(tally.is_clean(), "{verb:?} {who:?}: {tally}");
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    /// Calls that a run that nobody disturbed made, and of these those that were to be hit.
+    seen: usize,
+    injected: usize,
+    hung: usize,
+    leaked: usize,
+    complaints: Vec<String>,
+}
+
+impl Tally {
+    fn is_clean(&self) -> bool {
+        self.seen > 0 && self.injected == self.seen && self.hung == 0 && self.leaked == 0
+    }
+
+    fn add(&mut self, place: &str, found: Vec<Problem>) {
+        for problem in found {
+            let (count, what) = match problem {
+                Problem::Hung(what) => (&mut self.hung, what),
+                Problem::Leaked(what) => (&mut self.leaked, what),
+            };
+            *count += 1;
+            self.complaints.push(format!("{place}: {what}"));
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seen, injected, hung, leaked, .. } = self;
+        write!(f, "calls seen {seen}, injected {injected}, hung {hung}, leaked {leaked}")
+    }
+}
+
+#[derive(Debug)]
+enum Problem {
+    /// Something did not end or answer in time.
+    Hung(String),
+    /// Something is there that should not be.
+    Leaked(String),
+}
+use Problem::{Hung, Leaked};
+
+/// One container, made and killed again and again: what is left of one round would stop the next.
+struct Lane {
+    bundle: Bundle,
+    socket: ConsoleSocket,
+    /// For `state` and `list`.
+    answer_within: Duration,
+    /// For processes that have been told to end.
+    patience: Duration,
+}
+
+impl Lane {
+    fn new() -> Self {
+        let mut bundle = Bundle::sleeping();
+        everything(&mut bundle);
+        let socket = ConsoleSocket::new(&bundle.dir);
+        std::fs::create_dir(&bundle.state_root).unwrap(); // `list` of a root that is not there is an error
+        Self { bundle, socket, answer_within: Duration::from_secs(1), patience: Duration::from_secs(2) }
+    }
+
+    fn kill_at_every_call(&self, verb: Verb, who: Who, every: usize) -> Tally {
+        let undisturbed = self.round(verb, None).0;
+        let calls: Vec<_> = (1..=undisturbed.calls_of(who)).step_by(every).collect();
+        let mut tally = Tally { seen: calls.len(), ..Tally::default() };
+        for call in calls {
+            // how often something is polled is not the same every time
+            let hit = (0..5).map(|_| self.round(verb, Some(At { who, call }))).find(|(trace, _)| trace.hit.is_some());
+            if let Some((trace, problems)) = hit {
+                tally.injected += 1;
+                let place = format!("call {call} (number {})", trace.hit.unwrap_or(0));
+                tally.add(&place, problems);
+            }
+        }
+        tally
+    }
+
+    fn round(&self, verb: Verb, kill_at: Option<At>) -> (Trace, Vec<Problem>) {
+        let (command, init) = self.prepare(verb);
+        let trace = trace(&command, init, kill_at.map(|at| (at, Then::Kill)));
+        let problems = self.examine(verb, kill_at, &trace);
+        (trace, problems)
+    }
+
+    /// The command to be killed, and an init that waits for it.
+    fn prepare(&self, verb: Verb) -> (Command, Option<i32>) {
+        let (id, socket) = (self.bundle.id.as_str(), self.socket.path.to_str().unwrap());
+        let create = ["create", "--console-socket", socket, "--pid-file", "pid", id];
+        match verb {
+            Verb::Create => (self.bundle.command(&create), None),
+            Verb::Start => {
+                self.bundle.call(&create).ok();
+                (self.bundle.command(&["start", id]), Some(self.bundle.pid()))
+            }
+            Verb::Delete => {
+                self.bundle.call(&create).ok();
+                self.bundle.start().ok();
+                (self.bundle.command(&["delete", "--force", id]), None)
+            }
+        }
+    }
+
+    fn examine(&self, verb: Verb, kill_at: Option<At>, trace: &Trace) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if trace.hung {
+            problems.push(Hung(format!("{verb:?} did not end")));
+        }
+        let state = self.answers(&["state", &self.bundle.id], &mut problems);
+        let list = self.answers(&["list"], &mut problems);
+        if list.code != 0 {
+            problems.push(Hung(format!("{list}")));
+        }
+        let state: Value = serde_json::from_str(&state.stdout).unwrap_or_default();
+        self.runs_on(&state, &mut problems);
+        self.is_whole(verb, kill_at, trace, &state, &mut problems);
+        self.goes_away(&mut problems);
+        self.socket.drain();
+        problems
+    }
+
+    fn answers(&self, args: &[&str], problems: &mut Vec<Problem>) -> Output {
+        let output = self.bundle.call(args);
+        if output.took > self.answer_within {
+            problems.push(Hung(format!("took {:?}: {output}", output.took)));
+        }
+        output
+    }
+
+    /// Only the init of a container that is there may be alive.
+    fn runs_on(&self, state: &Value, problems: &mut Vec<Problem>) {
+        let is_there = matches!(state["status"].as_str(), Some("created" | "running"));
+        let init = state["pid"].as_i64().filter(|_| is_there).unwrap_or(0) as i32;
+        let others = || {
+            let alive = Leftovers::find(&self.bundle.id, &self.bundle.state_root).processes;
+            alive.into_iter().filter(|pid| *pid != init).collect::<Vec<_>>()
+        };
+        if eventually_within(self.patience, || others().is_empty().then_some(())).is_none() {
+            problems.push(Leaked(format!("{:?} run on while the container is {}", others(), state["status"])));
+        }
+    }
+
+    /// What is recorded works; what failed with its own error has undone itself.
+    fn is_whole(&self, verb: Verb, kill_at: Option<At>, trace: &Trace, state: &Value, problems: &mut Vec<Problem>) {
+        if state["status"] == "created" {
+            let start = self.bundle.start();
+            if start.code != 0 {
+                problems.push(Leaked(format!("a created container does not start: {start}")));
+            }
+        }
+        let child_was_killed = kill_at.is_some_and(|at| at.who == Who::Child) && trace.hit.is_some();
+        if verb == Verb::Create && child_was_killed && trace.exit_code != Some(0) {
+            let left = Leftovers::after(self.patience, &self.bundle.id, &self.bundle.state_root);
+            if !left.is_empty() {
+                problems.push(Leaked(format!("a create that failed ({:?}) leaves {left}", trace.exit_code)));
+            }
+        }
+    }
+
+    fn goes_away(&self, problems: &mut Vec<Problem>) {
+        let deleted = self.bundle.delete_force();
+        if deleted.code != 0 {
+            problems.push(Leaked(format!("{deleted}")));
+        }
+        let left = Leftovers::after(self.patience, &self.bundle.id, &self.bundle.state_root);
+        if !left.is_empty() {
+            problems.push(Leaked(format!("left: {left}")));
+            Leftovers::remove(&self.bundle.id, &self.bundle.state_root);
+        }
+    }
+}
+
+/// Mounts, devices, every controller, a terminal, and whatever else takes system calls.
+fn everything(bundle: &mut Bundle) {
+    bundle.set("/process/terminal", true).set("/process/cwd", "/made/for/it").set("/process/oomScoreAdj", 100);
+    bundle.set("/process/consoleSize", json!({"height": 30, "width": 90}));
+    bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 512, "hard": 1024}]));
+    bundle.set("/process/user", json!({"uid": 1000, "gid": 1000, "additionalGids": [5]}));
+    bundle.set("/linux/namespaces/-", json!({"type": "cgroup"}));
+    if need::namespace("time") {
+        bundle.set("/linux/namespaces/-", json!({"type": "time"}));
+    }
+    bundle.image_file("data/file", "x");
+    bundle.host_file("shared/file", "x");
+    bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup", "nosuid", "ro"]);
+    bundle.mount("/shared", "none", "shared", &["rbind", "ro", "rprivate"]);
+    bundle.mount("/etc/one", "none", "shared/file", &["bind", "nodev"]);
+    bundle.mount("/dev/mqueue", "mqueue", "mqueue", &["noexec"]);
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["ro", "nosuid"]);
+    bundle.set("/linux/devices", json!([{"path": "/dev/mine", "type": "c", "major": 1, "minor": 3, "uid": 7}]));
+    bundle.set("/linux/maskedPaths", json!(["/proc/keys", "/sys/firmware", "/home"]));
+    bundle.set("/linux/readonlyPaths", json!(["/proc/sys", "/proc/bus"]));
+    bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
+    let (major, minor) = disk();
+    bundle.set(
+        "/linux/resources",
+        json!({
+            "devices": [{"allow": false, "access": "rwm"}],
+            "memory": {"limit": 64 << 20, "reservation": 32 << 20},
+            "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0"},
+            "pids": {"limit": 50},
+            "blockIO": {"throttleReadBpsDevice": [{"major": major, "minor": minor, "rate": 1 << 30}]},
+        }),
+    );
+    if on_rrun() && need::hugetlb() {
+        bundle.set("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 4 << 20}]));
+    }
+    bundle.set("/root/readonly", true);
+}
+
+/// The lane is worth what it catches.
+mod the_lane_itself {
+    use super::*;
+    use crate::leftovers::hierarchies;
+
+    fn rounds_on(lane: &Lane) -> String {
+        format!("{:?}", lane.round(Verb::Create, None).1)
+    }
+
+    #[test]
+    fn finds_nothing_where_nothing_is() {
+        assert_eq!(rounds_on(&Lane::new()), "[]");
+    }
+
+    #[test]
+    fn catches_a_process() {
+        let lane = Lane::new();
+        let mut planted = Command::new("sleep").arg("1000").env(VARIABLE, &lane.bundle.id).spawn().unwrap();
+        let found = rounds_on(&lane);
+        let _ = planted.kill();
+        planted.wait().unwrap();
+        assert!(found.contains("run on while") && found.contains("left: "), "{found}");
+    }
+
+    #[test]
+    fn catches_a_mount_a_cgroup_and_state() {
+        let mut lane = Lane::new();
+        let mount = lane.bundle.host_tmpfs("planted", "rw");
+        let cgroup = hierarchies()[0].join(format!("{}-planted", lane.bundle.id));
+        let state = lane.bundle.state_root.join("planted");
+        for dir in [&cgroup, &state] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        let found = rounds_on(&lane);
+        for planted in [mount, cgroup, state] {
+            assert!(found.contains(planted.to_str().unwrap()), "{} is not in {found}", planted.display());
+        }
+    }
+
+    #[test]
+    fn catches_a_late_answer() {
+        let lane = Lane { answer_within: Duration::ZERO, ..Lane::new() };
+        assert!(rounds_on(&lane).contains("Hung(\"took"));
+    }
+
+    #[test]
+    fn hits_the_call_that_it_means_to() {
+        let lane = Lane::new();
+        for who in [Who::Parent, Who::Child] {
+            let (trace, _) = lane.round(Verb::Create, Some(At { who, call: 20 }));
+            assert_eq!((trace.calls_of(who), trace.hit.is_some()), (20, true), "{trace:?}");
+        }
+        let (trace, _) = lane.round(Verb::Create, Some(At { who: Who::Parent, call: 100_000 }));
+        assert!(trace.hit.is_none() && trace.exit_code == Some(0), "{trace:?}");
+    }
+
+    #[test]
+    fn is_not_content_with_fewer_calls_than_it_has_seen() {
+        let tally = |seen, injected, hung, leaked| Tally { seen, injected, hung, leaked, complaints: Vec::new() };
+        assert!(tally(5, 5, 0, 0).is_clean());
+        for tally in [tally(0, 0, 0, 0), tally(5, 4, 0, 0), tally(5, 5, 1, 0), tally(5, 5, 0, 1)] {
+            assert!(!tally.is_clean(), "{tally}");
+        }
+    }
+}

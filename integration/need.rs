@@ -1,0 +1,52 @@
+//! What a test needs of the machine or of the runtime. It never skips silently: without it a test prints
+//! `SKIP test: needs …`, and with `STRICT=1` it fails.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::runtime;
+
+/// `need!(cgroup_v1, hybrid)`: returns from the test when one of them is missing.
+macro_rules! need {
+    ($($what:ident $(($argument:expr))?),+) => {$(
+        if !crate::need::$what($($argument)?) {
+            crate::need::skip(concat!(stringify!($what) $(, " ", $argument)?));
+            return;
+        }
+    )+};
+}
+
+pub fn cgroup_v1() -> bool {
+    Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
+}
+
+/// The controller of huge pages, in either tree, and pages of 2 MiB.
+pub fn hugetlb() -> bool {
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
+    let is_mounted = controllers.contains("hugetlb") || Path::new("/sys/fs/cgroup/hugetlb").exists();
+    is_mounted && Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists()
+}
+
+/// A namespace type that the runtime knows: peers lack some.
+pub fn namespace(kind: &str) -> bool {
+    runtime::features()["linux"]["namespaces"].as_array().is_some_and(|known| known.iter().any(|k| k == kind))
+}
+
+/// A mount option that the runtime knows.
+pub fn mount_option(word: &str) -> bool {
+    runtime::features()["mountOptions"].as_array().is_some_and(|known| known.iter().any(|k| k == word))
+}
+
+/// What no peer promises: an extra of rrun, or a demand of the spec that peers miss.
+pub fn rrun() -> bool {
+    runtime::on_rrun()
+}
+
+pub fn skip(what: &str) {
+    let test = std::thread::current().name().unwrap_or("test").to_string();
+    if std::env::var("STRICT").is_ok_and(|strict| strict == "1") {
+        panic!("{test} needs {what}, and STRICT=1 takes no skips");
+    }
+    // not eprintln!: libtest captures that and shows it of failing tests only
+    let _ = writeln!(std::io::stderr(), "SKIP {test}: needs {what}");
+}

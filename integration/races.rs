@@ -1,0 +1,182 @@
+//! Commands that meet, and commands that are cut short: one wins, and what is left is whole or nothing.
+
+use std::time::Duration;
+
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::bundle::Bundle;
+use crate::leftovers::{Leftovers, is_alive};
+use crate::runtime::{self, eventually_within};
+use crate::tracer::{At, Then, Who, trace};
+
+#[test]
+fn of_two_starts_one_wins_and_the_other_says_so() {
+    need!(rrun); // with runc 1.1 the other can wait for ever
+    let bundle = Bundle::sleeping();
+    for _ in 0..10 {
+        bundle.create().ok();
+        let both = [bundle.spawn(&["start", &bundle.id]), bundle.spawn(&["start", &bundle.id])].map(|call| call.wait());
+        let (won, lost): (Vec<_>, Vec<_>) = both.iter().partition(|output| output.code == 0);
+        assert_eq!((won.len(), lost.len()), (1, 1), "{}\n{}", both[0], both[1]);
+        lost[0].refused(&["cannot start an already running container"]);
+        assert_eq!(bundle.status(), "running");
+        bundle.delete_force().ok();
+    }
+}
+
+#[test]
+fn of_two_creates_one_wins_and_the_other_says_so() {
+    need!(rrun); // with runc 1.1 both can lose
+    let bundle = Bundle::sleeping();
+    for _ in 0..10 {
+        let both =
+            [bundle.spawn(&["create", &bundle.id]), bundle.spawn(&["create", &bundle.id])].map(|call| call.wait());
+        let (won, lost): (Vec<_>, Vec<_>) = both.iter().partition(|output| output.code == 0);
+        assert_eq!((won.len(), lost.len()), (1, 1), "{}\n{}", both[0], both[1]);
+        lost[0].refused(&["exist"]);
+        bundle.start().ok();
+        assert_eq!(bundle.status(), "running");
+        bundle.delete_force().ok();
+        bundle.leaves_nothing();
+    }
+}
+
+#[test]
+fn commands_that_meet_leave_nothing_that_delete_does_not_remove() {
+    need!(rrun); // runc 1.1 leaves processes and cgroups
+    let bundle = Bundle::sleeping();
+    for _ in 0..5 {
+        let verbs: [&[&str]; 6] = [
+            &["create", &bundle.id],
+            &["delete", "--force", &bundle.id],
+            &["start", &bundle.id],
+            &["state", &bundle.id],
+            &["run", "-d", &bundle.id],
+            &["delete", "--force", &bundle.id],
+        ];
+        let calls: Vec<_> = verbs.iter().map(|verb| bundle.spawn(verb)).collect();
+        calls.into_iter().for_each(|call| drop(call.wait()));
+        bundle.delete_force().ok();
+        bundle.leaves_nothing();
+    }
+}
+
+#[test]
+fn a_program_that_ends_at_once_has_started() {
+    let mut bundle = Bundle::new();
+    bundle.args(&["true"]);
+    for _ in 0..20 {
+        bundle.create().ok();
+        bundle.start().ok();
+        bundle.wait_until("stopped");
+        bundle.delete().ok();
+        bundle.run().ok();
+    }
+}
+
+/// An ELF file for this machine that only execve(2) finds wanting: it has no program headers.
+fn hollow_elf() -> Vec<u8> {
+    let mut elf = std::fs::read("/bin/busybox").unwrap();
+    elf.truncate(64);
+    elf[54..58].fill(0); // e_phentsize, e_phnum
+    elf.resize(4096, 0);
+    elf
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_has_not_started() {
+    need!(rrun); // elsewhere `start` succeeds, and the container says so on its own stderr
+    let mut bundle = Bundle::new();
+    bundle.image_file("prog", hollow_elf());
+    bundle.args(&["/prog"]);
+    bundle.create().ok();
+    bundle.start().refused(&["/prog", "ENOEXEC"]);
+    assert_eq!(bundle.status(), "stopped");
+    bundle.delete().ok();
+    bundle.run().refused(&["/prog", "ENOEXEC"]);
+    bundle.leaves_nothing();
+    bundle.run_detached().refused(&["/prog", "ENOEXEC"]);
+    bundle.leaves_nothing();
+}
+
+// the window in which init is told to go on, and its record must stand
+#[test]
+fn a_create_killed_near_its_end_leaves_a_container_or_none() {
+    need!(rrun); // runc leaks its cgroups there
+    let bundle = Bundle::sleeping();
+    let create = bundle.command(&["create", "--pid-file", "pid", &bundle.id]);
+    let calls = trace(&create, None, None).calls_of(Who::Parent);
+    bundle.delete_force().ok();
+    let (mut whole, mut none) = (0, 0);
+    for call in calls / 3..=calls {
+        trace(&create, None, Some((At { who: Who::Parent, call }, Then::Kill)));
+        let alone = || {
+            Some(()).filter(|()| {
+                bundle.call(&["state", &bundle.id]).stdout.contains("\"created\"") || processes(&bundle).is_empty()
+            })
+        };
+        assert!(
+            eventually_within(Duration::from_secs(2), alone).is_some(),
+            "call {call}: {:?} run on",
+            processes(&bundle)
+        );
+        if processes(&bundle).is_empty() {
+            none += 1;
+        } else {
+            assert_eq!(processes(&bundle), [bundle.pid()], "call {call}");
+            bundle.start().ok();
+            assert_eq!(bundle.status(), "running", "call {call}");
+            whole += 1;
+        }
+        bundle.delete_force().ok();
+        bundle.leaves_nothing();
+    }
+    assert!(whole > 0 && none > 0, "whole {whole}, none {none}: the window was missed");
+}
+
+fn processes(bundle: &Bundle) -> Vec<i32> {
+    Leftovers::find(&bundle.id, &bundle.state_root).processes
+}
+
+#[test]
+fn a_container_that_is_being_created_can_be_seen_and_removed() {
+    need!(rrun); // others know no such state, or show nothing
+    let bundle = Bundle::sleeping();
+    let create = bundle.command(&["create", &bundle.id]);
+    let calls = trace(&create, None, None).calls_of(Who::Parent);
+    bundle.delete_force().ok();
+    let mut seen = 0;
+    for share in [4, 5, 6, 7, 8, 9] {
+        let at = At { who: Who::Parent, call: calls * share / 10 };
+        let creator = trace(&create, None, Some((at, Then::Stop))).pids[0];
+        if bundle.call(&["state", &bundle.id]).stdout.contains("\"creating\"") {
+            seen += 1;
+            assert!(bundle.call(&["list"]).ok().contains("creating"));
+            bundle.delete().refused(&[&format!("cannot delete container {} that is not stopped: creating", bundle.id)]);
+            bundle.start().error();
+            assert!(is_alive(creator));
+        }
+        let deleted = bundle.delete_force();
+        deleted.ok();
+        let alive = is_alive(creator);
+        let _ = nix::sys::signal::kill(Pid::from_raw(creator), nix::sys::signal::Signal::SIGKILL);
+        let _ = waitpid(Pid::from_raw(creator), None);
+        assert!(!alive || deleted.took < runtime::DEADLINE, "{at:?}: the creator lives on");
+        bundle.leaves_nothing();
+    }
+    assert!(seen > 0, "never seen");
+}
+
+#[test]
+fn a_start_that_waits_for_a_dead_init_ends() {
+    let bundle = Bundle::sleeping();
+    bundle.create().ok();
+    let trace = trace(
+        &bundle.command(&["start", &bundle.id]),
+        Some(bundle.pid()),
+        Some((At { who: Who::Child, call: 1 }, Then::Kill)),
+    );
+    assert_eq!((trace.exit_code, trace.hung), (Some(1), false));
+    assert_eq!(bundle.status(), "stopped");
+}

@@ -1,0 +1,248 @@
+//! `process.terminal`: handed to a manager by its console socket, or joined to the caller's own terminal.
+
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::LocalFlags;
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::bundle::{Bundle, mount_at};
+use crate::runtime::{self, Call, eventually_within, wait_within};
+use crate::tty::{ConsoleSocket, Terminal};
+
+fn with_terminal(script: &str) -> Bundle {
+    let mut bundle = Bundle::sh(script);
+    bundle.set("/process/terminal", true);
+    bundle
+}
+
+fn create(bundle: &Bundle, socket: &ConsoleSocket) {
+    bundle.call(&["create", "--console-socket", socket.path.to_str().unwrap(), &bundle.id]).ok();
+}
+
+#[test]
+fn a_manager_gets_the_terminal_and_speaks_through_it() {
+    let bundle = with_terminal("tty; read line; echo \"heard $line\"; echo x > /dev/tty");
+    let socket = ConsoleSocket::new(&bundle.dir);
+    create(&bundle, &socket);
+    // only now, when the runtime has ended: this is how go-runc does it
+    let mut master = socket.receive();
+    bundle.start().ok();
+    master.hears("/dev/pts/0\r\n");
+    master.types("hello\n");
+    master.hears("heard hello\r\n");
+    master.hears("x\r\n");
+    bundle.wait_until("stopped");
+}
+
+#[test]
+fn run_detached_sends_the_terminal_too() {
+    let bundle = with_terminal("echo here; sleep 1000");
+    let socket = ConsoleSocket::new(&bundle.dir);
+    bundle.call(&["run", "-d", "--console-socket", socket.path.to_str().unwrap(), &bundle.id]).ok();
+    socket.receive().hears("here\r\n");
+}
+
+#[test]
+fn the_programs_standard_files_are_the_terminal_and_nothing_else_is_open() {
+    let bundle = with_terminal(
+        "for n in 0 1 2; do readlink /proc/self/fd/$n; done; ls /proc/$$/fd | tr '\\n' ' '; stat -c '%u %a' /dev/pts/0",
+    );
+    let socket = ConsoleSocket::new(&bundle.dir);
+    create(&bundle, &socket);
+    let mut master = socket.receive();
+    bundle.start().ok();
+    // 10: the shell's own copy of its terminal
+    let rest = master.rest();
+    assert_eq!(rest.replace(" 10 ", " "), "/dev/pts/0\n/dev/pts/0\n/dev/pts/0\n0 1 2 0 620\n");
+}
+
+#[test]
+fn the_terminal_belongs_to_the_user() {
+    let mut bundle = with_terminal("stat -c '%u' /dev/pts/0; echo written > /dev/pts/0");
+    bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    let socket = ConsoleSocket::new(&bundle.dir);
+    create(&bundle, &socket);
+    let mut master = socket.receive();
+    bundle.start().ok();
+    assert_eq!(master.rest(), "1000\nwritten\n");
+}
+
+#[test]
+fn dev_console_is_the_terminal() {
+    let bundle = with_terminal("echo to the console > /dev/console; cat /proc/self/mountinfo");
+    let socket = ConsoleSocket::new(&bundle.dir);
+    create(&bundle, &socket);
+    let mut master = socket.receive();
+    bundle.start().ok();
+    let said = master.rest();
+    let mounts = said.strip_prefix("to the console\n").expect(&said);
+    assert_eq!(mount_at(&crate::bundle::Mounted::parse(mounts), "/dev/console").fstype, "devpts");
+}
+
+#[test]
+fn the_terminal_has_the_size_of_the_config() {
+    let mut bundle = with_terminal("stty size");
+    bundle.set("/process/consoleSize", json!({"height": 41, "width": 123}));
+    let socket = ConsoleSocket::new(&bundle.dir);
+    create(&bundle, &socket);
+    let mut master = socket.receive();
+    bundle.start().ok();
+    master.hears("41 123\r\n");
+}
+
+#[test]
+fn the_caller_is_not_kept_by_a_container_with_a_terminal() {
+    let bundle = with_terminal("sleep 1000");
+    let socket = ConsoleSocket::new(&bundle.dir);
+    let mut command = bundle.command(&["create", "--console-socket", socket.path.to_str().unwrap(), &bundle.id]);
+    assert!(crate::stdio::reaches_its_end(&mut command), "its output stays open");
+}
+
+#[test]
+fn a_terminal_and_a_console_socket_need_each_other() {
+    let bundle = with_terminal("true");
+    for verb in [&["create"][..], &["run", "-d"]] {
+        let output = bundle.call(&[verb, &[&bundle.id]].concat());
+        output.refused(&["cannot allocate tty if ", " will detach without setting console socket"]);
+        bundle.leaves_nothing();
+    }
+    let bundle = Bundle::new();
+    let socket = ConsoleSocket::new(&bundle.dir);
+    for verb in ["create", "run"] {
+        let output = bundle.call(&[verb, "--console-socket", socket.path.to_str().unwrap(), &bundle.id]);
+        output.refused(&["cannot use console socket if ", " will not detach or allocate tty"]);
+        bundle.leaves_nothing();
+    }
+}
+
+#[test]
+fn a_console_socket_where_nobody_listens_is_an_error() {
+    let bundle = with_terminal("true");
+    let output = bundle.call(&["create", "--console-socket", "nobody.sock", &bundle.id]);
+    assert!(output.error().contains("nobody.sock"), "{output}");
+    bundle.leaves_nothing();
+}
+
+/// `run` in front of a person's terminal.
+fn in_front_of(terminal: &Terminal, bundle: &Bundle) -> std::process::Child {
+    let mut command = bundle.command(&["run", &bundle.id]);
+    command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio());
+    command.spawn().unwrap()
+}
+
+#[track_caller]
+fn ends_with(mut run: std::process::Child, code: i32) {
+    let status = wait_within(&mut run, Duration::from_secs(10)).expect("run does not end");
+    assert_eq!(status.code(), Some(code));
+}
+
+fn is_raw(terminal: &Terminal) -> bool {
+    !terminal.settings().local_flags.intersects(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG)
+}
+
+#[test]
+fn in_the_foreground_the_callers_terminal_is_raw_and_then_as_it_was() {
+    let bundle = with_terminal("echo ready; read line; echo \"heard $line\"; exit 3");
+    let mut terminal = Terminal::new(24, 80);
+    let before = terminal.settings();
+    let run = in_front_of(&terminal, &bundle);
+    terminal.master.hears("ready\r\n");
+    assert!(is_raw(&terminal));
+    terminal.master.types("hello\r");
+    terminal.master.hears("heard hello\r\n");
+    ends_with(run, 3);
+    assert_eq!(terminal.settings(), before);
+}
+
+#[test]
+fn the_callers_terminal_is_as_it_was_when_the_program_is_killed() {
+    let bundle = with_terminal("echo ready; sleep 1000");
+    let mut terminal = Terminal::new(24, 80);
+    let before = terminal.settings();
+    let run = in_front_of(&terminal, &bundle);
+    terminal.master.hears("ready\r\n");
+    bundle.kill("KILL").ok();
+    ends_with(run, 137);
+    assert_eq!(terminal.settings(), before);
+}
+
+#[test]
+fn the_callers_terminal_is_as_it_was_when_run_is_told_to_end() {
+    let bundle = with_terminal("trap 'exit 9' TERM; echo ready; while :; do sleep 0.02; done");
+    let mut terminal = Terminal::new(24, 80);
+    let before = terminal.settings();
+    let run = in_front_of(&terminal, &bundle);
+    terminal.master.hears("ready\r\n");
+    kill(Pid::from_raw(run.id() as i32), Signal::SIGTERM).unwrap();
+    ends_with(run, 9);
+    assert_eq!(terminal.settings(), before);
+}
+
+#[test]
+fn the_callers_terminal_is_as_it_was_when_nothing_starts() {
+    let mut bundle = with_terminal("true");
+    let terminal = Terminal::new(24, 80);
+    let before = terminal.settings();
+    bundle.args(&["/missing"]);
+    ends_with(in_front_of(&terminal, &bundle), 1);
+    assert_eq!(terminal.settings(), before);
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn the_size_of_the_callers_terminal_is_followed() {
+    let bundle = with_terminal("trap 'stty size' WINCH; stty size; echo ready; while :; do sleep 0.02; done");
+    let mut terminal = Terminal::new(33, 77);
+    let run = in_front_of(&terminal, &bundle);
+    terminal.master.hears("33 77\r\n");
+    terminal.master.hears("ready\r\n");
+    terminal.resize(44, 111);
+    kill(Pid::from_raw(run.id() as i32), Signal::SIGWINCH).unwrap();
+    terminal.master.hears("44 111\r\n");
+    bundle.kill("KILL").ok();
+    ends_with(run, 137);
+}
+
+#[test]
+fn control_characters_go_to_the_program() {
+    let bundle = with_terminal("trap 'echo interrupted; exit 4' INT; echo ready; while :; do sleep 0.02; done");
+    let mut terminal = Terminal::new(24, 80);
+    let run = in_front_of(&terminal, &bundle);
+    terminal.master.hears("ready\r\n");
+    terminal.master.types("\x03");
+    terminal.master.hears("interrupted\r\n");
+    ends_with(run, 4);
+}
+
+#[test]
+fn a_terminal_is_only_what_the_config_asks_for() {
+    let bundle = Bundle::sh("[ -t 0 ] && echo terminal; echo done");
+    assert_eq!(bundle.run().ok(), "done\n");
+}
+
+// the last words of a program are as good as its first
+#[test]
+fn all_output_arrives_before_run_returns() {
+    let bundle = with_terminal("seq 1 5000");
+    let mut terminal = Terminal::new(24, 80);
+    let mut run = in_front_of(&terminal, &bundle);
+    for n in [1000, 3000, 5000] {
+        terminal.master.hears(&format!("\n{n}\r\n"));
+    }
+    let ended = eventually_within(Duration::from_secs(10), || run.try_wait().unwrap());
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+}
+
+#[test]
+fn a_foreground_run_with_pipes_and_a_terminal_for_the_program_needs_some_terminal() {
+    let bundle = with_terminal("true");
+    let mut command = Command::new("setsid"); // so that there is no /dev/tty either
+    let run = bundle.command(&["run", &bundle.id]);
+    command.arg("--wait").arg(run.get_program()).args(run.get_args()).current_dir(&bundle.dir);
+    let output: runtime::Output = Call::new(&mut command).wait();
+    assert!(output.error().contains("/dev/tty"), "{output}");
+    bundle.leaves_nothing();
+}
