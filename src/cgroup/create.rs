@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,11 +11,10 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 
-use super::directory::{Directory, processes};
+use super::directory::Directory;
 use super::perform::write_all;
 use super::recorded::Recorded;
-use super::walk::{Visitor, walk};
-use super::{CgroupPlan, HierarchyPlan, Version, cpuset};
+use super::{CgroupPlan, HierarchyPlan, Version, cpuset, refuse_occupied};
 use crate::error::SysError;
 
 /// Cgroups that no process has joined yet.
@@ -32,7 +31,6 @@ struct NewCgroup<'a> {
     plan: &'a HierarchyPlan,
     top: Directory,
     directory: Directory,
-    existed: bool,
 }
 
 /// For a process that is to be born in the v2 tree.
@@ -58,33 +56,18 @@ pub fn create(plan: &CgroupPlan) -> Result<NewCgroups<'_>> {
 
 impl<'a> NewCgroups<'a> {
     fn make(&mut self, plan: &'a CgroupPlan) -> Result<()> {
+        let mut existed_before = false;
         for plan in &plan.hierarchies {
             let top = Directory::mounted(&plan.mountpoint, plan.version)?;
             let (directory, existed) = make_path(&top, &plan.path, &mut self.made)?;
-            self.cgroups.push(NewCgroup { plan, top, directory, existed });
+            existed_before |= existed;
+            self.cgroups.push(NewCgroup { plan, top, directory });
         }
-        self.refuse_occupied()?;
+        if existed_before {
+            refuse_occupied(plan)?;
+        }
         for cgroup in &self.cgroups {
             cgroup.prepare_above()?;
-        }
-        Ok(())
-    }
-
-    /// Another container's cgroup, or one that would hold the new init frozen.
-    fn refuse_occupied(&self) -> Result<()> {
-        let mut found = Occupants::default();
-        for cgroup in self.cgroups.iter().filter(|cgroup| cgroup.existed) {
-            walk(&cgroup.directory, &mut found)
-                .map_err(|errno| SysError::new("read cgroup", cgroup.directory.path.display(), errno))?;
-        }
-        found.pids.sort_unstable();
-        found.pids.dedup();
-        match found.pids.len() {
-            0 => {}
-            count => bail!("container's cgroup is not empty: {count} process(es) found"),
-        }
-        if self.cgroups.iter().any(|cgroup| cgroup.existed) && Recorded::new(&self.paths)?.frozen()? {
-            bail!("container's cgroup unexpectedly frozen");
         }
         Ok(())
     }
@@ -300,17 +283,5 @@ fn remove_empty(made: &[PathBuf]) {
     for path in made.iter().rev() {
         // rmdir(2) of a cgroup refuses one with processes or children
         let _ = std::fs::remove_dir(path);
-    }
-}
-
-#[derive(Default)]
-struct Occupants {
-    pids: Vec<i32>,
-}
-
-impl Visitor for Occupants {
-    fn enter(&mut self, cgroup: BorrowedFd) -> Result<(), Errno> {
-        self.pids.extend(processes(&cgroup)?);
-        Ok(())
     }
 }

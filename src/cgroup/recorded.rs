@@ -59,7 +59,7 @@ impl Recorded {
     /// Whether any of them is there.
     pub fn exist(&self) -> Result<bool> {
         for cgroup in &self.cgroups {
-            if cgroup.standing()?.is_some() {
+            if cgroup.open()?.is_some() {
                 return Ok(true);
             }
         }
