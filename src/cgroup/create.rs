@@ -285,3 +285,71 @@ fn remove_empty(made: &[PathBuf]) {
         let _ = std::fs::remove_dir(path);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, read_to_string, write};
+
+    /// A plain directory stands in for a hierarchy's top.
+    fn top() -> (tempfile::TempDir, Directory) {
+        let dir = tempfile::tempdir().unwrap();
+        let top = Directory::at(dir.path()).unwrap().0;
+        (dir, top)
+    }
+
+    #[test]
+    fn what_is_missing_is_made_and_known_for_undoing() {
+        let (dir, top) = top();
+        create_dir_all(dir.path().join("a")).unwrap();
+        let mut made = Vec::new();
+        let (directory, existed) = make_path(&top, Path::new("a/b/c"), &mut made).unwrap();
+        assert_eq!((directory.path.as_path(), existed), (dir.path().join("a/b/c").as_path(), false));
+        assert_eq!(made, [dir.path().join("a/b"), dir.path().join("a/b/c")]);
+        assert!(make_path(&top, Path::new("a/b/c"), &mut Vec::new()).unwrap().1, "existed");
+        create_dir_all(dir.path().join("a/b/another")).unwrap();
+        remove_empty(&made);
+        assert!(!dir.path().join("a/b/c").exists() && dir.path().join("a/b/another").exists());
+    }
+
+    #[test]
+    fn nothing_is_made_over_files_links_or_at_the_top() {
+        let (dir, top) = top();
+        write(dir.path().join("tasks"), "").unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).unwrap();
+        for (path, says) in [
+            ("tasks", "is a control file"),
+            ("tasks/c1", "is a control file"),
+            ("link", "(ELOOP)"),
+            ("link/c1", "(ELOOP)"),
+            ("", "is the top of its hierarchy"),
+        ] {
+            let error = make_path(&top, Path::new(path), &mut Vec::new()).unwrap_err();
+            assert!(format!("{error:#}").contains(says), "{path}: {error:#}");
+        }
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn empty_cpusets_are_filled_from_the_nearest_above() {
+        let (dir, top) = top();
+        for (path, cpus, mems) in [("", "0-3\n", "0\n"), ("a", "0-1\n", "\n"), ("a/b", "\n", "\n"), ("a/b/c1", "", "")]
+        {
+            create_dir_all(dir.path().join(path)).unwrap();
+            write(dir.path().join(path).join("cpuset.cpus"), cpus).unwrap();
+            write(dir.path().join(path).join("mems"), mems).unwrap();
+        }
+        fill_cpuset(&top, Path::new("a/b/c1")).unwrap();
+        let read = |file: &str| read_to_string(dir.path().join(file)).unwrap().trim().to_string();
+        let cpus = ["a/cpuset.cpus", "a/b/cpuset.cpus", "a/b/c1/cpuset.cpus"].map(read);
+        assert_eq!(cpus, ["0-1", "0-1", "0-1"]);
+        assert_eq!(["a/mems", "a/b/mems", "a/b/c1/mems"].map(read), ["0", "0", "0"], "of a mount with noprefix");
+    }
+
+    #[test]
+    fn the_directories_above_from_the_top_down() {
+        assert_eq!(above(Path::new("a/b/c1")), ["", "a", "a/b"].map(Path::new));
+        assert_eq!(above(Path::new("c1")), [Path::new("")]);
+    }
+}
