@@ -132,7 +132,7 @@ impl Recorded {
 
     /// One round. In the v2 tree one write kills all at once, those that are just being forked too. On v1 alone the
     /// freezer keeps them from forking meanwhile. A v1 freezer holds even a killed process, so it is thawed afterwards.
-    fn kill_once(&self) -> Result<Vec<Pid>> {
+    pub(super) fn kill_once(&self) -> Result<Vec<Pid>> {
         let at_once = self.open("")?.is_some_and(|tree| tree.write("cgroup.kill", "1").is_ok());
         if !at_once && let Some(freezer) = self.open("freezer")? {
             // an old kernel, or one that is being removed: then the next round finds who got away

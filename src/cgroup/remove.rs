@@ -16,7 +16,8 @@ use super::walk::{Visitor, walk};
 use crate::error::SysError;
 
 impl Recorded {
-    /// The directories above stay: another container may use them.
+    /// Mostly nobody is inside any more and rmdir is all it takes; who still is gets killed. The directories above
+    /// stay: another container may use them.
     pub fn remove(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(1);
@@ -37,6 +38,7 @@ impl Recorded {
             if Instant::now() >= deadline {
                 return Err(failed.unwrap_or_else(|| still_held(left[0], patience)));
             }
+            self.kill_once()?;
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));
         }
