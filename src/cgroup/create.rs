@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use super::directory::Directory;
 use super::perform::write_all;
 use super::recorded::Recorded;
+use super::remove::Holders;
 use super::{CgroupPlan, HierarchyPlan, Version, cpuset, refuse_occupied};
 use crate::error::SysError;
 
@@ -107,7 +108,7 @@ impl<'a> NewCgroups<'a> {
 
     /// Takes back everything that was made, the directories above too where nobody else uses them.
     pub fn undo(&self, deadline: Duration) -> Result<()> {
-        let removed = Recorded::new(&self.paths)?.remove(deadline);
+        let removed = Recorded::new(&self.paths)?.remove(deadline, Holders::Spare);
         remove_empty(&self.made);
         removed
     }
