@@ -12,10 +12,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::host::cgroups::CgroupLayout;
+use crate::host::cgroups::{CgroupLayout, Unified};
 use crate::plan::cgroup_paths::CgroupsPath;
 use crate::plan::spec::resources::Resources;
 
@@ -120,13 +120,17 @@ pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout:
         None => draft.before("rdma", rdma::both(&resources.rdma)?)?,
     }
     let devices = devices::v1(&resources.devices)?;
-    if devices::restricts(&devices) || draft.v1("devices").is_some() {
+    if draft.v1("devices").is_some() {
         draft.before("devices", devices)?;
+    } else if devices::restricts(&devices) {
+        bail!("linux.resources.devices: this host has no devices controller mounted to keep any from the container");
     }
     draft.before("memory", memory::v1_hierarchy(&resources.memory))?;
     draft.last("memory", memory::v1(&resources.memory, &mut warnings)?)?;
     for (controller, write) in unified::hybrid(&resources.unified, layout.v2.as_ref())? {
-        let tree = draft.tree_with(&controller).context("a controller of the v2 tree without its tree")?;
+        let Some(tree) = draft.tree_with(&controller) else {
+            bail!("{}: its {controller} controller is mounted as cgroup v1 here; use the field of v1", write.field);
+        };
         draft.in_tree(tree, &controller, [write]);
     }
     Ok(CgroupPlan { hierarchies: draft.hierarchies, warnings })
@@ -190,8 +194,9 @@ impl<'a> Draft<'a> {
 
     /// The index of the v2 tree, if this controller is there.
     fn tree_with(&self, controller: &str) -> Option<usize> {
-        let tree = self.layout.v2.as_ref().filter(|tree| tree.controllers.iter().any(|own| own == controller));
-        tree.and_then(|_| self.hierarchies.iter().position(|hierarchy| hierarchy.version == Version::V2))
+        let has = |tree: &Unified| tree.controllers.iter().any(|own| own == controller);
+        let there = self.v1(controller).is_none() && self.layout.v2.as_ref().is_some_and(has);
+        there.then(|| self.hierarchies.iter().position(|hierarchy| hierarchy.version == Version::V2)).flatten()
     }
 
     fn before(&mut self, controller: &str, writes: impl IntoIterator<Item = Write>) -> Result<()> {

@@ -94,17 +94,30 @@ pub enum Matched {
     StartStopped,
     StartRunning,
     StartPaused,
-    NotStopped { id: String, status: &'static str },
+    NotStopped {
+        id: String,
+        status: &'static str,
+    },
     InitStillRunning,
     IdEmpty,
     IdFormat,
     TtyWithoutConsoleSocket,
     ConsoleSocketWithoutTty,
     NotFoundInPath(String),
-    ProgramStat { program: String, errno: Errno },
-    Program { program: String, errno: Errno },
+    ProgramStat {
+        program: String,
+        errno: Errno,
+    },
+    Program {
+        program: String,
+        errno: Errno,
+    },
     /// Something the program needs: its loader or interpreter.
-    Part { program: String, part: String, errno: Errno },
+    Part {
+        program: String,
+        part: String,
+        errno: Errno,
+    },
 }
 
 impl fmt::Display for Matched {
@@ -155,9 +168,7 @@ impl Report {
             error
                 .chain()
                 .map(|cause| match cause.downcast_ref::<SysError>() {
-                    Some(e) => {
-                        Frame::Sys { op: e.op.to_string(), object: e.object.clone(), errno: e.errno as i32 }
-                    }
+                    Some(e) => Frame::Sys { op: e.op.to_string(), object: e.object.clone(), errno: e.errno as i32 },
                     None => Frame::Text(cause.to_string()),
                 })
                 .collect(),
@@ -194,7 +205,11 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("clone3", Errno::EAGAIN, "the limit of processes is reached: see pids.max of rrun's own cgroup and ulimit -u"),
     ("fsopen", Errno::ENODEV, "this kernel has no such file system type, or its module is not loaded"),
     ("fsopen", Errno::EPERM, "mounting needs root, or a user namespace in the config"),
-    ("fsmount", Errno::EPERM, "the kernel refuses a new instance where the host's own is partly covered; bind it instead"),
+    (
+        "fsmount",
+        Errno::EPERM,
+        "the kernel refuses a new instance where the host's own is partly covered; bind it instead",
+    ),
     ("open_tree", Errno::ENOENT, "a bind mount needs an existing source: create it on the host or correct `source`"),
     ("mkdir cgroup", Errno::EROFS, "the cgroup tree is mounted read-only here"),
     ("mkdir cgroup", Errno::EACCES, "creating cgroups needs root or a delegated tree"),

@@ -1,7 +1,7 @@
 //! Facts about this machine, read once and handed to `plan` as data, so that a test can ask "what would be done on
 //! cgroup v1, as a user, on an older kernel?" anywhere.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::stat::stat;
 use nix::unistd::geteuid;
 use serde::Serialize;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::error::Doing;
 use crate::host::cgroups::CgroupLayout;
 use crate::procfs::Proc;
+use crate::sys::credentials::{bounding_set, capget};
 
 pub mod cgroups;
 pub mod mountpoints;
@@ -28,15 +29,14 @@ pub struct Host {
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 impl Host {
-    /// Runs at each create, so it reads five small files and asks nothing else.
+    /// Runs at each create, so it reads what it must and asks nothing else.
     pub fn detect() -> Result<Self> {
-        let proc = Proc::open().context("facts of this host")?;
-        let own = proc.own_capabilities()?;
+        let (bounding, last_capability) = bounding_set();
         Ok(Self {
             rootless: !geteuid().is_root() || !in_initial_user_namespace()?,
-            capabilities: own.permitted & own.bounding,
-            last_capability: proc.last_capability()?,
-            cgroups: CgroupLayout::detect(&proc)?,
+            capabilities: capget()?.permitted & bounding,
+            last_capability,
+            cgroups: CgroupLayout::detect(&Proc::open()?)?,
         })
     }
 }
@@ -45,4 +45,22 @@ impl Host {
 fn in_initial_user_namespace() -> Result<bool> {
     const LINK: &str = "/proc/self/ns/user";
     Ok(stat(LINK).doing("stat", LINK)?.st_ino == INITIAL_USER_NAMESPACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_of_capabilities_elsewhere() {
+        let host = Host::detect().unwrap();
+        let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap();
+        assert_eq!(host.last_capability.to_string(), last.trim());
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let set = |name| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        };
+        assert_eq!(host.capabilities, set("CapPrm:") & set("CapBnd:"));
+    }
 }

@@ -2,7 +2,11 @@
 
 use std::process::ExitCode;
 
+use rrun::sys::allocator::Arenas;
 use rrun::{cli, error, log};
+
+#[global_allocator]
+static ALLOCATOR: Arenas = Arenas;
 
 fn main() -> ExitCode {
     let request = match cli::parse(std::env::args_os().skip(1)) {

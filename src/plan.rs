@@ -188,16 +188,10 @@ pub enum CgroupMount {
 pub struct CgroupHierarchy {
     /// Directory name below the target, as on the host: `cpu,cpuacct`, `systemd`.
     pub name: String,
-    pub source: HierarchySource,
-}
-
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HierarchySource {
-    /// With a cgroup namespace: mounted anew, its root is the container's own cgroup. The options select the hierarchy.
-    Mount { options: Vec<String> },
-    /// Without: the container's own directory on the host, bound.
-    Bind { from: PathBuf },
+    /// The container's own directory on the host, which is bound. In a cgroup namespace it reads as the hierarchy's
+    /// root, as a new mount would; but mounting a v1 hierarchy anew waits until every cgroup that is being removed
+    /// anywhere on the host is gone.
+    pub from: PathBuf,
 }
 
 /// One parameter of a file system.

@@ -1,12 +1,10 @@
 //! Typed reads of /proc through a handle that was checked to be a procfs. Nothing is opened by a path that a mount over
 //! /proc could have bent: lookups stay below the handle, on its own file system and off its magic links.
 
-use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, fstat};
@@ -51,9 +49,10 @@ impl Proc {
     }
 
     pub fn read(&self, path: &str) -> Result<Vec<u8>, SysError> {
-        // procfs hands out at most a page at a time, so a larger first buffer saves only copies
         let mut bytes = Vec::with_capacity(8192);
-        self.open_file(path, OFlag::O_RDONLY)?.read_to_end(&mut bytes).doing("read", in_proc(path))?;
+        // `take` keeps std from asking for the size first, which files of procfs do not have
+        let mut file = self.open_file(path, OFlag::O_RDONLY)?.take(u64::MAX);
+        file.read_to_end(&mut bytes).doing("read", in_proc(path))?;
         Ok(bytes)
     }
 
@@ -65,18 +64,6 @@ impl Proc {
     /// rrun's own cgroup in each hierarchy: cgroups(7).
     pub fn own_cgroups(&self) -> Result<Vec<u8>, SysError> {
         self.read("self/cgroup")
-    }
-
-    pub fn own_capabilities(&self) -> Result<OwnCapabilities> {
-        parse_capabilities(&self.read("self/status")?).context("/proc/self/status: has no capability sets")
-    }
-
-    /// The highest capability that this kernel knows.
-    pub fn last_capability(&self) -> Result<u8> {
-        const FILE: &str = "sys/kernel/cap_last_cap";
-        let text = self.read(FILE)?;
-        let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()).filter(|n| *n < 64);
-        number.with_context(|| format!("/proc/{FILE}: holds no capability's number"))
     }
 
     pub fn stat(&self, pid: Pid) -> Result<Stat, SysError> {
@@ -134,21 +121,6 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     Some(Stat { state: chars.next().filter(|_| chars.as_str().is_empty())?, ppid: Pid::from_raw(ppid), start_time })
 }
 
-/// Bit n is capability n.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnCapabilities {
-    pub permitted: u64,
-    pub bounding: u64,
-}
-
-pub fn parse_capabilities(status: &[u8]) -> Option<OwnCapabilities> {
-    let set = |name: &[u8]| {
-        let line = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))?;
-        u64::from_str_radix(OsStr::from_bytes(line).to_str()?.trim(), 16).ok()
-    };
-    Some(OwnCapabilities { permitted: set(b"CapPrm:")?, bounding: set(b"CapBnd:")? })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,16 +154,6 @@ mod tests {
         {
             let stat = parse_stat(format!("7 (sh) {}", REST.replacen('S', &state.to_string(), 1)).as_bytes()).unwrap();
             assert_eq!(stat.has_ended(), ended, "{state}");
-        }
-    }
-
-    #[test]
-    fn sets_of_capabilities() {
-        let status = b"Name:\tsh\nCapInh:\t0000000000000000\nCapPrm:\t000001fffeffffff\nCapEff:\t0000000000000000\nCapBnd:\t000001ffffffffff\n";
-        let want = OwnCapabilities { permitted: 0x1fffeffffff, bounding: 0x1ffffffffff };
-        assert_eq!(parse_capabilities(status), Some(want));
-        for bad in [&b""[..], b"CapPrm:\t00\n", b"CapPrm:\tzz\nCapBnd:\t00\n"] {
-            assert_eq!(parse_capabilities(bad), None, "{:?}", OsStr::from_bytes(bad));
         }
     }
 

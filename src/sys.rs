@@ -2,6 +2,7 @@
 //! that own their descriptors; nothing here decides anything.
 #![allow(unsafe_code)]
 
+pub mod allocator;
 pub mod clone;
 pub mod credentials;
 pub mod exec;

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 
@@ -133,7 +133,7 @@ impl<'a> NewCgroups<'a> {
 impl NewCgroup<'_> {
     fn prepare_above(&self) -> Result<()> {
         if self.plan.controllers.iter().any(|controller| controller == "cpuset") {
-            cpuset::FILES.iter().try_for_each(|(file, bare)| fill_cpuset(&self.top, &self.plan.path, file, bare))?;
+            fill_cpuset(&self.top, &self.plan.path)?;
         }
         if !self.plan.realtime_above.is_empty() {
             self.give_realtime_above()?;
@@ -203,30 +203,41 @@ fn above(path: &Path) -> Vec<&Path> {
 
 /// A new cpuset has no CPUs and no memory, and nobody can join it. Each empty one on the way gets what the nearest one
 /// above has, from there down.
-fn fill_cpuset(top: &Directory, path: &Path, file: &'static str, bare: &'static str) -> Result<()> {
-    let mut empty = Vec::new();
-    for path in path.ancestors() {
-        let directory = top.below(path).map_err(|errno| open_error(top, errno))?;
-        let (name, text) = match directory.read(file) {
-            Err(Errno::ENOENT) => (bare, directory.read(bare)),
-            text => (file, text),
-        };
-        let text = text.map_err(|errno| {
-            SysError::new("read cgroup", format_args!("{}/{file}", directory.path.display()), errno)
-        })?;
-        let value = text.trim();
-        if value.is_empty() {
-            empty.push((directory, name));
-            continue;
+fn fill_cpuset(top: &Directory, path: &Path) -> Result<()> {
+    let mut directories: Vec<Directory> = Vec::new();
+    for (file, bare) in cpuset::FILES {
+        let mut filled = None;
+        for (n, path) in path.ancestors().enumerate() {
+            if n == directories.len() {
+                directories.push(top.below(path).map_err(|errno| open_error(top, errno))?);
+            }
+            let (file, value) = read_cpuset(&directories[n], file, bare)?;
+            if !value.is_empty() {
+                filled = Some((n, file, value));
+                break;
+            }
         }
-        for (directory, name) in empty.iter().rev() {
-            directory.write(name, value).map_err(|errno| {
-                SysError::new("write cgroup", format_args!("{}/{name} = {value}", directory.path.display()), errno)
+        let Some((above, file, value)) = filled else {
+            bail!("cgroup {}: has an empty {file}, so no cgroup below it can hold a process", top.path.display());
+        };
+        for directory in directories[..above].iter().rev() {
+            directory.write(file, &value).map_err(|errno| {
+                SysError::new("write cgroup", format_args!("{}/{file} = {value}", directory.path.display()), errno)
             })?;
         }
-        return Ok(());
     }
-    bail!("cgroup {}: has an empty {file}, so no cgroup below it can hold a process", top.path.display())
+    Ok(())
+}
+
+/// With the name that the file has on this mount.
+fn read_cpuset<'f>(directory: &Directory, file: &'f str, bare: &'f str) -> Result<(&'f str, String)> {
+    let (file, text) = match directory.read(file) {
+        Err(Errno::ENOENT) => (bare, directory.read(bare)),
+        text => (file, text),
+    };
+    let text =
+        text.map_err(|errno| SysError::new("read cgroup", format_args!("{}/{file}", directory.path.display()), errno))?;
+    Ok((file, text.trim().to_string()))
 }
 
 /// How often the directories above may vanish while a path is made.
@@ -239,11 +250,17 @@ fn make_path(top: &Directory, path: &Path, made: &mut Vec<PathBuf>) -> Result<(D
     };
     let mut errno = Errno::ENOENT;
     for _ in 0..MOST_RACES {
-        let result = open_or_make(top, parent, made).and_then(|parent| make(&parent, name, made));
+        let result = match parent.as_os_str().is_empty() {
+            true => make(top, name, made),
+            false => open_or_make(top, parent, made).and_then(|parent| make(&parent, name, made)),
+        };
         match result {
             Ok(done) => return Ok(done),
             // another rrun has just removed it, or one above
             Err(Errno::ENOENT) => {}
+            Err(Errno::ENOTDIR) => {
+                bail!("linux.cgroupsPath: {} is a control file, not a cgroup", top.path.join(path).display())
+            }
             Err(other) => {
                 errno = other;
                 break;
@@ -292,7 +309,7 @@ struct Occupants {
 }
 
 impl Visitor for Occupants {
-    fn enter(&mut self, cgroup: std::os::fd::BorrowedFd) -> Result<(), Errno> {
+    fn enter(&mut self, cgroup: BorrowedFd) -> Result<(), Errno> {
         self.pids.extend(processes(&cgroup)?);
         Ok(())
     }

@@ -22,6 +22,8 @@ pub struct Directory {
     pub path: PathBuf,
 }
 
+/// Room for the list of every process that a kernel can have.
+const LARGEST_FILE: u64 = 64 << 20;
 const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 const INSIDE: ResolveFlag = ResolveFlag::RESOLVE_BENEATH
     .union(ResolveFlag::RESOLVE_NO_SYMLINKS)
@@ -91,11 +93,12 @@ fn open_inside(dir: &impl AsFd, name: &Path, flags: OFlag) -> Result<OwnedFd, Er
 }
 
 pub fn read(dir: &impl AsFd, file: &str) -> Result<String, Errno> {
-    let mut text = String::with_capacity(256);
-    let mut file = File::from(open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?);
-    match file.read_to_string(&mut text) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+    let mut bytes = Vec::with_capacity(256);
+    let file = File::from(open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?);
+    // `take` keeps std from asking for the size first, which such files do not have
+    match file.take(LARGEST_FILE).read_to_end(&mut bytes) {
+        Ok(_) => String::from_utf8(bytes).map_err(|_| Errno::EILSEQ),
+        Err(error) => Err(errno_of(&error)),
     }
 }
 
@@ -108,13 +111,22 @@ pub fn write_once(mut file: &File, value: &str) -> Result<(), Errno> {
     match file.write(value.as_bytes()) {
         Ok(length) if length == value.len() => Ok(()),
         Ok(_) => Err(Errno::EIO),
-        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))),
+        Err(error) => Err(errno_of(&error)),
     }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The process ids in cgroup.procs. Those of another pid namespace are seen as 0, if at all.
 pub fn processes(dir: &impl AsFd) -> Result<Vec<i32>, Errno> {
-    match read(dir, "cgroup.procs") {
+    let text = match read(dir, "cgroup.procs") {
+        // a threaded cgroup of v2 knows only threads; those of a process's leader have its number
+        Err(Errno::EOPNOTSUPP) => read(dir, "cgroup.threads"),
+        text => text,
+    };
+    match text {
         Ok(text) => {
             Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid > 0).collect())
         }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use nix::errno::Errno;
 
 use super::directory::{Directory, write_once};
@@ -49,6 +49,7 @@ struct Pen<'a> {
 impl Pen<'_> {
     fn write(&mut self, write: &Write) -> Result<Outcome> {
         let (mut file, mut value) = (&*write.file, write.value.as_str());
+        // each alternative is taken once, in the order given
         let mut otherwise = write.otherwise.iter();
         loop {
             let Err(errno) = self.put(file, value) else { return Ok(Outcome::Done) };
@@ -81,9 +82,9 @@ fn refusal(directory: &Directory, write: &Write, errno: Errno) -> anyhow::Error 
     let meaning = write.meanings.iter().find(|(of, _)| *of == errno).map(|(_, meaning)| *meaning);
     match (errno, meaning) {
         (_, Some(meaning)) => {
-            anyhow::anyhow!("{field}: cannot set {file} = {value} of cgroup {dir}: {meaning} ({errno:?})")
+            anyhow!("{field}: cannot set {file} = {value} of cgroup {dir}: {meaning} ({errno:?})")
         }
-        (Errno::ENOENT, None) => anyhow::anyhow!("{field}: cgroup {dir} has no file {file} on this kernel (ENOENT)"),
+        (Errno::ENOENT, None) => anyhow!("{field}: cgroup {dir} has no file {file} on this kernel (ENOENT)"),
         (errno, None) => {
             let error =
                 anyhow::Error::new(SysError::new("write cgroup", format_args!("{dir}/{file} = {value}"), errno));

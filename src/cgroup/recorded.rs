@@ -2,8 +2,8 @@
 //! paths are all that is known, and any of the directories may be missing.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::os::fd::BorrowedFd;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,11 +13,13 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::Version;
 use super::directory::{Directory, processes, write};
 use super::walk::{Visitor, walk};
 use crate::error::SysError;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
+
+/// Processes that are held by descriptors at once.
+const AT_A_TIME: usize = 128;
 
 #[derive(Debug)]
 pub struct Recorded {
@@ -29,14 +31,6 @@ pub struct Recorded {
 pub(super) struct RecordedCgroup {
     pub path: PathBuf,
     controllers: Vec<String>,
-}
-
-/// A directory that is there, by way of its parent.
-pub(super) struct Standing {
-    pub parent: Directory,
-    pub name: OsString,
-    pub directory: Directory,
-    version: Version,
 }
 
 impl Recorded {
@@ -65,7 +59,7 @@ impl Recorded {
     /// Whether any of them is there.
     pub fn exist(&self) -> Result<bool> {
         for cgroup in &self.cgroups {
-            if cgroup.standing()?.is_some() {
+            if cgroup.open()?.is_some() {
                 return Ok(true);
             }
         }
@@ -85,24 +79,28 @@ impl Recorded {
 
     /// Whether somebody froze this very container; one that only sits below a frozen cgroup is not.
     pub fn frozen(&self) -> Result<bool> {
-        if let Some(standing) = self.standing("freezer")? {
-            let state = standing.read("freezer.state")?;
-            // before 3.18 there is no telling who froze it
-            let own = standing.read("freezer.self_freezing")?;
+        if let Some(freezer) = self.open("freezer")? {
+            let state = read(&freezer, "freezer.state")?;
+            // absent in old kernels, where there is no telling who froze it
+            let own = read(&freezer, "freezer.self_freezing")?;
             if state.is_some_and(|state| state.trim() != "THAWED") && own.is_none_or(|own| own.trim() != "0") {
                 return Ok(true);
             }
         }
-        match self.standing("")? {
-            Some(tree) => Ok(tree.read("cgroup.freeze")?.is_some_and(|freeze| freeze.trim() == "1")),
+        match self.open("")? {
+            Some(tree) => Ok(read(&tree, "cgroup.freeze")?.is_some_and(|freeze| freeze.trim() == "1")),
             None => Ok(false),
         }
     }
 
+    /// Undoes a freeze of the container itself; cgroups that it froze inside stay so.
     pub fn thaw(&self) -> Result<()> {
         for (controller, file, value) in [("freezer", "freezer.state", "THAWED"), ("", "cgroup.freeze", "0")] {
-            if let Some(cgroup) = self.of(controller) {
-                cgroup.walk(&mut Set { file, value })?;
+            if let Some(cgroup) = self.open(controller)? {
+                match cgroup.write(file, value) {
+                    Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
+                    Err(errno) => return Err(write_error(&cgroup, file, value, errno)),
+                }
             }
         }
         Ok(())
@@ -110,8 +108,8 @@ impl Recorded {
 
     /// How often the kernel killed inside for want of memory.
     pub fn oom_kills(&self) -> Result<u64> {
-        let Some(standing) = self.standing("memory")? else { return Ok(0) };
-        Ok(standing.read("memory.oom_control")?.as_deref().map_or(0, oom_kills))
+        let Some(memory) = self.open("memory")? else { return Ok(0) };
+        Ok(read(&memory, "memory.oom_control")?.as_deref().map_or(0, oom_kills))
     }
 
     /// Kills every process inside, frozen ones too, and waits until they are gone.
@@ -125,7 +123,7 @@ impl Recorded {
             }
             if Instant::now() >= deadline {
                 let pids: Vec<String> = pids.iter().map(Pid::to_string).collect();
-                bail!("processes {} of the container live on after SIGKILL; the kernel holds them", pids.join(", "));
+                bail!("processes {} live on after SIGKILL: {}", pids.join(", "), self.why_alive()?);
             }
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -134,61 +132,78 @@ impl Recorded {
 
     /// One round. In the v2 tree one write kills all at once, those that are just being forked too. On v1 alone the
     /// freezer keeps them from forking meanwhile. A v1 freezer holds even a killed process, so it is thawed afterwards.
-    fn kill_once(&self) -> Result<Vec<Pid>> {
-        let at_once = match self.standing("")? {
-            Some(tree) => write(&tree.directory, "cgroup.kill", "1").is_ok(),
-            None => false,
-        };
-        if !at_once && let Some(freezer) = self.standing("freezer")? {
+    pub(super) fn kill_once(&self) -> Result<Vec<Pid>> {
+        let at_once = self.open("")?.is_some_and(|tree| tree.write("cgroup.kill", "1").is_ok());
+        if !at_once && let Some(freezer) = self.open("freezer")? {
             // an old kernel, or one that is being removed: then the next round finds who got away
-            let _ = write(&freezer.directory, "freezer.state", "FROZEN");
+            let _ = freezer.write("freezer.state", "FROZEN");
         }
         let pids = self.pids()?;
-        // A pid may name another process by now, so it is held by a pidfd first, and only who is still inside then is meant.
-        let held: Vec<_> = pids.iter().filter_map(|pid| Some((*pid, pidfd_open(*pid).ok()?))).collect();
-        let inside = if held.is_empty() { Vec::new() } else { self.pids()? };
-        for (pid, pidfd) in &held {
-            if inside.binary_search(pid).is_ok() {
-                match pidfd_send_signal(std::os::fd::AsFd::as_fd(pidfd), Signal::SIGKILL as i32) {
-                    Ok(()) | Err(Errno::ESRCH) => {}
-                    Err(errno) => return Err(SysError::new("pidfd_send_signal", pid, errno).into()),
-                }
-            }
+        for some in pids.chunks(AT_A_TIME) {
+            self.kill_some(some)?;
         }
-        self.thaw()?;
+        if let Some(freezer) = self.of("freezer") {
+            freezer.walk(&mut Set { file: "freezer.state", value: "THAWED" })?;
+        }
         Ok(pids)
     }
 
-    fn standing(&self, controller: &str) -> Result<Option<Standing>> {
-        self.of(controller).map_or(Ok(None), RecordedCgroup::standing)
+    /// A pid may be another process's by now, so it is held by a pidfd first, and only who is still inside then is meant.
+    fn kill_some(&self, pids: &[Pid]) -> Result<()> {
+        let held: Vec<_> = pids.iter().filter_map(|pid| Some((*pid, pidfd_open(*pid).ok()?))).collect();
+        let inside = if held.is_empty() { Vec::new() } else { self.pids()? };
+        for (pid, pidfd) in held.iter().filter(|(pid, _)| inside.binary_search(pid).is_ok()) {
+            match pidfd_send_signal(pidfd.as_fd(), Signal::SIGKILL as i32) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(SysError::new("pidfd_send_signal", pid, errno).into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn why_alive(&self) -> Result<&'static str> {
+        let above = match self.open("freezer")? {
+            Some(freezer) => read(&freezer, "freezer.parent_freezing")?,
+            None => None,
+        };
+        Ok(match above.is_some_and(|frozen| frozen.trim() == "1") {
+            true => "a cgroup above the container's is frozen; thaw it",
+            false => "the kernel holds them",
+        })
+    }
+
+    fn open(&self, controller: &str) -> Result<Option<Directory>> {
+        self.of(controller).map_or(Ok(None), RecordedCgroup::open)
     }
 }
 
 impl RecordedCgroup {
-    /// Opens it by way of its parent, which must be in the same mount of cgroup: so it is no mount's root, hence no
-    /// hierarchy's top, where killing and removing would mean the whole machine.
-    pub fn standing(&self) -> Result<Option<Standing>> {
+    /// The directory above, if there is one, which must be in a cgroup file system too. So this is no hierarchy's top,
+    /// where killing and removing would mean the whole machine.
+    pub fn above(&self) -> Result<Option<(Directory, &OsStr)>> {
         let (Some(above), Some(name)) = (self.path.parent(), self.path.file_name()) else { return Ok(None) };
-        let (parent, version) = match Directory::at(above) {
-            Ok(parent) => parent,
-            Err(error) if missing(&error) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let directory = match parent.below(Path::new(name)) {
-            Ok(directory) => directory,
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(Errno::EXDEV) => bail!("cgroup {}: is the top of a hierarchy, not a container's", self.path.display()),
-            Err(errno) => return Err(SysError::new("open cgroup", self.path.display(), errno).into()),
-        };
-        let Some(version) = version else {
-            bail!("cgroup {}: is not in a cgroup file system", self.path.display());
-        };
-        Ok(Some(Standing { parent, name: name.to_owned(), directory, version }))
+        match Directory::at(above) {
+            Ok((above, Some(_))) => Ok(Some((above, name))),
+            Ok((_, None)) if !self.path.exists() => Ok(None),
+            Ok((_, None)) => bail!("cgroup {}: is not inside of a cgroup hierarchy", self.path.display()),
+            Err(error) if missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `None` where it is missing.
+    fn open(&self) -> Result<Option<Directory>> {
+        let Some((above, name)) = self.above()? else { return Ok(None) };
+        match above.below(Path::new(name)) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(SysError::new("open cgroup", self.path.display(), errno).into()),
+        }
     }
 
     fn walk(&self, visitor: &mut impl Visitor) -> Result<()> {
-        let Some(standing) = self.standing()? else { return Ok(()) };
-        match walk(&standing.directory, visitor) {
+        let Some(directory) = self.open()? else { return Ok(()) };
+        match walk(&directory, visitor) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
             Err(errno) => Err(SysError::new("read cgroup", self.path.display(), errno).into()),
         }
@@ -202,18 +217,17 @@ impl RecordedCgroup {
     }
 }
 
-impl Standing {
-    /// `None`: this kernel has no such file, or the cgroup has just gone.
-    fn read(&self, file: &str) -> Result<Option<String>> {
-        match self.directory.read(file) {
-            Ok(text) => Ok(Some(text)),
-            Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
-            Err(errno) => {
-                let file = format!("{}/{file}", self.directory.path.display());
-                Err(SysError::new("read cgroup", file, errno).into())
-            }
-        }
+/// `None`: this kernel has no such file, or the cgroup has just gone.
+fn read(cgroup: &Directory, file: &str) -> Result<Option<String>> {
+    match cgroup.read(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(SysError::new("read cgroup", cgroup.path.join(file).display(), errno).into()),
     }
+}
+
+fn write_error(cgroup: &Directory, file: &str, value: &str, errno: Errno) -> anyhow::Error {
+    SysError::new("write cgroup", format_args!("{}/{file} = {value}", cgroup.path.display()), errno).into()
 }
 
 fn missing(error: &anyhow::Error) -> bool {
@@ -238,7 +252,7 @@ impl Visitor for Inside {
     }
 }
 
-/// Writes a value wherever the file is: the top of the v2 tree has no cgroup.freeze.
+/// Writes a value in each cgroup.
 struct Set {
     file: &'static str,
     value: &'static str,
@@ -249,6 +263,23 @@ impl Visitor for Set {
         match write(&cgroup, self.file, self.value) {
             Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
             result => result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oom_kills_are_counted() {
+        for (text, want) in [
+            ("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", 3),
+            ("oom_kill_disable 0\nunder_oom 0\n", 0),
+            ("oom_kill x\n", 0),
+            ("", 0),
+        ] {
+            assert_eq!(oom_kills(text), want, "{text:?}");
         }
     }
 }

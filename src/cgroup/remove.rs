@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,8 @@ use super::walk::{Visitor, walk};
 use crate::error::SysError;
 
 impl Recorded {
-    /// The directories above stay: another container may use them.
+    /// Mostly nobody is inside any more and rmdir is all it takes; who still is gets killed. The directories above
+    /// stay: another container may use them.
     pub fn remove(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(1);
@@ -36,6 +38,7 @@ impl Recorded {
             if Instant::now() >= deadline {
                 return Err(failed.unwrap_or_else(|| still_held(left[0], patience)));
             }
+            self.kill_once()?;
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));
         }
@@ -45,11 +48,12 @@ impl Recorded {
 impl RecordedCgroup {
     /// Whether it is gone.
     fn remove_once(&self) -> Result<bool> {
-        let Some(standing) = self.standing()? else { return Ok(true) };
-        let rmdir = || unlinkat(standing.parent.as_fd(), standing.name.as_os_str(), UnlinkatFlags::RemoveDir);
+        let Some((above, name)) = self.above()? else { return Ok(true) };
+        let rmdir = || unlinkat(above.as_fd(), name, UnlinkatFlags::RemoveDir);
         let mut result = rmdir();
         if result == Err(Errno::EBUSY) {
-            result = walk(&standing.directory, &mut RemoveBelow).and_then(|()| rmdir());
+            let below = above.below(Path::new(name)).and_then(|directory| walk(&directory, &mut RemoveBelow));
+            result = below.and_then(|()| rmdir());
         }
         match result {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(true),

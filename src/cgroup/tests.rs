@@ -1,1 +1,181 @@
+use serde_json::{Value, from_value, json, to_value};
 
+use super::*;
+use crate::host::cgroups::Hierarchy;
+
+fn layout(v1: &[&str], tree: Option<&[&str]>) -> CgroupLayout {
+    let strings = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+    let hierarchy = |names: &&str| Hierarchy {
+        controllers: names.split(',').map(String::from).collect(),
+        mountpoint: Path::new("/cg").join(names),
+        root: "/".into(),
+        own: "/own".into(),
+    };
+    CgroupLayout {
+        v1: v1.iter().map(hierarchy).collect(),
+        v2: tree.map(|controllers| Unified {
+            mountpoint: "/cg/unified".into(),
+            root: "/".into(),
+            own: "/own".into(),
+            controllers: strings(controllers),
+        }),
+    }
+}
+
+fn resources(value: &Value) -> Resources {
+    from_value(value.clone()).unwrap_or_else(|e| panic!("{value}: {e}"))
+}
+
+fn planned(path: Option<&str>, value: Value, layout: &CgroupLayout) -> Value {
+    let plan = plan("c1", path, &resources(&value), layout).unwrap_or_else(|e| panic!("{value}: {e:#}"));
+    to_value(plan).unwrap()
+}
+
+#[test]
+fn values_go_to_the_hierarchy_of_their_controller() {
+    let layout = layout(&["cpu,cpuacct", "memory", "cpuset", "name=systemd"], Some(&[]));
+    let value = json!({
+        "cpu": {"shares": 512, "realtimeRuntime": 1000, "cpus": "0"},
+        "memory": {"limit": 4096, "useHierarchy": true, "kernel": 5},
+        "devices": [{"allow": true, "access": "rwm"}],
+    });
+    let want = json!({
+        "hierarchies": [
+            {"version": "v1", "controllers": ["cpu", "cpuacct"], "mountpoint": "/cg/cpu,cpuacct", "path": "pods/c1",
+             "realtime_above": ["cpu.rt_runtime_us = 1000; EINVAL: later"],
+             "before": ["cpu.rt_runtime_us = 1000; EINVAL: later", "cpu.shares = 512"]},
+            {"version": "v1", "controllers": ["memory"], "mountpoint": "/cg/memory", "path": "pods/c1",
+             "before": ["memory.use_hierarchy = 1"], "last": ["memory.limit_in_bytes = 4096; EINVAL: later"]},
+            {"version": "v1", "controllers": ["cpuset"], "mountpoint": "/cg/cpuset", "path": "pods/c1",
+             "before": ["cpuset.cpus = 0; ENOENT: cpus"]},
+            {"version": "v1", "controllers": ["name=systemd"], "mountpoint": "/cg/name=systemd", "path": "pods/c1"},
+            {"version": "v2", "mountpoint": "/cg/unified", "path": "pods/c1"},
+        ],
+        "warnings": ["linux.resources.memory.kernel: is ignored, as the kernel counts it in memory.limit"],
+    });
+    assert_eq!(planned(Some("/pods/c1"), value, &layout), want);
+}
+
+#[test]
+fn a_controller_of_the_tree_is_enabled_above_and_written_there() {
+    let layout = layout(&["devices"], Some(&["hugetlb", "rdma", "misc"]));
+    let value = json!({
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 1}],
+        "rdma": {"mlx5": {"hcaHandles": 1}},
+        "unified": {"misc.max": "res 1", "hugetlb.1GB.max": "0"},
+    });
+    let tree = &planned(None, value, &layout)["hierarchies"][1];
+    let want = json!({
+        "version": "v2", "mountpoint": "/cg/unified", "path": "own/c1", "enable": ["hugetlb", "rdma", "misc"],
+        "before": ["hugetlb.2MB.max = 1", "hugetlb.2MB.rsvd.max = 1; ENOENT: leave", "rdma.max = mlx5 hca_handle=1",
+                   "hugetlb.1GB.max = 0", "misc.max = res 1"],
+    });
+    assert_eq!(tree, &want);
+}
+
+#[test]
+fn a_v1_hierarchy_goes_before_the_tree() {
+    let layout = layout(&["devices", "hugetlb"], Some(&["hugetlb"]));
+    let plan = planned(None, json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}), &layout);
+    assert_eq!(plan["hierarchies"][1]["before"][0], "hugetlb.2MB.limit_in_bytes = 1");
+    assert_eq!(plan["hierarchies"][2], json!({"version": "v2", "mountpoint": "/cg/unified", "path": "own/c1"}));
+}
+
+#[test]
+fn what_docker_sends_for_unset_writes_nothing_but_the_devices() {
+    let layout = layout(&["cpu", "memory", "cpuset", "pids", "blkio", "devices"], None);
+    let value = json!({
+        "cpu": {"shares": 0, "quota": 0, "period": 0, "realtimeRuntime": 0, "realtimePeriod": 0, "cpus": "", "mems": ""},
+        "memory": {"limit": 0, "swap": 0, "reservation": 0, "kernel": 0, "swappiness": u64::MAX, "disableOOMKiller": false},
+        "blockIO": {"weight": 0, "leafWeight": 0},
+        "network": {"classID": 0}, "pids": {}, "hugepageLimits": [], "rdma": {}, "unified": {},
+    });
+    for hierarchy in planned(None, value, &layout)["hierarchies"].as_array().unwrap() {
+        let devices = hierarchy["controllers"] == json!(["devices"]);
+        assert_eq!(hierarchy.get("before").is_some(), devices, "{hierarchy}");
+        assert_eq!(hierarchy.get("last"), None, "{hierarchy}");
+    }
+}
+
+#[test]
+fn a_value_without_its_controller_is_refused() {
+    let without = layout(&["devices"], None);
+    for (value, says) in [
+        (json!({"cpu": {"shares": 5}}), "linux.resources.cpu.shares: this host has no cpu controller"),
+        (json!({"cpu": {"cpus": "0"}}), "linux.resources.cpu.cpus: this host has no cpuset controller"),
+        (json!({"pids": {"limit": -1}}), "linux.resources.pids.limit: this host has no pids controller"),
+        (json!({"memory": {"limit": 5}}), "linux.resources.memory.limit: this host has no memory controller"),
+        (json!({"memory": {"useHierarchy": true}}), "linux.resources.memory.useHierarchy: this host has no memory"),
+        (json!({"blockIO": {"weight": 50}}), "linux.resources.blockIO.weight: this host has no blkio controller"),
+        (json!({"network": {"classID": 5}}), "linux.resources.network.classID: this host has no net_cls controller"),
+        (
+            json!({"network": {"priorities": [{"name": "lo", "priority": 1}]}}),
+            "linux.resources.network.priorities[0]: this host has no net_prio controller",
+        ),
+        (
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}),
+            "linux.resources.hugepageLimits[0]: this host has no hugetlb controller",
+        ),
+        (json!({"rdma": {"a": {"hcaObjects": 1}}}), "linux.resources.rdma.a: this host has no rdma controller"),
+        (json!({"unified": {"memory.high": "1"}}), "linux.resources.unified.memory.high: needs cgroup v2"),
+    ] {
+        let error = plan("c1", None, &resources(&value), &without).unwrap_err().to_string();
+        assert!(error.starts_with(says), "{value}: {error}");
+    }
+    let elsewhere = layout(&["devices"], Some(&["memory"]));
+    let limit = resources(&json!({"memory": {"limit": 5}}));
+    let error = plan("c1", None, &limit, &elsewhere).unwrap_err().to_string();
+    assert!(error.contains("has its memory controller in the cgroup v2 tree"), "{error}");
+}
+
+#[test]
+fn devices_can_be_kept_from_a_container_or_it_is_refused() {
+    let without = layout(&["cpu"], None);
+    let error = plan("c1", None, &Resources::default(), &without).unwrap_err().to_string();
+    assert!(error.starts_with("linux.resources.devices: this host has no devices controller"), "{error}");
+    planned(None, json!({"devices": [{"allow": true, "access": "rwm"}]}), &without);
+}
+
+#[test]
+fn hosts_without_v1() {
+    for (host, says) in
+        [(layout(&[], Some(&["memory"])), "cgroup v2 alone"), (CgroupLayout::default(), "no cgroup file")]
+    {
+        let error = plan("c1", None, &Resources::default(), &host).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn state_finds_every_controller() {
+    let host = layout(&["cpu,cpuacct", "devices", "name=systemd"], Some(&[]));
+    let paths = plan("c1", Some("/a/b"), &Resources::default(), &host).unwrap().paths();
+    let want = [
+        ("", "/cg/unified/a/b"),
+        ("cpu", "/cg/cpu,cpuacct/a/b"),
+        ("cpuacct", "/cg/cpu,cpuacct/a/b"),
+        ("devices", "/cg/devices/a/b"),
+        ("name=systemd", "/cg/name=systemd/a/b"),
+    ];
+    assert_eq!(paths, want.map(|(name, path)| (name.to_string(), PathBuf::from(path))).into());
+}
+
+#[test]
+fn a_recorded_path_that_could_mean_the_machine_is_refused() {
+    for path in ["/", "relative/c1", "/cg/../c1", ""] {
+        let paths = [("cpu".to_string(), PathBuf::from(path))].into();
+        assert!(Recorded::new(&paths).is_err(), "{path}");
+    }
+    // no hierarchy's top, and nothing outside of cgroup file systems
+    for path in ["/proc", "/dev/shm", "/tmp"] {
+        let recorded = Recorded::new(&[("cpu".to_string(), PathBuf::from(path))].into()).unwrap();
+        assert!(recorded.pids().is_err(), "{path}");
+        assert!(recorded.remove(std::time::Duration::ZERO).is_err(), "{path}");
+        assert!(recorded.kill(std::time::Duration::ZERO).is_err(), "{path}");
+    }
+    let gone = Recorded::new(&[("cpu".to_string(), PathBuf::from("/tmp/rrun-never-made/c1"))].into()).unwrap();
+    assert_eq!(gone.pids().unwrap(), []);
+    assert!(!gone.frozen().unwrap());
+    gone.kill(std::time::Duration::ZERO).unwrap();
+    gone.remove(std::time::Duration::ZERO).unwrap();
+}

@@ -10,9 +10,9 @@ use nix::unistd::symlinkat;
 
 use super::Init;
 use crate::error::{Doing, SysError};
-use crate::plan::{CgroupHierarchy, CgroupMount, HierarchySource, MountPlan};
+use crate::plan::{CgroupHierarchy, CgroupMount, MountPlan};
 use crate::rootfs::{Place, Symlinks};
-use crate::sys::mount::{self, Context as Filesystem, Mount, Reach};
+use crate::sys::mount::{self, Context as Filesystem, Reach};
 
 impl Init<'_> {
     pub(super) fn mount_cgroup(&mut self, plan: &MountPlan, cgroup: &CgroupMount) -> Result<()> {
@@ -24,7 +24,12 @@ impl Init<'_> {
 
     /// The tmpfs that holds the hierarchies stays writable, as it does with other runtimes; what the options say is
     /// said of the hierarchies.
-    fn mount_v1(&mut self, plan: &MountPlan, hierarchies: &[CgroupHierarchy], links: &[(String, String)]) -> Result<()> {
+    fn mount_v1(
+        &mut self,
+        plan: &MountPlan,
+        hierarchies: &[CgroupHierarchy],
+        links: &[(String, String)],
+    ) -> Result<()> {
         let target = &plan.target;
         let place = self.rootfs()?.mountpoint(target, Place::Directory, Symlinks::Followed)?;
         let tmpfs = Filesystem::new("tmpfs")?;
@@ -40,10 +45,7 @@ impl Init<'_> {
         mount::attach(&top, place.fd.as_fd(), target)?;
         for hierarchy in hierarchies {
             let path = target.join(&hierarchy.name);
-            let mount = match &hierarchy.source {
-                HierarchySource::Bind { from } => mount::clone_tree(from, Reach::Recursive)?,
-                HierarchySource::Mount { options } => new_hierarchy(options)?,
-            };
+            let mount = mount::clone_tree(&hierarchy.from, Reach::Recursive)?;
             mount::set_attributes_if(&mount, plan.attributes.into(), Reach::One, &path)?;
             let place = self.rootfs()?.mountpoint(&path, Place::Directory, Symlinks::Refused)?;
             mount::attach(&mount, place.fd.as_fd(), &path)?;
@@ -64,16 +66,4 @@ impl Init<'_> {
         mount::attach(&mount, place.fd.as_fd(), target)?;
         self.finish(plan, mount)
     }
-}
-
-/// `options` as mount(8) takes them: `cpu`, `cpuacct`, or `none` and `name=systemd`.
-fn new_hierarchy(options: &[String]) -> Result<Mount> {
-    let cgroup = Filesystem::new("cgroup")?;
-    for option in options {
-        match option.split_once('=') {
-            Some((key, value)) => cgroup.set(key, Some(value))?,
-            None => cgroup.set(option, None)?,
-        }
-    }
-    Ok(cgroup.mount(0)?)
 }

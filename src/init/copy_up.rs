@@ -47,12 +47,14 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &OsStr, depth: usize) -> Resul
     match kind {
         SFlag::S_IFDIR => {
             mkdirat(to, name, Mode::S_IRWXU).doing("mkdir", "")?;
-            let from = openat(from, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | safe, Mode::empty()).doing("open", "")?;
+            let from =
+                openat(from, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | safe, Mode::empty()).doing("open", "")?;
             let to = openat(to, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY | safe, Mode::empty()).doing("open", "")?;
             copy_directory(&from, &to, &stat, depth + 1)
         }
         SFlag::S_IFREG => {
-            let from = openat(from, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | safe, Mode::empty()).doing("open", "")?;
+            let from =
+                openat(from, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | safe, Mode::empty()).doing("open", "")?;
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | safe;
             let to = openat(to, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).doing("create", "")?;
             let (mut from, mut to) = (File::from(from), File::from(to));

@@ -1,11 +1,12 @@
 //! Who the program is: ids, groups, capabilities, in the order that capabilities(7) asks for.
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
 
 use super::Init;
-use crate::error::Doing;
+use crate::error::{Doing, SysError};
 use crate::sys::credentials::{self, CapabilitySets};
 
 /// Numbers of the capabilities in a set.
@@ -27,11 +28,11 @@ impl Init<'_> {
     pub(super) fn reduce_bounding_set(&mut self) -> Result<()> {
         let keep = self.plan.process.capabilities.bounding;
         for capability in numbers(!keep) {
-            if !credentials::in_bounding_set(capability) {
-                // past the last one that the kernel knows, or gone already
-                continue;
+            match credentials::drop_from_bounding_set(capability) {
+                // past the last one that the kernel knows
+                Err(SysError { errno: Errno::EINVAL, .. }) => break,
+                result => result?,
             }
-            credentials::drop_from_bounding_set(capability)?;
         }
         Ok(())
     }
@@ -62,7 +63,8 @@ impl Init<'_> {
     pub(super) fn as_the_user<T>(&self, look: impl FnOnce() -> T) -> Result<T> {
         let process = &self.plan.process;
         let before = credentials::capget()?;
-        let overriding = 1 << caps::Capability::CAP_DAC_OVERRIDE.index() | 1 << caps::Capability::CAP_DAC_READ_SEARCH.index();
+        let overriding =
+            1 << caps::Capability::CAP_DAC_OVERRIDE.index() | 1 << caps::Capability::CAP_DAC_READ_SEARCH.index();
         let groups = nix::unistd::getgroups().doing("getgroups", "")?;
         credentials::set_groups(&process.additional_gids)?;
         let gid = credentials::set_fsgid(process.gid);

@@ -74,7 +74,9 @@ impl Init<'_> {
         let found = self.rootfs()?.mountpoint(target, Place::Directory, symlinks);
         let found = found.map_err(|error| match error.errno {
             Errno::ELOOP if kernel_files => {
-                anyhow::anyhow!("the image has a symlink at or above {target}; {fstype} goes onto a real directory only")
+                anyhow::anyhow!(
+                    "the image has a symlink at or above {target}; {fstype} goes onto a real directory only"
+                )
             }
             _ => error.into(),
         })?;

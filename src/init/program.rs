@@ -73,9 +73,7 @@ fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> R
 fn executable(rootfs: &Rootfs, path: &Path) -> Result<(), Errno> {
     let fd = rootfs.open_path(path, OFlag::O_PATH, Symlinks::Followed)?;
     match kind_of(&fstat(&fd)?) {
-        SFlag::S_IFREG => {
-            faccessat(&fd, c"", AccessFlags::X_OK, AtFlags::AT_EACCESS | AtFlags::AT_EMPTY_PATH)
-        }
+        SFlag::S_IFREG => faccessat(&fd, c"", AccessFlags::X_OK, AtFlags::AT_EACCESS | AtFlags::AT_EMPTY_PATH),
         SFlag::S_IFDIR => Err(Errno::EISDIR),
         _ => Err(Errno::EACCES),
     }

@@ -199,6 +199,8 @@ mod tests {
 
     /// A plan with something of everything.
     fn plan(no_new_privileges: bool, terminal: bool) -> Plan {
+        let kinds = ["pid", "network", "mount", "ipc", "uts", "cgroup"];
+        let namespaces = kinds.map(|kind| serde_json::json!({"type": kind}));
         let config = serde_json::json!({
             "ociVersion": "1.3.0",
             "process": {
@@ -210,8 +212,7 @@ mod tests {
             "hostname": "h",
             "mounts": [{"destination": "/t", "type": "tmpfs", "options": ["ro"]}],
             "linux": {
-                "namespaces": ["pid", "network", "mount", "ipc", "uts", "cgroup"]
-                    .map(|kind| serde_json::json!({"type": kind})),
+                "namespaces": namespaces,
                 "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"],
                 "sysctl": {"net.ipv4.ip_forward": "1"}
             }

@@ -32,7 +32,8 @@ impl Init<'_> {
         let regular = kind_of(&fstat(&file).doing("fstat", &path)?) == SFlag::S_IFREG;
         ensure!(magic == PROC_SUPER_MAGIC && regular, "/proc/{path} is no sysctl");
         let value = sysctl.value.as_bytes();
-        let written = nix::unistd::write(&file, value).doing("write", format_args!("{} to /proc/{path}", sysctl.value))?;
+        let written =
+            nix::unistd::write(&file, value).doing("write", format_args!("{} to /proc/{path}", sysctl.value))?;
         ensure!(written == value.len(), "the value {} was taken in part only", sysctl.value);
         Ok(())
     }

@@ -67,12 +67,8 @@ impl Relay {
         flags.output_flags.remove(OutputFlags::ONLCR);
         tcsetattr(&master, SetArg::TCSANOW, &flags).doing("tcsetattr", "the container's terminal")?;
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("fcntl", "the container's terminal")?;
-        let relay = Self {
-            master: master.into(),
-            caller: RawTerminal::take()?,
-            stdin_open: true,
-            to_container: Vec::new(),
-        };
+        let relay =
+            Self { master: master.into(), caller: RawTerminal::take()?, stdin_open: true, to_container: Vec::new() };
         relay.copy_size()?;
         Ok(relay)
     }
@@ -175,10 +171,8 @@ struct Seen {
 }
 
 fn poll_all(child: &Child, interrupts: &Interrupts, relay: Option<&Relay>) -> Result<Seen> {
-    let mut fds = vec![
-        PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
-        PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
-    ];
+    let mut fds =
+        vec![PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(interrupts.as_fd(), PollFlags::POLLIN)];
     if let Some(relay) = relay {
         let waiting = if relay.to_container.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
         fds.push(PollFd::new(relay.master.as_fd(), PollFlags::POLLIN | waiting));

@@ -18,8 +18,8 @@ use crate::launch::serve::{Duties, reap, serve};
 use crate::launch::{Launched, Prepared, launch};
 use crate::log;
 use crate::procfs::Proc;
-use crate::state::pid_file::PidFile;
 use crate::state::Process;
+use crate::state::pid_file::PidFile;
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::socket;
 use crate::undo::Undo;
@@ -44,8 +44,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         detached: place == Place::Detached,
         console_socket: options.console_socket.is_some(),
     };
-    let Decided { plan, cgroup, config } =
-        decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
+    let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     // What can fail without having made anything comes first.
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose()?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;

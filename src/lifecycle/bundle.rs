@@ -48,8 +48,7 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
     let plan = Plan::build(&spec, &options, &host)?;
     let absent = Resources::default();
     let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
-    let cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups)
-        .context("config.json")?;
+    let cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups).context("config.json")?;
     Ok(Decided { plan, cgroup, config })
 }
 

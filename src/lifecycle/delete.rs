@@ -46,19 +46,16 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     remove(store, id, &latest)
 }
 
-/// Ends init and whoever else is in its cgroup. Without the lock: a stuck writer must not save it.
+/// Ends init. Without the lock: a stuck writer must not save it.
 fn kill_and_wait(container: &Container, init: Process) -> Result<()> {
+    let Some(pidfd) = open_process(container, init)? else { return Ok(()) };
+    pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).or_else(ignore_gone).doing("kill", init.pid)?;
     let cgroups = container.cgroups()?;
-    if let Some(pidfd) = open_process(container, init)? {
-        pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).or_else(ignore_gone).doing("kill", init.pid)?;
-        // also thaws: a frozen process cannot die
-        cgroups.kill(PATIENCE)?;
-        if !ends_within(&pidfd, PATIENCE)? {
-            return Err(Matched::InitStillRunning.into());
-        }
-    } else {
+    if cgroups.frozen()? {
+        // a process that a v1 freezer holds cannot die
         cgroups.kill(PATIENCE)?;
     }
+    anyhow::ensure!(ends_within(&pidfd, PATIENCE)?, Matched::InitStillRunning);
     Ok(())
 }
 
@@ -95,10 +92,9 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<()> {
         Some(state) if state.creator != container.state.creator => return Ok(()),
         _ => {}
     }
-    let cgroups = container.cgroups()?;
-    // An init that its killed creator could not record has its cgroup as its only trace.
-    cgroups.kill(PATIENCE)?;
-    cgroups.remove(PATIENCE)?;
+    // Also kills who is left inside: without a pid namespace of its own init takes nobody with it, and of an init that
+    // its killed creator could not record the cgroup is the only trace.
+    container.cgroups()?.remove(PATIENCE)?;
     Ok(directory.remove()?)
 }
 

@@ -54,8 +54,7 @@ fn give(store: &Store, id: &str) -> Result<(File, OwnedFd)> {
 fn await_outcome(store: &Store, id: &str, given: &File, init: &OwnedFd) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut fds =
-            [PollFd::new(given.as_fd(), PollFlags::empty()), PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(given.as_fd(), PollFlags::empty()), PollFd::new(init.as_fd(), PollFlags::POLLIN)];
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {

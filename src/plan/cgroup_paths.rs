@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::{CgroupHierarchy, CgroupMount, HierarchySource};
+use super::{CgroupHierarchy, CgroupMount};
 use crate::host::cgroups::{CgroupLayout, Hierarchy, Unified};
 use crate::rootfs::InRoot;
 
@@ -107,12 +107,8 @@ pub fn mount(
     let mut hierarchies = Vec::new();
     let mut links = Vec::new();
     for (hierarchy, name) in layout.v1.iter().zip(&names) {
-        let source = if has_cgroup_namespace {
-            HierarchySource::Mount { options: hierarchy.controllers.clone() }
-        } else {
-            HierarchySource::Bind { from: hierarchy.mountpoint.join(path.in_hierarchy(hierarchy)?) }
-        };
-        hierarchies.push(CgroupHierarchy { name: name.clone(), source });
+        let from = hierarchy.mountpoint.join(path.in_hierarchy(hierarchy)?);
+        hierarchies.push(CgroupHierarchy { name: name.clone(), from });
         let linked = hierarchy.controllers.iter().filter(|c| !c.starts_with("name=") && !names.contains(c));
         links.extend(linked.map(|controller| (controller.clone(), name.clone())));
     }
@@ -227,15 +223,11 @@ mod tests {
         let shown = |path, namespace| serde_json::to_value(mount(&layout, "c1", path, namespace).unwrap()).unwrap();
         let links = json!([["cpu", "cpu,cpuacct"], ["cpuacct", "cpu,cpuacct"]]);
         let bound = json!({"v1": {"links": links, "hierarchies": [
-            {"name": "cpu,cpuacct", "source": {"bind": {"from": "/sys/fs/cgroup/cpu,cpuacct/c1"}}},
-            {"name": "systemd", "source": {"bind": {"from": "/sys/fs/cgroup/systemd/me/c1"}}},
+            {"name": "cpu,cpuacct", "from": "/sys/fs/cgroup/cpu,cpuacct/c1"},
+            {"name": "systemd", "from": "/sys/fs/cgroup/systemd/me/c1"},
         ]}});
         assert_eq!(shown(None, false), bound);
-        let mounted = json!({"v1": {"links": links, "hierarchies": [
-            {"name": "cpu,cpuacct", "source": {"mount": {"options": ["cpu", "cpuacct"]}}},
-            {"name": "systemd", "source": {"mount": {"options": ["name=systemd"]}}},
-        ]}});
-        assert_eq!(shown(Some("/x"), true), mounted);
+        assert_eq!(shown(None, true), bound);
     }
 
     #[test]

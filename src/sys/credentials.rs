@@ -92,12 +92,20 @@ pub fn in_bounding_set(capability: u8) -> bool {
     prctl(libc::PR_CAPBSET_READ, capability as u64, 0) == Ok(1)
 }
 
+/// The whole set, and the highest capability that this kernel knows: beyond it prctl(2) refuses.
+pub fn bounding_set() -> (u64, u8) {
+    let known = (0..64).map_while(|n| Some((n, prctl(libc::PR_CAPBSET_READ, n as u64, 0).ok()?)));
+    known.fold((0, 0), |(set, _), (n, inside)| (set | ((inside == 1) as u64) << n, n))
+}
+
 pub fn drop_from_bounding_set(capability: u8) -> Result<(), SysError> {
     prctl(libc::PR_CAPBSET_DROP, capability as u64, 0).map(drop).doing("prctl PR_CAPBSET_DROP", capability)
 }
 
 pub fn clear_ambient() -> Result<(), SysError> {
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop).doing("prctl PR_CAP_AMBIENT", "clear")
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0)
+        .map(drop)
+        .doing("prctl PR_CAP_AMBIENT", "clear")
 }
 
 pub fn raise_ambient(capability: u8) -> Result<(), SysError> {

@@ -181,7 +181,8 @@ impl Context {
         let command = if value.is_some() { libc::FSCONFIG_SET_STRING } else { libc::FSCONFIG_SET_FLAG };
         let strings = CString::new(key).and_then(|key| Ok((key, value.map(CString::new).transpose()?)));
         let (key, value) = strings.map_err(|_| Errno::EINVAL).doing("fsconfig", shown())?;
-        self.configure(command as _, Some(&key), value.as_deref()).map_err(|errno| SysError::new("fsconfig", shown(), errno))
+        self.configure(command as _, Some(&key), value.as_deref())
+            .map_err(|errno| SysError::new("fsconfig", shown(), errno))
     }
 
     /// The mount, attached nowhere yet.

@@ -29,8 +29,7 @@ pub fn connect_stream(path: &Path) -> Result<OwnedFd, SysError> {
 pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<(), Errno> {
     let fds = fd.map(|fd| [fd.as_raw_fd()]);
     let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
-    let rights = rights.as_ref().map_or(&[][..], std::slice::from_ref);
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], rights.as_slice(), MsgFlags::MSG_NOSIGNAL, None).map(drop)
 }
 
 /// One message and the descriptor that came with it; an empty message is the end of the other side.

@@ -214,7 +214,7 @@ fn any_rule() -> impl Strategy<Value = DeviceRule> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
     #[test]
     fn the_kernel_decides_as_the_last_rule_does(rules in prop::collection::vec(any_rule(), 0..6)) {
         // what cannot be said is refused, and then at least one device is denied inside of an allowed group

@@ -40,9 +40,7 @@ mod tests {
     fn homes() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\n1000:x:0:0::/evil:\nbroken\nu:x:1000:1000::/home/u:/bin/sh\n\
                       bad:x:7:7::relative:\nodd:x:8:8::/a\u{1b}b:\n";
-        for (uid, want) in
-            [(0, Some("/root")), (1000, Some("/home/u")), (7, None), (8, None), (9, None)]
-        {
+        for (uid, want) in [(0, Some("/root")), (1000, Some("/home/u")), (7, None), (8, None), (9, None)] {
             assert_eq!(home_in(passwd, uid).as_deref(), want, "{uid}");
         }
     }
