@@ -184,6 +184,12 @@ impl Bundle {
         self.state()["status"].as_str().unwrap().to_string()
     }
 
+    /// `None` while there is no such container.
+    pub fn status_if_any(&self) -> Option<String> {
+        let state: Value = serde_json::from_str(&self.call(&["state", &self.id]).stdout).ok()?;
+        state["status"].as_str().map(String::from)
+    }
+
     #[track_caller]
     pub fn pid(&self) -> i32 {
         self.state()["pid"].as_i64().unwrap() as i32
@@ -191,8 +197,8 @@ impl Bundle {
 
     #[track_caller]
     pub fn wait_until(&self, status: &str) {
-        let seen = eventually_within(PATIENCE, || Some(()).filter(|()| self.status() == status));
-        assert!(seen.is_some(), "is {} and not {status}", self.status());
+        let seen = eventually_within(PATIENCE, || (self.status_if_any()? == status).then_some(()));
+        assert!(seen.is_some(), "is {:?} and not {status}", self.status_if_any());
     }
 
     /// Runs it to its end; what is mounted inside while its program, `cat /proc/self/mountinfo`, runs.

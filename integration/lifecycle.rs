@@ -52,7 +52,7 @@ fn a_foreground_run_ends_as_its_program_and_leaves_nothing() {
 fn a_foreground_run_that_is_killed_gives_128_and_the_signal() {
     let bundle = Bundle::sleeping();
     let run = bundle.spawn(&["run", &bundle.id]);
-    wait_for_running(&bundle);
+    bundle.wait_until("running");
     bundle.kill("KILL").ok();
     assert_eq!(run.wait().code, 137);
     bundle.leaves_nothing();
@@ -285,10 +285,4 @@ fn a_failing_create_leaves_no_pid_file() {
     bundle.args(&["/missing"]);
     bundle.call(&["create", "--pid-file", "pid", &bundle.id]).error();
     assert!(!bundle.dir.join("pid").exists());
-}
-
-fn wait_for_running(bundle: &Bundle) {
-    let state = || bundle.call(&["state", &bundle.id]);
-    let running = eventually_within(Duration::from_secs(5), || state().stdout.contains("\"running\"").then_some(()));
-    assert!(running.is_some(), "{}", state());
 }

@@ -109,8 +109,7 @@ fn nobody_writes_to_the_runtime_through_a_foreground_run() {
     let bundle = Bundle::sleeping();
     let copy = copy_of_the_runtime(&bundle);
     let mut run = command_of(&copy, &bundle, &["run", &bundle.id]).stdin(Stdio::null()).spawn().unwrap();
-    let running = || bundle.call(&["state", &bundle.id]).stdout.contains("\"running\"").then_some(());
-    assert!(eventually_within(Duration::from_secs(5), running).is_some());
+    bundle.wait_until("running");
     let held = Held::of(run.id() as i32);
     bundle.kill("KILL").ok();
     run.wait().unwrap();

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::bundle::Bundle;
 use crate::leftovers::{Leftovers, is_alive};
-use crate::runtime::{self, eventually_within};
+use crate::runtime::eventually_within;
 use crate::tracer::{At, Then, Who, trace};
 
 #[test]
@@ -108,31 +109,39 @@ fn a_create_killed_near_its_end_leaves_a_container_or_none() {
     let create = bundle.command(&["create", "--pid-file", "pid", &bundle.id]);
     let calls = trace(&create, None, None).calls_of(Who::Parent);
     bundle.delete_force().ok();
+    // backwards from its end, until there is no container any more
     let (mut whole, mut none) = (0, 0);
-    for call in calls / 3..=calls {
+    for call in (1..=calls).rev() {
+        if none == 10 {
+            break;
+        }
         trace(&create, None, Some((At { who: Who::Parent, call }, Then::Kill)));
-        let alone = || {
-            Some(()).filter(|()| {
-                bundle.call(&["state", &bundle.id]).stdout.contains("\"created\"") || processes(&bundle).is_empty()
-            })
-        };
-        assert!(
-            eventually_within(Duration::from_secs(2), alone).is_some(),
-            "call {call}: {:?} run on",
-            processes(&bundle)
-        );
-        if processes(&bundle).is_empty() {
-            none += 1;
-        } else {
-            assert_eq!(processes(&bundle), [bundle.pid()], "call {call}");
-            bundle.start().ok();
-            assert_eq!(bundle.status(), "running", "call {call}");
+        if is_whole(&bundle, call) {
+            assert_eq!(none, 0, "call {call}: a later one leaves nothing, and this one a container");
             whole += 1;
+        } else {
+            none += 1;
         }
         bundle.delete_force().ok();
         bundle.leaves_nothing();
     }
-    assert!(whole > 0 && none > 0, "whole {whole}, none {none}: the window was missed");
+    assert!(whole > 0 && none == 10, "whole {whole}, none {none}");
+}
+
+/// Whether there is a container that can be started. If not, nothing of it may run on.
+fn is_whole(bundle: &Bundle, call: usize) -> bool {
+    let settled = || match bundle.status_if_any().as_deref() {
+        Some("created") => Some(true),
+        _ => processes(bundle).is_empty().then_some(false),
+    };
+    let whole = eventually_within(Duration::from_secs(2), settled);
+    let whole = whole.unwrap_or_else(|| panic!("call {call}: {:?} run on", processes(bundle)));
+    if whole {
+        assert_eq!(processes(bundle), [bundle.pid()], "call {call}");
+        bundle.start().ok();
+        assert_eq!(bundle.status(), "running", "call {call}");
+    }
+    whole
 }
 
 fn processes(bundle: &Bundle) -> Vec<i32> {
@@ -147,25 +156,29 @@ fn a_container_that_is_being_created_can_be_seen_and_removed() {
     let calls = trace(&create, None, None).calls_of(Who::Parent);
     bundle.delete_force().ok();
     let mut seen = 0;
-    for share in [4, 5, 6, 7, 8, 9] {
+    for share in [5, 6, 7, 8, 9] {
         let at = At { who: Who::Parent, call: calls * share / 10 };
         let creator = trace(&create, None, Some((at, Then::Stop))).pids[0];
-        if bundle.call(&["state", &bundle.id]).stdout.contains("\"creating\"") {
+        if bundle.status_if_any().as_deref() == Some("creating") {
             seen += 1;
-            assert!(bundle.call(&["list"]).ok().contains("creating"));
-            bundle.delete().refused(&[&format!("cannot delete container {} that is not stopped: creating", bundle.id)]);
-            bundle.start().error();
-            assert!(is_alive(creator));
+            is_shown_and_removed(&bundle);
+            assert!(!is_alive(creator), "{at:?}: the creator lives on");
         }
-        let deleted = bundle.delete_force();
-        deleted.ok();
-        let alive = is_alive(creator);
-        let _ = nix::sys::signal::kill(Pid::from_raw(creator), nix::sys::signal::Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(creator), Signal::SIGKILL);
         let _ = waitpid(Pid::from_raw(creator), None);
-        assert!(!alive || deleted.took < runtime::DEADLINE, "{at:?}: the creator lives on");
+        bundle.delete_force().ok();
         bundle.leaves_nothing();
     }
     assert!(seen > 0, "never seen");
+}
+
+#[track_caller]
+fn is_shown_and_removed(bundle: &Bundle) {
+    assert!(bundle.call(&["list"]).ok().contains("creating"));
+    bundle.delete().refused(&[&format!("cannot delete container {} that is not stopped: creating", bundle.id)]);
+    bundle.start().error();
+    bundle.delete_force().ok();
+    bundle.leaves_nothing();
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::bundle::Bundle;
 use crate::leftovers::is_alive;
-use crate::runtime::{eventually_within, on_rrun};
+use crate::runtime::on_rrun;
 
 #[test]
 fn state_tells_everything_that_managers_read() {
@@ -54,11 +54,8 @@ fn a_stopped_container_has_pid_0() {
 fn an_init_that_nobody_reaps_has_stopped() {
     let bundle = Bundle::sleeping();
     let run = bundle.spawn(&["run", &bundle.id]);
-    let init = eventually_within(Duration::from_secs(5), || {
-        let state: Value = serde_json::from_str(&bundle.call(&["state", &bundle.id]).stdout).ok()?;
-        (state["status"] == "running").then(|| state["pid"].as_i64().unwrap() as i32)
-    })
-    .expect("never ran");
+    bundle.wait_until("running");
+    let init = bundle.pid();
     kill(Pid::from_raw(run.pid()), Signal::SIGSTOP).unwrap();
     kill(Pid::from_raw(init), Signal::SIGKILL).unwrap();
     bundle.wait_until("stopped");

@@ -210,19 +210,18 @@ impl Tracer {
         go_on(pid, None);
     }
 
-    /// Lets everybody who is left go on without us.
+    /// Lets everybody who is left go on without us. Who is ending already is waited for.
     fn release(&mut self) {
         for pid in std::mem::take(&mut self.known).into_keys() {
             // one that is stopped already reports nothing more
-            if ptrace::detach(pid, None).is_ok() || ptrace::interrupt(pid).is_err() {
+            if ptrace::detach(pid, None).is_ok() {
                 continue;
             }
-            // whatever it was about to report, it stops once more
+            let _ = ptrace::interrupt(pid);
             while let Ok(status) = waitpid(pid, Some(WaitPidFlag::__WALL)) {
                 let signal = if let WaitStatus::Stopped(_, signal) = status { Some(signal) } else { None };
-                if ptrace::detach(pid, signal).is_ok()
-                    || matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..))
-                {
+                let ended = matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
+                if ended || ptrace::detach(pid, signal).is_ok() {
                     break;
                 }
             }
