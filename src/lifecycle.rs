@@ -7,6 +7,7 @@ mod bundle;
 mod claim;
 mod container;
 mod delete;
+mod process;
 mod query;
 mod run;
 mod signal;

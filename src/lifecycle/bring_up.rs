@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
-use super::delete::{PATIENCE, ends_within};
+use super::process::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
 use crate::cgroup;
 use crate::error::Doing;

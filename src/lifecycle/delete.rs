@@ -1,59 +1,64 @@
 //! `delete`: ends what is left of a container and removes everything that was made for it, however far it got.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use super::Store;
 use super::container::Container;
+use super::process::{self, PATIENCE, ends_within};
 use crate::cgroup::Holders;
-use crate::error::{Doing, Matched, SysError};
+use crate::error::{Matched, SysError};
 use crate::state::directory::Directory;
 use crate::state::{self, Process, Status};
-use crate::sys::clone::{pidfd_open, pidfd_send_signal};
-
-/// For a killed process to end, and for a cgroup to be let go.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+use crate::sys::clone::pidfd_open;
 
 pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     state::check_id(id)?;
     let gone = || if force { Ok(()) } else { Err(Matched::DoesNotExist.into()) };
     let Some(directory) = Directory::open(&store.root, id)? else { return gone() };
-    let Some(container) = Container::in_directory(directory)? else {
+    let Some(mut container) = Container::in_directory(directory)? else {
         remove_unrecorded(store, id, force)?;
         return gone();
     };
-    let status = container.status()?;
-    if !force && !matches!(status, Status::Stopped | Status::Created) {
-        return Err(Matched::NotStopped { id: id.into(), status: status.word() }.into());
+    if !force {
+        end_unless_in_use(store, id)?;
     }
     if !container.state.ready {
-        // It could make more while we remove.
-        end(&container, container.state.creator).context("the rrun that makes it")?;
+        // It could make more while we remove; and what it recorded last may be more than was read.
+        process::end(&container, container.state.creator).context("the rrun that makes it")?;
+        let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
+        container = match Container::in_directory(directory)? {
+            Some(latest) if latest.state.creator == container.state.creator => latest,
+            // deleted and made anew meanwhile: not the one that was asked for
+            Some(_) => return Ok(()),
+            None => return remove_unrecorded(store, id, force),
+        };
     }
-    // What its creator recorded last.
-    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
-    let Some(latest) = Container::in_directory(directory)? else {
-        return remove_unrecorded(store, id, force);
-    };
-    if latest.state.creator != container.state.creator {
-        // deleted and made anew meanwhile: not the one that was asked for
-        return Ok(());
+    if let Some(init) = container.state.init {
+        kill_and_wait(&container, init)?;
     }
-    if let Some(init) = latest.state.init {
-        kill_and_wait(&latest, init)?;
+    remove(store, id, &container)
+}
+
+/// Without force only what has not started yet, or is over. Under the lock, so that no `start` comes in between: an
+/// init that waits for one is killed before the lock is let go.
+fn end_unless_in_use(store: &Store, id: &str) -> Result<()> {
+    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
+    let Some(container) = Container::in_directory(directory)? else { return Ok(()) };
+    match (container.status()?, container.state.init) {
+        (Status::Created, Some(init)) => process::send(&container, init, libc::SIGKILL).map(drop),
+        (Status::Stopped | Status::Created, _) => Ok(()),
+        (status, _) => Err(Matched::NotStopped { id: id.into(), status: status.word() }.into()),
     }
-    remove(store, id, &latest)
 }
 
 /// Ends init. Without the lock: a stuck writer must not save it.
 fn kill_and_wait(container: &Container, init: Process) -> Result<()> {
-    let Some(pidfd) = open_process(container, init)? else { return Ok(()) };
-    pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).or_else(ignore_gone).doing("kill", init.pid)?;
+    let Some(pidfd) = process::open(container, init)? else { return Ok(()) };
+    process::kill(&pidfd, init.pid)?;
     let cgroups = container.cgroups()?;
     if cgroups.frozen()? {
         // a process that a v1 freezer holds cannot die
@@ -61,26 +66,6 @@ fn kill_and_wait(container: &Container, init: Process) -> Result<()> {
     }
     anyhow::ensure!(ends_within(&pidfd, PATIENCE)?, Matched::InitStillRunning);
     Ok(())
-}
-
-/// Kills one process, known by pid and start time, and waits for its end.
-fn end(container: &Container, process: Process) -> Result<()> {
-    let Some(pidfd) = open_process(container, process)? else { return Ok(()) };
-    pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).or_else(ignore_gone).doing("kill", process.pid)?;
-    anyhow::ensure!(ends_within(&pidfd, PATIENCE)?, "process {} does not end after SIGKILL", process.pid);
-    Ok(())
-}
-
-fn ignore_gone(errno: Errno) -> Result<(), Errno> {
-    if errno == Errno::ESRCH { Ok(()) } else { Err(errno) }
-}
-
-fn open_process(container: &Container, process: Process) -> Result<Option<OwnedFd>> {
-    let pidfd = match pidfd_open(process.pid()) {
-        Err(SysError { errno: Errno::ESRCH, .. }) => return Ok(None),
-        result => result?,
-    };
-    Ok(container.is_alive(process)?.then_some(pidfd))
 }
 
 /// Whoever holds the lock of a container that has no record is its creator; the lock is its only trace.
@@ -92,16 +77,10 @@ fn end_stuck_holder(directory: &Directory) -> Result<()> {
     };
     let ended = ends_within(&pidfd, MOMENT)?;
     if !ended && directory.read_state()?.is_none() && directory.locked_by() == Some(holder) {
-        pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).or_else(ignore_gone).doing("kill", holder)?;
+        process::kill(&pidfd, holder)?;
         ends_within(&pidfd, PATIENCE)?;
     }
     Ok(())
-}
-
-pub(super) fn ends_within(pidfd: &OwnedFd, patience: Duration) -> Result<bool> {
-    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-    Ok(poll(&mut fds, timeout).doing("poll", "a process's end")? > 0)
 }
 
 /// Under the lock, and only if the record is still this container's.

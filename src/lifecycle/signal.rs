@@ -1,15 +1,11 @@
 //! `kill`: a signal to init, or the end of everything in the container.
 
-use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
-use std::os::fd::AsFd;
+use anyhow::Result;
 
 use super::Store;
 use super::container::Container;
-use super::delete::PATIENCE;
-use crate::error::{Matched, SysError};
-use crate::state::Process;
-use crate::sys::clone::{pidfd_open, pidfd_send_signal};
+use super::process::{PATIENCE, send};
+use crate::error::Matched;
 
 pub fn kill(store: &Store, id: &str, signal: i32, all: bool) -> Result<()> {
     let container = store.find(id)?;
@@ -39,22 +35,4 @@ fn kill_group(container: &Container, all: bool) -> Result<()> {
         return if all { Ok(()) } else { Err(Matched::NotRunning.into()) };
     }
     cgroups.kill(PATIENCE)
-}
-
-/// False when that process has ended: its pid may already be another's, so the pidfd comes first and the look at the
-/// start time second.
-pub(super) fn send(container: &Container, process: Process, signal: i32) -> Result<bool> {
-    let pidfd = match pidfd_open(process.pid()) {
-        Err(SysError { errno: Errno::ESRCH, .. }) => return Ok(false),
-        result => result.context("init")?,
-    };
-    if !container.is_alive(process)? {
-        return Ok(false);
-    }
-    match pidfd_send_signal(pidfd.as_fd(), signal) {
-        Ok(()) => Ok(true),
-        Err(Errno::ESRCH) => Ok(false),
-        Err(Errno::EINVAL) => bail!("the kernel knows no signal {signal}; see signal(7)"),
-        Err(errno) => Err(SysError::new("pidfd_send_signal", process.pid, errno).into()),
-    }
 }
