@@ -72,19 +72,6 @@ fn a_time_namespace_can_be_the_containers_own() {
 }
 
 #[test]
-fn a_time_namespace_has_its_offsets() {
-    need!(namespace("time"));
-    let mut bundle = Bundle::sh("cat /proc/self/timens_offsets; cut -d. -f1 /proc/uptime");
-    bundle.set("/linux/namespaces/-", json!({"type": "time"}));
-    bundle
-        .set("/linux/timeOffsets", json!({"boottime": {"secs": 1_000_000, "nanosecs": 5}, "monotonic": {"secs": 77}}));
-    let output = bundle.run();
-    let words: Vec<_> = output.ok().split_whitespace().collect();
-    assert_eq!(words[..6], ["monotonic", "77", "0", "boottime", "1000000", "5"]);
-    assert!(words[6].parse::<u64>().unwrap() > 1_000_000, "{output}");
-}
-
-#[test]
 fn the_first_process_of_a_pid_namespace_is_the_program() {
     let bundle = Bundle::sh("echo $$; for p in /proc/[0-9]*; do readlink $p/exe; done");
     let output = bundle.run();

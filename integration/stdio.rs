@@ -123,12 +123,20 @@ fn the_end_of_a_detached_program_is_the_end_of_its_output() {
 fn a_user_may_reopen_the_standard_files() {
     let mut bundle = Bundle::sh("stat -L -c '%u' /proc/self/fd/1 /proc/self/fd/2; echo again >> /dev/stdout");
     bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
-    assert_eq!(bundle.run().ok(), "1000\n1000\nagain\n");
-    let created = bundle.create();
-    created.ok();
-    bundle.start().ok();
-    bundle.wait_until("stopped");
-    assert_eq!(created.later(), "1000\n1000\nagain\n");
+    for detach in [&[][..], &["--detach"]] {
+        // pipes, as managers give them
+        let output = bundle.command(&[&["run"], detach, &[&bundle.id]].concat()).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "1000\n1000\nagain\n", "{output:?}");
+        bundle.delete_force().ok();
+    }
+}
+
+#[test]
+fn a_regular_file_stays_the_callers() {
+    need!(rrun); // others give it to the container's user
+    let mut bundle = Bundle::sh("stat -L -c '%u' /proc/self/fd/1");
+    bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    assert_eq!(bundle.run().ok(), "0\n");
 }
 
 // CVE-2025-31133's neighbour: the host's /dev/null in a container is a file of the host

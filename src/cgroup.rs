@@ -21,6 +21,7 @@ use crate::plan::spec::resources::Resources;
 
 pub use create::{NewCgroups, UnifiedHandles, create};
 pub use recorded::Recorded;
+pub use remove::Holders;
 pub use write::Write;
 
 mod blkio;

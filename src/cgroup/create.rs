@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 
-use super::directory::{Directory, processes};
+use super::directory::Directory;
 use super::perform::write_all;
 use super::recorded::Recorded;
-use super::walk::{Visitor, walk};
-use super::{CgroupPlan, HierarchyPlan, Version, cpuset};
+use super::remove::Holders;
+use super::{CgroupPlan, HierarchyPlan, Version, cpuset, refuse_occupied};
 use crate::error::SysError;
 
 /// Cgroups that no process has joined yet.
@@ -32,7 +32,6 @@ struct NewCgroup<'a> {
     plan: &'a HierarchyPlan,
     top: Directory,
     directory: Directory,
-    existed: bool,
 }
 
 /// For a process that is to be born in the v2 tree.
@@ -58,33 +57,18 @@ pub fn create(plan: &CgroupPlan) -> Result<NewCgroups<'_>> {
 
 impl<'a> NewCgroups<'a> {
     fn make(&mut self, plan: &'a CgroupPlan) -> Result<()> {
+        let mut existed_before = false;
         for plan in &plan.hierarchies {
             let top = Directory::mounted(&plan.mountpoint, plan.version)?;
             let (directory, existed) = make_path(&top, &plan.path, &mut self.made)?;
-            self.cgroups.push(NewCgroup { plan, top, directory, existed });
+            existed_before |= existed;
+            self.cgroups.push(NewCgroup { plan, top, directory });
         }
-        self.refuse_occupied()?;
+        if existed_before {
+            refuse_occupied(plan)?;
+        }
         for cgroup in &self.cgroups {
             cgroup.prepare_above()?;
-        }
-        Ok(())
-    }
-
-    /// Another container's cgroup, or one that would hold the new init frozen.
-    fn refuse_occupied(&self) -> Result<()> {
-        let mut found = Occupants::default();
-        for cgroup in self.cgroups.iter().filter(|cgroup| cgroup.existed) {
-            walk(&cgroup.directory, &mut found)
-                .map_err(|errno| SysError::new("read cgroup", cgroup.directory.path.display(), errno))?;
-        }
-        found.pids.sort_unstable();
-        found.pids.dedup();
-        match found.pids.len() {
-            0 => {}
-            count => bail!("container's cgroup is not empty: {count} process(es) found"),
-        }
-        if self.cgroups.iter().any(|cgroup| cgroup.existed) && Recorded::new(&self.paths)?.frozen()? {
-            bail!("container's cgroup unexpectedly frozen");
         }
         Ok(())
     }
@@ -124,7 +108,7 @@ impl<'a> NewCgroups<'a> {
 
     /// Takes back everything that was made, the directories above too where nobody else uses them.
     pub fn undo(&self, deadline: Duration) -> Result<()> {
-        let removed = Recorded::new(&self.paths)?.remove(deadline);
+        let removed = Recorded::new(&self.paths)?.remove(deadline, Holders::Spare);
         remove_empty(&self.made);
         removed
     }
@@ -303,14 +287,70 @@ fn remove_empty(made: &[PathBuf]) {
     }
 }
 
-#[derive(Default)]
-struct Occupants {
-    pids: Vec<i32>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{create_dir_all, read_to_string, write};
 
-impl Visitor for Occupants {
-    fn enter(&mut self, cgroup: BorrowedFd) -> Result<(), Errno> {
-        self.pids.extend(processes(&cgroup)?);
-        Ok(())
+    /// A plain directory stands in for a hierarchy's top.
+    fn top() -> (tempfile::TempDir, Directory) {
+        let dir = tempfile::tempdir().unwrap();
+        let top = Directory::at(dir.path()).unwrap().0;
+        (dir, top)
+    }
+
+    #[test]
+    fn what_is_missing_is_made_and_known_for_undoing() {
+        let (dir, top) = top();
+        create_dir_all(dir.path().join("a")).unwrap();
+        let mut made = Vec::new();
+        let (directory, existed) = make_path(&top, Path::new("a/b/c"), &mut made).unwrap();
+        assert_eq!((directory.path.as_path(), existed), (dir.path().join("a/b/c").as_path(), false));
+        assert_eq!(made, [dir.path().join("a/b"), dir.path().join("a/b/c")]);
+        assert!(make_path(&top, Path::new("a/b/c"), &mut Vec::new()).unwrap().1, "existed");
+        create_dir_all(dir.path().join("a/b/another")).unwrap();
+        remove_empty(&made);
+        assert!(!dir.path().join("a/b/c").exists() && dir.path().join("a/b/another").exists());
+    }
+
+    #[test]
+    fn nothing_is_made_over_files_links_or_at_the_top() {
+        let (dir, top) = top();
+        write(dir.path().join("tasks"), "").unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).unwrap();
+        for (path, says) in [
+            ("tasks", "is a control file"),
+            ("tasks/c1", "is a control file"),
+            ("link", "(ELOOP)"),
+            ("link/c1", "(ELOOP)"),
+            ("", "is the top of its hierarchy"),
+        ] {
+            let error = make_path(&top, Path::new(path), &mut Vec::new()).unwrap_err();
+            assert!(format!("{error:#}").contains(says), "{path}: {error:#}");
+        }
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn empty_cpusets_are_filled_from_the_nearest_above() {
+        let (dir, top) = top();
+        for (path, cpus, mems) in [("", "0-3\n", "0\n"), ("a", "0-1\n", "\n"), ("a/b", "\n", "\n"), ("a/b/c1", "", "")]
+        {
+            create_dir_all(dir.path().join(path)).unwrap();
+            write(dir.path().join(path).join("cpuset.cpus"), cpus).unwrap();
+            write(dir.path().join(path).join("mems"), mems).unwrap();
+        }
+        fill_cpuset(&top, Path::new("a/b/c1")).unwrap();
+        let read = |file: &str| read_to_string(dir.path().join(file)).unwrap().trim().to_string();
+        let cpus = ["a/cpuset.cpus", "a/b/cpuset.cpus", "a/b/c1/cpuset.cpus"].map(read);
+        assert_eq!(cpus, ["0-1", "0-1", "0-1"]);
+        assert_eq!(["a/mems", "a/b/mems", "a/b/c1/mems"].map(read), ["0", "0", "0"], "of a mount with noprefix");
+    }
+
+    #[test]
+    fn the_directories_above_from_the_top_down() {
+        assert_eq!(above(Path::new("a/b/c1")), ["", "a", "a/b"].map(Path::new));
+        assert_eq!(above(Path::new("c1")), [Path::new("")]);
     }
 }

@@ -12,32 +12,25 @@ use crate::error::SysError;
 /// All of one group, in order. What the kernel wants later is tried again as long as something else went through.
 pub fn write_all(directory: &Directory, writes: &[Write]) -> Result<()> {
     let mut pen = Pen { directory, open: None };
-    let mut waiting: Vec<&Write> = Vec::new();
-    for write in writes {
-        if pen.write(write)? == Outcome::Later {
-            waiting.push(write);
-        }
-    }
-    while !waiting.is_empty() {
-        let before = waiting.len();
-        let mut still = Vec::new();
-        for write in waiting {
-            if pen.write(write)? == Outcome::Later {
-                still.push(write);
+    let mut todo: Vec<&Write> = writes.iter().collect();
+    loop {
+        let mut later = Vec::new();
+        for write in &todo {
+            if let Outcome::Later(errno) = pen.write(write)? {
+                later.push((*write, errno));
             }
         }
-        waiting = still;
-        if waiting.len() == before {
-            return Err(refusal(directory, waiting[0], Errno::EINVAL));
+        match later.first() {
+            None => return Ok(()),
+            Some((write, errno)) if later.len() == todo.len() => return Err(refusal(directory, write, *errno)),
+            Some(_) => todo = later.into_iter().map(|(write, _)| write).collect(),
         }
     }
-    Ok(())
 }
 
-#[derive(PartialEq, Eq)]
 enum Outcome {
     Done,
-    Later,
+    Later(Errno),
 }
 
 /// Holds the last file open: device rules are many lines for one file.
@@ -56,7 +49,7 @@ impl Pen<'_> {
             match otherwise.find(|(of, _)| *of == errno) {
                 Some((_, Otherwise::File(other))) => file = other,
                 Some((_, Otherwise::Value(other))) => value = other,
-                Some((_, Otherwise::Later)) => return Ok(Outcome::Later),
+                Some((_, Otherwise::Later)) => return Ok(Outcome::Later(errno)),
                 Some((_, Otherwise::Leave)) => return Ok(Outcome::Done),
                 None => return Err(refusal(self.directory, write, errno)),
             }
@@ -95,5 +88,74 @@ fn refusal(directory: &Directory, write: &Write, errno: Errno) -> anyhow::Error 
                 None => error.context(field.to_string()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A plain directory stands in for a cgroup: what is tested is which file gets which value.
+    fn with_files(files: &[&str]) -> (tempfile::TempDir, Directory) {
+        let dir = tempfile::tempdir().unwrap();
+        files.iter().for_each(|file| std::fs::write(dir.path().join(file), "").unwrap());
+        let directory = Directory::at(dir.path()).unwrap().0;
+        (dir, directory)
+    }
+
+    #[test]
+    fn a_missing_file_selects_the_alternative() {
+        let (dir, directory) = with_files(&["b", "c"]);
+        let writes = [
+            Write::new("f", "a", 1).on(Errno::ENOENT, Otherwise::File("b")),
+            Write::new("f", "x", 2).on(Errno::ENOENT, Otherwise::Leave),
+            Write::new("f", "c", 3).on(Errno::ENOENT, Otherwise::Leave),
+        ];
+        write_all(&directory, &writes).unwrap();
+        let read = |file| std::fs::read_to_string(dir.path().join(file)).unwrap();
+        assert_eq!((read("b"), read("c")), ("1".into(), "3".into()));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was made");
+    }
+
+    #[test]
+    fn lines_for_one_file_are_one_write_each() {
+        let (dir, directory) = with_files(&["devices.allow"]);
+        let lines = ["a", "bc", "d"].map(|line| Write::new("f", "devices.allow", line));
+        write_all(&directory, &lines).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("devices.allow")).unwrap(), "abcd");
+    }
+
+    #[test]
+    fn a_refusal_names_field_file_and_value_but_no_missing_program() {
+        const MEANING: &[(Errno, &str)] = &[(Errno::ENOENT, "boot with swapaccount=1")];
+        let (dir, directory) = with_files(&[]);
+        let path = dir.path().display();
+        for (write, want) in [
+            (Write::new("linux.x", "a", 1), format!("linux.x: cgroup {path} has no file a on this kernel (ENOENT)")),
+            (
+                Write::new("linux.x", "a", 1).on(Errno::ENOENT, Otherwise::File("b")).meaning(MEANING),
+                format!("linux.x: cannot set a = 1 of cgroup {path}: boot with swapaccount=1 (ENOENT)"),
+            ),
+        ] {
+            assert_eq!(format!("{:#}", write_all(&directory, &[write]).unwrap_err()), want);
+        }
+    }
+
+    #[test]
+    fn what_never_succeeds_later_ends_in_its_error() {
+        let (dir, directory) = with_files(&["good"]);
+        let writes =
+            [Write::new("linux.x", "bad", 1).on(Errno::ENOENT, Otherwise::Later), Write::new("linux.y", "good", 2)];
+        let error = format!("{:#}", write_all(&directory, &writes).unwrap_err());
+        assert!(error.starts_with("linux.x: ") && error.ends_with("(ENOENT)"), "{error}");
+        assert_eq!(std::fs::read_to_string(dir.path().join("good")).unwrap(), "2", "once, not again");
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let (dir, directory) = with_files(&["real"]);
+        std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+        let error = write_all(&directory, &[Write::new("linux.x", "link", 1)]).unwrap_err();
+        assert!(format!("{error:#}").ends_with("(ELOOP)"), "{error:#}");
     }
 }

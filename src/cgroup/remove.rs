@@ -15,10 +15,18 @@ use super::recorded::{Recorded, RecordedCgroup};
 use super::walk::{Visitor, walk};
 use crate::error::SysError;
 
+/// What becomes of processes that are inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holders {
+    Kill,
+    /// A create that fails has ended its own already; others may have joined the same cgroup meanwhile.
+    Spare,
+}
+
 impl Recorded {
     /// Mostly nobody is inside any more and rmdir is all it takes; who still is gets killed. The directories above
     /// stay: another container may use them.
-    pub fn remove(&self, patience: Duration) -> Result<()> {
+    pub fn remove(&self, patience: Duration, holders: Holders) -> Result<()> {
         let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(1);
         let mut left: Vec<&RecordedCgroup> = self.cgroups.iter().collect();
@@ -38,7 +46,9 @@ impl Recorded {
             if Instant::now() >= deadline {
                 return Err(failed.unwrap_or_else(|| still_held(left[0], patience)));
             }
-            self.kill_once()?;
+            if holders == Holders::Kill {
+                self.kill_once()?;
+            }
             sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));
         }

@@ -170,12 +170,12 @@ fn a_recorded_path_that_could_mean_the_machine_is_refused() {
     for path in ["/proc", "/dev/shm", "/tmp"] {
         let recorded = Recorded::new(&[("cpu".to_string(), PathBuf::from(path))].into()).unwrap();
         assert!(recorded.pids().is_err(), "{path}");
-        assert!(recorded.remove(std::time::Duration::ZERO).is_err(), "{path}");
+        assert!(recorded.remove(std::time::Duration::ZERO, Holders::Kill).is_err(), "{path}");
         assert!(recorded.kill(std::time::Duration::ZERO).is_err(), "{path}");
     }
     let gone = Recorded::new(&[("cpu".to_string(), PathBuf::from("/tmp/rrun-never-made/c1"))].into()).unwrap();
     assert_eq!(gone.pids().unwrap(), []);
     assert!(!gone.frozen().unwrap());
     gone.kill(std::time::Duration::ZERO).unwrap();
-    gone.remove(std::time::Duration::ZERO).unwrap();
+    gone.remove(std::time::Duration::ZERO, Holders::Kill).unwrap();
 }

@@ -74,3 +74,58 @@ fn children(dir: &OwnedFd) -> Result<Vec<CString>, Errno> {
 fn as_os(name: &CStr) -> &std::ffi::OsStr {
     std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, create_dir, create_dir_all};
+
+    #[derive(Default)]
+    struct Seen {
+        entered: usize,
+        left: Vec<String>,
+    }
+
+    impl Visitor for Seen {
+        fn enter(&mut self, _: BorrowedFd) -> Result<(), Errno> {
+            self.entered += 1;
+            Ok(())
+        }
+
+        fn leave(&mut self, parent: BorrowedFd, name: &CStr) -> Result<(), Errno> {
+            self.left.push(name.to_str().unwrap().to_string());
+            nix::unistd::unlinkat(parent, name, nix::unistd::UnlinkatFlags::RemoveDir)
+        }
+    }
+
+    #[test]
+    fn the_deepest_are_left_first() {
+        let dir = tempfile::tempdir().unwrap();
+        create_dir_all(dir.path().join("a/b/c")).unwrap();
+        create_dir_all(dir.path().join("a/d")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("link")).unwrap();
+        let mut seen = Seen::default();
+        walk(&File::open(dir.path()).unwrap(), &mut seen).unwrap();
+        assert_eq!(seen.entered, 5);
+        let at = |name: &str| seen.left.iter().position(|left| left == name).unwrap();
+        assert_eq!(seen.left.len(), 4);
+        assert!(at("c") < at("b") && at("b") < at("a") && at("d") < at("a"), "{:?}", seen.left);
+        assert!(std::fs::read_dir(dir.path()).unwrap().count() == 1, "a link is no cgroup");
+    }
+
+    #[test]
+    fn neither_depth_nor_breadth_is_too_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut here = open_directory(&File::open(dir.path()).unwrap(), Path::new(".")).unwrap();
+        // deeper than a path can say and than descriptors are allowed
+        for _ in 0..3000 {
+            nix::sys::stat::mkdirat(&here, "d", Mode::from_bits_truncate(0o755)).unwrap();
+            here = open_directory(&here, Path::new("d")).unwrap();
+        }
+        (0..500).for_each(|n| create_dir(dir.path().join(n.to_string())).unwrap());
+        let mut seen = Seen::default();
+        walk(&File::open(dir.path()).unwrap(), &mut seen).unwrap();
+        assert_eq!((seen.entered, seen.left.len()), (3501, 3500));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -4,7 +4,8 @@ use std::ffi::CString;
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::unistd::Pid;
 
 use super::Init;
 use crate::error::{Doing, SysError};
@@ -22,6 +23,13 @@ impl Init<'_> {
             nix::unistd::write(&tasks, b"0").doing("join cgroup", path.display())?;
         }
         Ok(())
+    }
+
+    /// All that its cpuset leaves it: a caller that is pinned pins itself.
+    pub(super) fn run_on_all_processors(&mut self) -> Result<()> {
+        let mut all = CpuSet::new();
+        (0..CpuSet::count()).try_for_each(|cpu| all.set(cpu)).doing("sched_setaffinity", "all")?;
+        Ok(sched_setaffinity(Pid::from_raw(0), &all).doing("sched_setaffinity", "all")?)
     }
 
     pub(super) fn new_cgroup_namespace(&mut self) -> Result<()> {

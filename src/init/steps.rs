@@ -13,6 +13,7 @@ use crate::rootfs::InRoot;
 pub enum Step<'p> {
     DieWithParent,
     JoinCgroups,
+    AllProcessors,
     NewCgroupNamespace,
     NewSession,
     SessionKeyring(&'p str),
@@ -53,7 +54,7 @@ pub enum Step<'p> {
 pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
     let mounts = plan.has(Namespace::Mount);
-    let mut steps = vec![Step::DieWithParent, Step::JoinCgroups];
+    let mut steps = vec![Step::DieWithParent, Step::JoinCgroups, Step::AllProcessors];
     // After joining: a cgroup namespace has the cgroup of its maker as its root.
     steps.extend(plan.has(Namespace::Cgroup).then_some(Step::NewCgroupNamespace));
     steps.extend([Step::NewSession, Step::SessionKeyring(&plan.id)]);
@@ -103,6 +104,7 @@ impl Init<'_> {
         match *step {
             Step::DieWithParent | Step::DieWithParentAgain => self.die_with_parent(),
             Step::JoinCgroups => self.join_cgroups(),
+            Step::AllProcessors => self.run_on_all_processors(),
             Step::NewCgroupNamespace => self.new_cgroup_namespace(),
             Step::NewSession => self.new_session(),
             Step::SessionKeyring(id) => self.join_session_keyring(id),
@@ -147,6 +149,7 @@ impl fmt::Display for Step<'_> {
         match self {
             Self::DieWithParent | Self::DieWithParentAgain => f.write_str("tie to the parent"),
             Self::JoinCgroups => f.write_str("join cgroups"),
+            Self::AllProcessors => f.write_str("processors"),
             Self::NewCgroupNamespace => f.write_str("new cgroup namespace"),
             Self::NewSession => f.write_str("new session"),
             Self::SessionKeyring(_) => f.write_str("session keyring"),
@@ -244,6 +247,7 @@ mod tests {
             };
             for (first, then, why) in [
                 ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that has not recorded it"),
+                ("JoinCgroups", "AllProcessors", "the cpuset says which there are"),
                 ("JoinCgroups", "NewCgroupNamespace", "its root is the cgroup of its maker"),
                 ("PrepareRoot", "Mount", "mounts go into the root"),
                 ("Mount", "Device", "a tmpfs may lie on /dev"),

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use super::interrupts::Interrupts;
@@ -62,10 +62,6 @@ const MOST_WAITING: usize = 64 * 1024;
 
 impl Relay {
     pub fn new(master: OwnedFd) -> Result<Self> {
-        let mut flags = tcgetattr(&master).doing("tcgetattr", "the container's terminal")?;
-        // The caller's terminal adds the carriage returns.
-        flags.output_flags.remove(OutputFlags::ONLCR);
-        tcsetattr(&master, SetArg::TCSANOW, &flags).doing("tcsetattr", "the container's terminal")?;
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("fcntl", "the container's terminal")?;
         let relay =
             Self { master: master.into(), caller: RawTerminal::take()?, stdin_open: true, to_container: Vec::new() };

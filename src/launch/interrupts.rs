@@ -7,6 +7,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{Doing, SysError};
+use crate::sys::signals;
 
 /// While it lives every signal waits for `next`. The child undoes the mask before its program runs.
 pub struct Interrupts {
@@ -16,6 +17,8 @@ pub struct Interrupts {
 
 impl Interrupts {
     pub fn take() -> Result<Self, SysError> {
+        // A caller may ignore it, and then the kernel would not keep the exit status of init for us.
+        signals::default_disposition(Signal::SIGCHLD)?;
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before)).doing("sigprocmask", "")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::bundle::{Decided, Manner, decide};
-use super::claim::Claim;
+use super::claim::{self, Claim};
 use super::delete::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
 use crate::cgroup;
@@ -46,14 +46,17 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     };
     let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     // What can fail without having made anything comes first.
+    claim::refuse_taken(store, &options.id)?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose()?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
-    cgroup::refuse_occupied(&cgroup)?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
     let claim = Claim::new(store, &plan, cgroup.paths())?;
     let recorded = Undo::new("record of the container", || claim.forget());
+    // What is recorded as ours is killed and removed by `delete`.
+    cgroup::refuse_occupied(&cgroup)?;
     claim.record_intent(&config)?;
+    log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
     let cgroups = cgroup::create(&cgroup)?;
     let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)));
@@ -67,6 +70,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
 
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
+    log::debug(format_args!("{}: init is process {}", options.id, child.pid));
     let running = Undo::new("init", || end(child));
     let proc = Proc::open()?;
     let start_time = proc.stat(child.pid)?.start_time;
@@ -85,6 +89,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         pid_file.write(child.pid.as_raw())?;
     }
     channel.commit()?;
+    log::debug(format_args!("{}: set up, waits for its start", options.id));
     [recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
     Ok(Up { child: launched.child, console: console.master })
 }

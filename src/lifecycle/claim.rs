@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use anyhow::{Result, bail};
 
 use super::Store;
+use crate::error::Matched;
 use crate::plan::{Plan, namespaces};
 use crate::procfs::Proc;
 use crate::state::directory::Directory;
@@ -18,6 +19,14 @@ use crate::timestamp;
 pub struct Claim {
     pub directory: Directory,
     state: RefCell<State>,
+}
+
+/// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
+pub fn refuse_taken(store: &Store, id: &str) -> Result<()> {
+    match Directory::open(&store.root, id)? {
+        Some(_) => Err(Matched::AlreadyExists.into()),
+        None => Ok(()),
+    }
 }
 
 impl Claim {

@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
 
 use super::Store;
 use super::container::Container;
+use crate::cgroup::Holders;
 use crate::error::{Doing, Matched, SysError};
 use crate::state::directory::Directory;
 use crate::state::{self, Process, Status};
@@ -22,7 +24,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let gone = || if force { Ok(()) } else { Err(Matched::DoesNotExist.into()) };
     let Some(directory) = Directory::open(&store.root, id)? else { return gone() };
     let Some(container) = Container::in_directory(directory)? else {
-        remove_unrecorded(store, id)?;
+        remove_unrecorded(store, id, force)?;
         return gone();
     };
     let status = container.status()?;
@@ -35,7 +37,9 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     }
     // What its creator recorded last.
     let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
-    let Some(latest) = Container::in_directory(directory)? else { return remove_unrecorded(store, id) };
+    let Some(latest) = Container::in_directory(directory)? else {
+        return remove_unrecorded(store, id, force);
+    };
     if latest.state.creator != container.state.creator {
         // deleted and made anew meanwhile: not the one that was asked for
         return Ok(());
@@ -79,6 +83,21 @@ fn open_process(container: &Container, process: Process) -> Result<Option<OwnedF
     Ok(container.is_alive(process)?.then_some(pidfd))
 }
 
+/// Whoever holds the lock of a container that has no record is its creator; the lock is its only trace.
+fn end_stuck_holder(directory: &Directory) -> Result<()> {
+    let Some(holder) = directory.locked_by() else { return Ok(()) };
+    let pidfd = match pidfd_open(Pid::from_raw(holder)) {
+        Err(SysError { errno: Errno::ESRCH, .. }) => return Ok(()),
+        result => result?,
+    };
+    let ended = ends_within(&pidfd, MOMENT)?;
+    if !ended && directory.read_state()?.is_none() && directory.locked_by() == Some(holder) {
+        pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL).or_else(ignore_gone).doing("kill", holder)?;
+        ends_within(&pidfd, PATIENCE)?;
+    }
+    Ok(())
+}
+
 pub(super) fn ends_within(pidfd: &OwnedFd, patience: Duration) -> Result<bool> {
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
@@ -94,12 +113,18 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<()> {
     }
     // Also kills who is left inside: without a pid namespace of its own init takes nobody with it, and of an init that
     // its killed creator could not record the cgroup is the only trace.
-    container.cgroups()?.remove(PATIENCE)?;
+    container.cgroups()?.remove(PATIENCE, Holders::Kill)?;
     Ok(directory.remove()?)
 }
 
-/// A directory without a record: its creator was killed before it could make anything else.
-fn remove_unrecorded(store: &Store, id: &str) -> Result<()> {
+/// What a creator needs between its claim and its record, many times over.
+const MOMENT: Duration = Duration::from_millis(200);
+
+/// A directory without a record: its creator was killed before it could make anything else, or is stuck there.
+fn remove_unrecorded(store: &Store, id: &str, force: bool) -> Result<()> {
+    if force && let Some(directory) = Directory::open(&store.root, id)? {
+        end_stuck_holder(&directory)?;
+    }
     let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
     match directory.read_state()? {
         None => Ok(directory.remove()?),

@@ -36,6 +36,11 @@ impl Directory {
         }
     }
 
+    /// The process that holds the lock at this moment.
+    pub fn locked_by(&self) -> Option<i32> {
+        holder_of(&self.as_fd())
+    }
+
     pub fn lock(&self) -> Result<Lock> {
         self.lock_until(Instant::now() + PATIENCE)
     }
@@ -57,19 +62,22 @@ impl Directory {
     }
 }
 
-/// Pid and verb of who holds the lock, from proc_locks(5).
-fn holder(fd: &impl AsFd) -> String {
-    let unknown = "another rrun".to_string();
-    let Ok(stat) = fstat(fd) else { return unknown };
+/// Who holds the lock, from proc_locks(5).
+fn holder_of(fd: &impl AsFd) -> Option<i32> {
+    let stat = fstat(fd).ok()?;
     let inode = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    match holder_in(&locks, &inode) {
+    holder_in(&std::fs::read_to_string("/proc/locks").ok()?, &inode)
+}
+
+/// Its pid and what it was called with.
+fn holder(fd: &impl AsFd) -> String {
+    match holder_of(fd) {
         Some(pid) => {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
             format!("process {pid} ({})", words.join(" ").trim())
         }
-        None => unknown,
+        None => "another rrun".into(),
     }
 }
 

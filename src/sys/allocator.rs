@@ -94,7 +94,7 @@ mod tests {
         unsafe {
             let a = arenas.alloc(layout);
             let b = arenas.alloc(layout);
-            assert!(a as usize % 64 == 0 && b as usize >= a as usize + 100);
+            assert!((a as usize).is_multiple_of(64) && b as usize >= a as usize + 100);
             arenas.dealloc(b, layout);
             let c = arenas.alloc(layout);
             assert_eq!(b, c, "the last piece was not used again");
