@@ -175,3 +175,29 @@ fn a_circle_is_found() {
     assert_eq!(floors.violations(&circle).len(), 3, "each of the three is part of it");
     assert_eq!(floors.violations(&circle[..2]), Vec::<String>::new());
 }
+
+/// `make map` prints it.
+#[test]
+#[ignore = "a drawing, not a test"]
+fn map() {
+    let floors = Floors::new(&lib());
+    let mut below = BTreeMap::<String, BTreeSet<String>>::new();
+    for source in Source::all() {
+        let module = source.name.split('/').next().unwrap();
+        let named = imports(&source).into_iter().map(|(_, name)| name);
+        let known = named.filter(|name| name != module && floors.0.contains_key(name));
+        below.entry(module.to_string()).or_default().extend(known);
+    }
+    let mut modules: Vec<_> = floors.0.iter().collect();
+    modules.sort_by_key(|(name, floor)| (-**floor, *name));
+    for (module, floor) in modules {
+        let mut below: Vec<_> = below.get(module).into_iter().flatten().collect();
+        below.sort_by_key(|name| (-floors.0[*name], *name));
+        let below: Vec<_> = below.iter().map(|name| name.as_str()).collect();
+        println!(
+            "{:>2} {module:<10} → {}",
+            if *floor < 0 { String::new() } else { floor.to_string() },
+            below.join(" ")
+        );
+    }
+}

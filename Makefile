@@ -1,0 +1,110 @@
+# `make` lists the targets. Those that make containers need root, and say so.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+TARGET := $(shell uname -m)-unknown-linux-musl
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+BINARY := $(TARGET_DIR)/$(TARGET)/release/rrun
+# What `rrun --version` calls its commit; empty outside of a checkout.
+export RRUN_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || true)
+
+# How long a lane took, however it ended.
+TIMED = trap 'echo "== $@: $$SECONDS s"' EXIT
+
+.PHONY: help
+help: ## this list
+	grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: cc ## the static release binary
+	if command -v rustup >/dev/null && ! rustup target list --installed | grep -qx $(TARGET); then
+		rustup target add $(TARGET)
+	fi
+	cargo build --release --target $(TARGET)
+
+.PHONY: demo
+demo: root tools build ## two containers, each command before its output (root)
+	integration/demo.sh $(BINARY)
+
+.PHONY: check
+check: cc ## format, lints, unit tests, golden plans, command line; no root
+	$(TIMED)
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo test
+
+.PHONY: integration
+integration: root tools $(if $(RUNTIME),,build) ## containers of every kind; RUNTIME=runc: on a peer; STRICT=1: no skips (root)
+	$(TIMED)
+	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(TESTS)
+
+.PHONY: faults
+faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start and delete (root)
+	$(TIMED)
+	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 --ignored --nocapture faults::
+
+.PHONY: test
+test: ## check, integration and faults (root)
+	$(TIMED)
+	$(MAKE) check
+	$(MAKE) integration
+	$(MAKE) faults
+
+.PHONY: test-all
+test-all: test ## test, and the integration suite on Debian's runc to see that it tests behaviour (root)
+	$(TIMED)
+	command -v runc >/dev/null || $(call INSTALL,runc)
+	$(MAKE) integration RUNTIME=runc STRICT=
+
+.PHONY: install
+install: build ## PREFIX=/usr/local DESTDIR=
+	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/rrun
+
+.PHONY: size
+size: build ## bytes of the binary, and of each crate in it
+	cargo build --quiet --release --target $(TARGET) --target-dir $(TARGET_DIR)/size --config profile.release.strip=false
+	nm --print-size --radix d --demangle $(TARGET_DIR)/size/$(TARGET)/release/rrun | awk '
+		NF >= 4 && $$3 ~ /[tTrRdDwW]/ {
+			name = $$4; for (i = 5; i <= NF; i++) name = name " " $$i
+			gsub(/^[<&*\[( ]+|(dyn|mut|const) /, "", name)
+			crate = match(name, /^[a-z_0-9]+::/) ? substr(name, 1, RLENGTH - 2) : "C library and others"
+			bytes[crate] += $$2
+		}
+		END { for (crate in bytes) printf "%9d  %s\n", bytes[crate], crate }' | sort -rn
+	echo "$$(stat -c %s $(BINARY))  in all, stripped"
+
+.PHONY: map
+map: ## which module imports which, and what breaks the floors
+	cargo test --quiet --test floors -- --include-ignored --nocapture --test-threads 1 map modules
+
+# --- what the targets above stand on ---
+
+.PHONY: root
+root:
+	if [ "$$(id -u)" != 0 ]; then
+		echo "make $(MAKECMDGOALS): making containers needs root: sudo make $(MAKECMDGOALS)" >&2
+		exit 1
+	fi
+
+INSTALL = { [ "$$(id -u)" = 0 ] || { echo "root is needed to apt-get install $(1)" >&2; exit 1; }; \
+	compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || apt-get -qq update; \
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $(1) </dev/null; }
+
+# Rust links by the C compiler, also what holds no C.
+.PHONY: cc
+cc:
+	command -v cc >/dev/null || $(call INSTALL,gcc libc6-dev)
+
+# A shell that needs no libraries makes the images. Where there is no apt, the demo takes the host's own shell.
+.PHONY: tools
+tools:
+	if ! command -v busybox >/dev/null || ldd "$$(command -v busybox)" >/dev/null 2>&1; then
+		if command -v apt-get >/dev/null; then $(call INSTALL,busybox-static); fi
+	fi
