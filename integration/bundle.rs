@@ -126,7 +126,10 @@ impl Bundle {
 
     /// The command, ready to be changed before it starts.
     pub fn command(&self, args: &[&str]) -> Command {
-        fs::write(self.dir.join("config.json"), serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
+        // by rename: another command may be reading it
+        let new = self.dir.join("config.json.new");
+        fs::write(&new, serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
+        fs::rename(new, self.dir.join("config.json")).unwrap();
         self.command_on_config_as_it_is(args)
     }
 
