@@ -299,3 +299,11 @@ fn the_callers_cpu_affinity_is_not_handed_on() {
     let list = output.ok().lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap();
     assert_ne!(list, "0");
 }
+
+#[test]
+fn a_limit_of_no_descriptors_is_kept() {
+    need!(rrun); // runc needs some itself
+    let mut bundle = Bundle::sh("ulimit -n");
+    bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 0, "hard": 0}]));
+    assert_eq!(bundle.run().ok(), "0\n");
+}

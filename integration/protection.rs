@@ -346,3 +346,26 @@ fn the_program_finds_no_trace_of_the_runtime() {
         assert!(!seen.ok().contains(trace), "{trace} is in {seen}");
     }
 }
+
+// CVE-2019-16884: what looks like /proc takes the writes of labels and sysctls
+#[test]
+fn only_a_procfs_goes_onto_proc() {
+    let mut bundle = Bundle::new();
+    let fake = bundle.host_file("fake/self/attr/exec", "");
+    let fake = fake.ancestors().nth(3).unwrap().to_path_buf();
+    bundle.without_mount("/proc").bind(&fake, "/proc", &[]);
+    bundle.run().refused(&["/proc", "not of type proc"]);
+}
+
+#[test]
+fn a_symlink_of_the_image_leads_no_mount_into_proc() {
+    need!(rrun); // runc 1.1 looks at the source alone
+    for (source, destination) in
+        [("/proc/sys", "/toproc/self/attr"), ("/proc/sys", "/toproc/sys"), ("/proc/uptime", "/toproc/version")]
+    {
+        let mut bundle = Bundle::new();
+        std::os::unix::fs::symlink("/proc", bundle.rootfs("toproc")).unwrap();
+        bundle.bind(Path::new(source), destination, &[]);
+        bundle.run().refused(&[destination, "inside /proc"]);
+    }
+}

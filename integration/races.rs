@@ -193,3 +193,22 @@ fn a_start_that_waits_for_a_dead_init_ends() {
     assert_eq!((trace.exit_code, trace.hung), (Some(1), false));
     assert_eq!(bundle.status(), "stopped");
 }
+
+#[test]
+fn delete_force_ends_a_create_at_any_moment() {
+    need!(rrun); // runc 1.1 leaves the container
+    let bundle = Bundle::sleeping();
+    for n in 0..60 {
+        let create = bundle.spawn(&["create", &bundle.id]);
+        std::thread::sleep(Duration::from_micros(100 * n));
+        let deleted = bundle.delete_force();
+        deleted.ok();
+        let created = create.wait();
+        // It came too early to see it: then the container is there, whole.
+        if bundle.status_if_any().is_some() {
+            assert_eq!(created.code, 0, "{created}");
+            bundle.delete_force().ok();
+        }
+        bundle.leaves_nothing();
+    }
+}

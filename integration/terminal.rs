@@ -1,5 +1,6 @@
 //! `process.terminal`: handed to a manager by its console socket, or joined to the caller's own terminal.
 
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -244,5 +245,27 @@ fn a_foreground_run_with_pipes_and_a_terminal_for_the_program_needs_some_termina
     command.arg("--wait").arg(run.get_program()).args(run.get_args()).current_dir(&bundle.dir);
     let output: runtime::Output = Call::new(&mut command).wait();
     assert!(output.error().contains("/dev/tty"), "{output}");
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn a_listener_that_never_accepts_does_not_hold_create_for_ever() {
+    need!(rrun); // others wait without limit
+    let mut bundle = Bundle::new();
+    bundle.set("/process/terminal", true);
+    let path = bundle.dir.join("full");
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Unix,
+        nix::sys::socket::SockType::Stream,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    nix::sys::socket::bind(socket.as_raw_fd(), &nix::sys::socket::UnixAddr::new(&path).unwrap()).unwrap();
+    nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _first = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let output = bundle.call(&["create", "--console-socket", path.to_str().unwrap(), &bundle.id]);
+    output.refused(&["--console-socket"]);
+    assert!(output.took < Duration::from_secs(20), "{output}");
     bundle.leaves_nothing();
 }

@@ -78,10 +78,11 @@ impl Init<'_> {
             }
         }
         chdir("/").doing("chdir", "/")?;
-        if let Some(after) = self.plan.root.propagation_after {
-            mount::set_attributes_at(Path::new("/"), after.attributes(), after.reach())?;
-        }
         Ok(())
+    }
+
+    pub(super) fn set_root_propagation(&mut self, propagation: Propagation) -> Result<()> {
+        Ok(mount::set_attributes_at(Path::new("/"), propagation.attributes(), propagation.reach())?)
     }
 
     pub(super) fn make_root_readonly(&mut self) -> Result<()> {

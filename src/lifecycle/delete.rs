@@ -20,8 +20,10 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let gone = || if force { Ok(()) } else { Err(Matched::DoesNotExist.into()) };
     let Some(directory) = Directory::open(&store.root, id)? else { return gone() };
     let Some(mut container) = Container::in_directory(directory)? else {
-        remove_unrecorded(store, id, force)?;
-        return gone();
+        return match remove_unrecorded(store, id, force)? {
+            Unrecorded::Removed => gone(),
+            Unrecorded::RecordedMeanwhile => delete(store, id, force),
+        };
     };
     if !force {
         refuse_in_use(&container)?;
@@ -35,7 +37,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
             Some(latest) if latest.state.creator == container.state.creator => latest,
             // deleted and made anew meanwhile: not the one that was asked for
             Some(_) => return Ok(()),
-            None => return remove_unrecorded(store, id, force),
+            None => return Ok(()),
         };
     }
     if let Some(init) = container.state.init {
@@ -105,17 +107,24 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<()> {
     Ok(directory.remove()?)
 }
 
+/// What became of a directory without a record.
+enum Unrecorded {
+    Removed,
+    RecordedMeanwhile,
+}
+
 /// What a creator needs between its claim and its record, many times over.
 const MOMENT: Duration = Duration::from_millis(200);
 
 /// A directory without a record: its creator was killed before it could make anything else, or is stuck there.
-fn remove_unrecorded(store: &Store, id: &str, force: bool) -> Result<()> {
+fn remove_unrecorded(store: &Store, id: &str, force: bool) -> Result<Unrecorded> {
     if force && let Some(directory) = Directory::open(&store.root, id)? {
         end_stuck_holder(&directory)?;
     }
-    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
-    match directory.read_state()? {
-        None => Ok(directory.remove()?),
-        Some(_) => anyhow::bail!("it was being made; try again"),
+    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(Unrecorded::Removed) };
+    if directory.read_state()?.is_some() {
+        return Ok(Unrecorded::RecordedMeanwhile);
     }
+    directory.remove()?;
+    Ok(Unrecorded::Removed)
 }

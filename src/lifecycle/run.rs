@@ -9,6 +9,7 @@ use crate::error::Doing;
 use crate::launch::foreground::{self, Relay};
 use crate::launch::interrupts::Interrupts;
 use crate::launch::seal;
+use crate::log;
 use crate::state;
 
 pub fn create(store: &Store, options: &CreateOptions) -> Result<()> {
@@ -42,6 +43,15 @@ fn after_start(store: &Store, id: &str, up: Up, place: Place, interrupts: &Inter
     start(store, id)?;
     match place {
         Place::Detached => Ok(0),
-        Place::Foreground => foreground::wait(&up.child, interrupts, relay),
+        Place::Foreground => {
+            let status = foreground::wait(&up.child, interrupts, relay)?;
+            if status == KILLED && store.find(id)?.cgroups()?.oom_kills()? > 0 {
+                log::warning(&format!("run {id}: killed for want of memory: see linux.resources.memory.limit"));
+            }
+            Ok(status)
+        }
     }
 }
+
+/// 128 + SIGKILL
+const KILLED: i32 = 137;
