@@ -217,7 +217,6 @@ impl Report {
 const HINTS: &[(&str, Errno, &str)] = &[
     ("", Errno::EMFILE, "rrun itself needs about 60 descriptors: raise its RLIMIT_NOFILE (ulimit -n)"),
     ("", Errno::ENFILE, "the host is out of descriptors: see sysctl fs.file-max"),
-    ("", Errno::ENOSPC, "the file system is full"),
     ("mount_setattr", Errno::EINVAL, "only what is mounted there can be changed"),
     ("chdir", Errno::ELOOP, "a loop of symlinks, or a link of /proc that leads out of the container"),
     ("write oom_score_adj", Errno::EACCES, "below the present value it takes CAP_SYS_RESOURCE"),
