@@ -193,3 +193,20 @@ fn a_start_that_waits_for_a_dead_init_ends() {
     assert_eq!((trace.exit_code, trace.hung), (Some(1), false));
     assert_eq!(bundle.status(), "stopped");
 }
+
+#[test]
+fn a_run_removes_no_container_but_its_own() {
+    need!(rrun); // others go by the id
+    let bundle = Bundle::sleeping();
+    let first = bundle.spawn(&["run", &bundle.id]);
+    bundle.wait_until("running");
+    // as one that cannot write its output
+    kill(Pid::from_raw(first.pid()), Signal::SIGSTOP).unwrap();
+    bundle.delete_force().ok();
+    bundle.run_detached().ok();
+    kill(Pid::from_raw(first.pid()), Signal::SIGCONT).unwrap();
+    assert_eq!(first.wait().code, 128 + Signal::SIGKILL as i32);
+    assert_eq!(bundle.status(), "running");
+    bundle.delete_force().ok();
+    bundle.leaves_nothing();
+}
