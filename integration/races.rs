@@ -210,3 +210,37 @@ fn a_run_removes_no_container_but_its_own() {
     bundle.delete_force().ok();
     bundle.leaves_nothing();
 }
+
+// read as "creating", looked at when its creator had finished and gone, and taken for stopped
+#[test]
+fn a_container_whose_creator_finishes_meanwhile_is_not_taken_for_stopped() {
+    need!(rrun); // others know no such state
+    let bundle = Bundle::sleeping();
+    let create = bundle.command(&["create", &bundle.id]);
+    let calls = trace(&create, None, None).calls_of(Who::Parent);
+    bundle.delete_force().ok();
+    let delete = bundle.command(&["delete", &bundle.id]);
+    for call in 1.. {
+        let creator = trace(&create, None, Some((At { who: Who::Parent, call: calls * 8 / 10 }, Then::Stop))).pids[0];
+        assert_eq!(bundle.status(), "creating");
+        let deleter = trace(&delete, None, Some((At { who: Who::Parent, call }, Then::Stop)));
+        go_on(creator);
+        bundle.start().ok();
+        let ended = deleter.exit_code.is_some();
+        if !ended {
+            go_on(deleter.pids[0]);
+        }
+        assert_eq!(bundle.status_if_any().as_deref(), Some("running"), "delete, stopped at its call {call}");
+        bundle.delete_force().ok();
+        if ended {
+            break;
+        }
+    }
+    bundle.leaves_nothing();
+}
+
+/// Lets a stopped process go on, and waits for its end.
+fn go_on(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+    waitpid(Pid::from_raw(pid), None).unwrap();
+}
