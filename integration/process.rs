@@ -270,6 +270,26 @@ fn a_program_with_a_slash_is_taken_as_it_is_and_another_from_path() {
 }
 
 #[test]
+fn without_a_path_nothing_is_found_not_even_in_the_working_directory() {
+    for env in [json!([]), json!(["PATH="])] {
+        let mut bundle = Bundle::new();
+        bundle.args(&["true"]).set("/process/env", env).set("/process/cwd", "/bin");
+        bundle.create().refused(&["exec: \"true\": executable file not found in $PATH"]);
+        bundle.leaves_nothing();
+    }
+}
+
+// execve(2) takes the interpreter of a script from the working directory too
+#[test]
+fn a_relative_interpreter_is_looked_for_from_the_working_directory() {
+    let mut bundle = Bundle::new();
+    bundle.image_file("opt/mine", "#!busybox sh\nexit 7\n");
+    std::fs::copy(bundle.rootfs("bin/busybox"), bundle.rootfs("opt/busybox")).unwrap();
+    bundle.args(&["./mine"]).set("/process/cwd", "/opt");
+    assert_eq!(bundle.run().code, 7);
+}
+
+#[test]
 fn arguments_arrive_as_they_are() {
     let mut bundle = Bundle::new();
     bundle.args(&["printf", "[%s]", "a b", "", "\"'$x\\", "--root", "-", "ü\n"]);

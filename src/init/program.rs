@@ -30,7 +30,9 @@ impl Init<'_> {
         let process = &self.plan.process;
         let cwd = Path::new(&process.cwd);
         let path = self.as_the_user(|| look_up(self.rootfs()?, name, cwd, &process.env))??;
-        examine(self.rootfs()?, name, &cwd.join(&path))?;
+        // the kernel has cleared the death signal if the user is another
+        self.die_with_parent()?;
+        examine(self.rootfs()?, name, cwd, &path)?;
 
         let mut environment = process.env.clone();
         set_home(self.rootfs()?, process.uid, &mut environment);
@@ -43,7 +45,7 @@ impl Init<'_> {
     }
 }
 
-/// A name with a slash is a path; another is looked for in the PATH of the container's environment.
+/// A name with a slash is a path; another is looked for in the PATH of the container's environment, and nowhere without.
 fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> Result<PathBuf> {
     if name.contains('/') {
         return match executable(rootfs, &cwd.join(name)) {
@@ -56,9 +58,9 @@ fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> R
             Err(errno) => Err(anyhow::Error::new(Matched::ProgramStat { program: name.into(), errno })),
         };
     }
-    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
+    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).filter(|path| !path.is_empty());
     let mut refused = None;
-    for directory in path.split(':') {
+    for directory in path.into_iter().flat_map(|path| path.split(':')) {
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
         match executable(rootfs, &cwd.join(&candidate)) {
             Ok(()) => return Ok(candidate),
@@ -80,12 +82,13 @@ fn executable(rootfs: &Rootfs, path: &Path) -> Result<(), Errno> {
 }
 
 /// Reads the head of the file as root: the user may execute what it may not read.
-fn examine(rootfs: &Rootfs, name: &str, path: &Path) -> Result<()> {
-    let Some(head) = read_head(rootfs, path) else { return Ok(()) };
+fn examine(rootfs: &Rootfs, name: &str, cwd: &Path, path: &Path) -> Result<()> {
+    let exists = |part: &str| exists(rootfs, &cwd.join(part));
+    let Some(head) = read_head(rootfs, &cwd.join(path)) else { return Ok(()) };
     match format::of(&head) {
         Format::Unknown => Ok(()),
         Format::Script { interpreter, carriage_return } => {
-            if exists(rootfs, &interpreter) {
+            if exists(&interpreter) {
                 return Ok(());
             }
             let what = format!("its interpreter {interpreter}");
@@ -102,7 +105,7 @@ fn examine(rootfs: &Rootfs, name: &str, path: &Path) -> Result<()> {
                 return Err(anyhow!("exec: \"{name}\": exec format error: {what}"));
             }
             match interpreter {
-                Some(loader) if !exists(rootfs, &loader) => Err(missing(name, &format!("its loader {loader}"))),
+                Some(loader) if !exists(&loader) => Err(missing(name, &format!("its loader {loader}"))),
                 _ => Ok(()),
             }
         }
@@ -125,8 +128,8 @@ fn read_head(rootfs: &Rootfs, path: &Path) -> Option<Vec<u8>> {
     Some(head)
 }
 
-fn exists(rootfs: &Rootfs, path: &str) -> bool {
-    let found = rootfs.open_path(Path::new(path), OFlag::O_PATH, Symlinks::Followed);
+fn exists(rootfs: &Rootfs, path: &Path) -> bool {
+    let found = rootfs.open_path(path, OFlag::O_PATH, Symlinks::Followed);
     !matches!(found, Err(Errno::ENOENT | Errno::ENOTDIR))
 }
 
