@@ -90,7 +90,7 @@ impl Init<'_> {
 
     /// What lies in a procfs is the kernel's: a file put there could take our writes of labels and sysctls
     /// (CVE-2019-16884, CVE-2025-52881). Judged by the place itself: its path may lead there through a symlink.
-    fn refuse_inside_proc(&self, target: &InRoot, found: &Found, source_is_proc: bool) -> Result<()> {
+    pub(super) fn refuse_inside_proc(&self, target: &InRoot, found: &Found, source_is_proc: bool) -> Result<()> {
         if !is_procfs(found.fd.as_fd())? || source_is_proc {
             return Ok(());
         }
