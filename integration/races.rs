@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use crate::bundle::Bundle;
 use crate::leftovers::{Leftovers, is_alive};
-use crate::runtime::eventually_within;
+use crate::runtime::{Call, eventually_within};
 use crate::tracer::{At, Then, Who, trace};
 
 #[test]
@@ -31,8 +31,10 @@ fn of_two_creates_one_wins_and_the_other_says_so() {
     need!(rrun); // with runc 1.1 both can lose
     let bundle = Bundle::sleeping();
     for _ in 0..10 {
-        let both =
-            [bundle.spawn(&["create", &bundle.id]), bundle.spawn(&["create", &bundle.id])].map(|call| call.wait());
+        // the config is written once: not under the eyes of the first
+        let first = bundle.spawn(&["create", &bundle.id]);
+        let second = Call::new(&mut bundle.command_on_config_as_it_is(&["create", &bundle.id]));
+        let both = [first, second].map(|call| call.wait());
         let (won, lost): (Vec<_>, Vec<_>) = both.iter().partition(|output| output.code == 0);
         assert_eq!((won.len(), lost.len()), (1, 1), "{}\n{}", both[0], both[1]);
         lost[0].refused(&["exist"]);
@@ -243,4 +245,24 @@ fn a_container_whose_creator_finishes_meanwhile_is_not_taken_for_stopped() {
 fn go_on(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
     waitpid(Pid::from_raw(pid), None).unwrap();
+}
+
+#[test]
+fn what_a_failing_create_cannot_take_back_delete_force_removes() {
+    need!(rrun); // others forget it
+    let mut bundle = Bundle::new();
+    let create = bundle.command(&["create", &bundle.id]);
+    let calls = trace(&create, None, None).calls_of(Who::Parent);
+    let cgroup = bundle.cgroup("pids");
+    bundle.delete_force().ok();
+    bundle.args(&["/no-such-program"]);
+    let create = bundle.command(&["create", &bundle.id]);
+    let creator = trace(&create, None, Some((At { who: Who::Parent, call: calls * 7 / 10 }, Then::Stop))).pids[0];
+    let mut guest = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+    std::fs::write(cgroup.join("cgroup.procs"), guest.id().to_string()).unwrap();
+    go_on(creator);
+    assert_eq!(bundle.status_if_any().as_deref(), Some("stopped"), "forgotten, and its cgroup is left");
+    bundle.delete_force().ok();
+    guest.wait().unwrap();
+    bundle.leaves_nothing();
 }
