@@ -149,6 +149,16 @@ fn what_the_host_mounts_later_reaches_a_slave_and_not_a_private_mount() {
 }
 
 #[test]
+fn tmpcopyup_does_not_wait_for_a_fifo_of_the_image() {
+    need!(rrun);
+    let mut bundle = Bundle::sh("true");
+    nix::unistd::mkfifo(&bundle.rootfs("data"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    bundle.run().refused(&["/data", "ENOTDIR"]);
+    bundle.leaves_nothing();
+}
+
+#[test]
 fn tmpcopyup_starts_with_what_the_image_has_there() {
     use std::os::unix::fs::PermissionsExt;
     need!(mount_option("tmpcopyup"));

@@ -236,6 +236,20 @@ fn dev_as_a_symlink_makes_nothing_on_the_host() {
     }
 }
 
+// the same, through a volume
+#[test]
+fn dev_as_a_symlink_makes_nothing_in_a_volume() {
+    need!(rrun); // open in older runtimes
+    let mut bundle = Bundle::sh("true");
+    let volume = bundle.host_file("volume/ptmx", "precious").parent().unwrap().to_path_buf();
+    bundle.without_mount("/dev/pts").without_mount("/dev").bind(&volume, "/volume", &[]);
+    replace_by_symlink(&bundle, "dev", Path::new("/volume"));
+    bundle.run().refused(&["/dev/null", "symlink"]);
+    let names: Vec<_> = fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!((names, fs::read_to_string(volume.join("ptmx")).unwrap().as_str()), (vec!["ptmx".into()], "precious"));
+    bundle.leaves_nothing();
+}
+
 // CVE-2026-88264
 #[test]
 fn dev_console_as_a_symlink_changes_nothing_on_the_host() {

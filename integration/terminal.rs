@@ -49,7 +49,7 @@ fn run_detached_sends_the_terminal_too() {
 #[test]
 fn the_programs_standard_files_are_the_terminal_and_nothing_else_is_open() {
     let bundle = with_terminal(
-        "for n in 0 1 2; do readlink /proc/self/fd/$n; done; ls /proc/$$/fd | tr '\\n' ' '; stat -c '%u %a' /dev/pts/0",
+        "for n in 0 1 2; do readlink /proc/self/fd/$n; done; ls /proc/$$/fd > /tmp/fds; tr '\\n' ' ' < /tmp/fds; stat -c '%u %a' /dev/pts/0",
     );
     let socket = ConsoleSocket::new(&bundle.dir);
     create(&bundle, &socket);

@@ -1,11 +1,11 @@
 //! Device nodes and the links of /dev. Relative to a descriptor of the directory they lie in: an image whose /dev is a
-//! symlink cannot send them elsewhere (CVE-2026-41579).
+//! symlink cannot send them elsewhere, into a volume of the host's for one (CVE-2026-41579).
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, makedev, minor, mknodat};
@@ -14,12 +14,19 @@ use nix::unistd::{AccessFlags, Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unl
 use super::Init;
 use crate::error::Doing;
 use crate::plan::{DeviceKind, DevicePlan, LinkPlan, LinkWhen, Namespace};
-use crate::rootfs::{Place, Symlinks, kind_of, stat_in};
+use crate::rootfs::{InRoot, Place, Symlinks, kind_of, stat_in};
 use crate::sys::mount::{self, Reach};
 
 impl Init<'_> {
+    fn place_of<'p>(&self, path: &'p InRoot) -> Result<(OwnedFd, &'p OsStr)> {
+        self.rootfs()?.parent_of(path).map_err(|error| match error.errno {
+            Errno::ELOOP => anyhow!("the image has a symlink above {path}; devices go into real directories only"),
+            _ => error.into(),
+        })
+    }
+
     pub(super) fn make_device(&mut self, device: &DevicePlan) -> Result<()> {
-        let (dir, name) = self.rootfs()?.parent_of(&device.path)?;
+        let (dir, name) = self.place_of(&device.path)?;
         let (kind, number) = (file_type(device.kind), makedev(device.major, device.minor));
         match mknodat(&dir, name, kind, Mode::from_bits_truncate(device.mode), number) {
             // The spec: one that is there must be the same device. It is left as it is.
@@ -41,7 +48,7 @@ impl Init<'_> {
             mount::clone_tree(Path::new(&path), Reach::One).context("mknod is not permitted; bind the host's")?;
         let stat = fstat(node.as_fd()).doing("fstat", &path)?;
         ensure!(is_device(&stat, device), "mknod is not permitted, and {path} of the host is {}", describe(&stat));
-        let place = self.rootfs()?.mountpoint(&device.path, Place::File, Symlinks::Followed)?;
+        let place = self.rootfs()?.mountpoint(&device.path, Place::File, Symlinks::Refused)?;
         Ok(mount::attach(&node, place.fd.as_fd(), &path)?)
     }
 
@@ -50,7 +57,7 @@ impl Init<'_> {
         if link.when == LinkWhen::KcoreExists && nix::unistd::access("/proc/kcore", AccessFlags::F_OK).is_err() {
             return Ok(());
         }
-        let (dir, name) = self.rootfs()?.parent_of(&link.path)?;
+        let (dir, name) = self.place_of(&link.path)?;
         if link.when == LinkWhen::Always && stat_in(&dir, name).doing("stat", &link.path)?.is_some() {
             unlinkat(&dir, name, UnlinkatFlags::NoRemoveDir).doing("unlink", &link.path)?;
         }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
@@ -45,8 +46,9 @@ impl Init<'_> {
                 }
                 let mount = explained(&filesystem, filesystem.mount(plan.attributes.set))?;
                 if *copy_up {
-                    super::copy_up::copy(&self.rootfs()?.open(target, nix::fcntl::OFlag::O_RDONLY)?, &mount)
-                        .context("tmpcopyup")?;
+                    // a FIFO in its place would keep us waiting
+                    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+                    super::copy_up::copy(&self.rootfs()?.open(target, flags)?, &mount).context("tmpcopyup")?;
                 }
                 mount::attach(&mount, place.fd.as_fd(), target)?;
                 mount
@@ -94,11 +96,11 @@ impl Init<'_> {
 
     /// What lies in a procfs is the kernel's: a file put there could take our writes of labels and sysctls
     /// (CVE-2019-16884, CVE-2025-52881). Judged by the place itself: its path may lead there through a symlink.
-    fn refuse_inside_proc(&self, target: &InRoot, found: &Found) -> Result<()> {
+    pub(super) fn refuse_inside_proc(&self, target: &InRoot, found: &Found) -> Result<()> {
         if !is_procfs(found.fd.as_fd())? {
             return Ok(());
         }
-        let direct = self.rootfs()?.open_errno(target, nix::fcntl::OFlag::O_PATH, Symlinks::Refused).is_ok();
+        let direct = self.rootfs()?.open_errno(target, OFlag::O_PATH, Symlinks::Refused).is_ok();
         let allowed = direct && crate::plan::mounts::is_allowed_inside_proc(target);
         ensure!(allowed, "{target} cannot be mounted because it is inside /proc; mount it elsewhere");
         Ok(())
@@ -106,7 +108,7 @@ impl Init<'_> {
 
     fn remount(&mut self, plan: &MountPlan, parameters: &[Parameter]) -> Result<()> {
         let target = &plan.target;
-        let place = self.rootfs()?.open(target, nix::fcntl::OFlag::O_PATH)?;
+        let place = self.rootfs()?.open(target, OFlag::O_PATH)?;
         if !parameters.is_empty() {
             let filesystem = Filesystem::of(place.as_fd(), target)?;
             set_all(&filesystem, parameters)?;

@@ -34,6 +34,8 @@ impl Init<'_> {
         if let Some(head) = head {
             self.as_the_user(|| examine(self.rootfs()?, name, cwd, &head))??;
         }
+        // the kernel has cleared the death signal if the user is another
+        self.die_with_parent()?;
 
         let mut environment = process.env.clone();
         set_home(self.rootfs()?, process.uid, &mut environment);
@@ -46,7 +48,7 @@ impl Init<'_> {
     }
 }
 
-/// A name with a slash is a path; another is looked for in the PATH of the container's environment.
+/// A name with a slash is a path; another is looked for in the PATH of the container's environment, and nowhere without.
 fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> Result<PathBuf> {
     if name.contains('/') {
         return match executable(rootfs, &cwd.join(name)) {
@@ -59,9 +61,9 @@ fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> R
             Err(errno) => Err(anyhow::Error::new(Matched::ProgramStat { program: name.into(), errno })),
         };
     }
-    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
+    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).filter(|path| !path.is_empty());
     let mut refused = None;
-    for directory in path.split(':') {
+    for directory in path.into_iter().flat_map(|path| path.split(':')) {
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
         match executable(rootfs, &cwd.join(&candidate)) {
             Ok(()) => return Ok(candidate),

@@ -61,7 +61,7 @@ impl Init<'_> {
         let rootfs = self.rootfs()?;
         // One that exists may be reached through symlinks as the kernel takes them.
         match rootfs.open_path(Path::new(cwd), OFlag::O_PATH | OFlag::O_DIRECTORY, Symlinks::Followed) {
-            Err(Errno::ENOENT) => rootfs.make_directory(&InRoot::new(cwd)).map(drop)?,
+            Err(Errno::ENOENT) => rootfs.make_directory(&InRoot::new(cwd), Symlinks::Followed).map(drop)?,
             result => result.map(drop).doing("open", cwd)?,
         }
         Ok(())

@@ -69,7 +69,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
     let cgroups = cgroup::create(&cgroup)?;
-    let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)));
+    let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)).inspect_err(|_| claim.keep()));
     cgroups.apply_before()?;
     let prepared = Prepared {
         start: claim.directory.make_start_channel()?,
@@ -81,7 +81,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
-    let running = Undo::new("init", || end(child));
+    let running = Undo::new("init", || end(child).inspect_err(|_| claim.keep()));
     let proc = Proc::open()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
