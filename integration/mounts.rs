@@ -149,6 +149,16 @@ fn what_the_host_mounts_later_reaches_a_slave_and_not_a_private_mount() {
 }
 
 #[test]
+fn tmpcopyup_does_not_wait_for_a_fifo_of_the_image() {
+    need!(rrun);
+    let mut bundle = Bundle::sh("true");
+    nix::unistd::mkfifo(&bundle.rootfs("data"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    bundle.run().refused(&["/data", "ENOTDIR"]);
+    bundle.leaves_nothing();
+}
+
+#[test]
 fn tmpcopyup_starts_with_what_the_image_has_there() {
     use std::os::unix::fs::PermissionsExt;
     need!(mount_option("tmpcopyup"));
@@ -220,4 +230,29 @@ fn the_files_that_lxcfs_replaces_may_be_bound_into_proc() {
     let file = bundle.host_file("file", "mine\n");
     bundle.bind(&file, "/proc/uptime", &[]).bind(&file, "/proc/meminfo", &[]);
     assert_eq!(bundle.run().ok(), "mine\nmine\n");
+}
+
+// docker makes exit code 127 and its hint about mounts of these words
+#[test]
+fn a_file_goes_onto_a_file_and_a_folder_onto_a_folder() {
+    let mut bundle = Bundle::new();
+    let file = bundle.host_file("one", "");
+    bundle.bind(&file, "/tmp", &[]);
+    bundle.run().refused(&["not a directory"]);
+    let mut bundle = Bundle::new();
+    let file = bundle.host_file("dir/one", "");
+    bundle.image_file("etc/one", "");
+    bundle.bind(file.parent().unwrap(), "/etc/one", &[]);
+    bundle.run().refused(&["not a directory"]);
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn a_copied_up_file_of_holes_takes_no_memory() {
+    need!(rrun); // others copy the holes
+    let mut bundle = Bundle::sh("stat -c %s /dir/big; du -k /dir/big | cut -f1; tail -c 4 /dir/big");
+    let big = fs::File::create(bundle.image_file("dir/big", "")).unwrap();
+    std::os::unix::fs::FileExt::write_at(&big, b"end\n", (1 << 30) - 4).unwrap();
+    bundle.mount("/dir", "tmpfs", "tmpfs", &["tmpcopyup", "size=1m"]);
+    assert_eq!(bundle.run().ok(), "1073741824\n4\nend\n");
 }

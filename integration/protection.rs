@@ -236,6 +236,20 @@ fn dev_as_a_symlink_makes_nothing_on_the_host() {
     }
 }
 
+// the same, through a volume
+#[test]
+fn dev_as_a_symlink_makes_nothing_in_a_volume() {
+    need!(rrun); // open in older runtimes
+    let mut bundle = Bundle::sh("true");
+    let volume = bundle.host_file("volume/ptmx", "precious").parent().unwrap().to_path_buf();
+    bundle.without_mount("/dev/pts").without_mount("/dev").bind(&volume, "/volume", &[]);
+    replace_by_symlink(&bundle, "dev", Path::new("/volume"));
+    bundle.run().refused(&["/dev/null", "symlink"]);
+    let names: Vec<_> = fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!((names, fs::read_to_string(volume.join("ptmx")).unwrap().as_str()), (vec!["ptmx".into()], "precious"));
+    bundle.leaves_nothing();
+}
+
 // CVE-2026-88264
 #[test]
 fn dev_console_as_a_symlink_changes_nothing_on_the_host() {
@@ -344,5 +358,28 @@ fn the_program_finds_no_trace_of_the_runtime() {
     let seen = bundle.run();
     for trace in [bundle.state_root.to_str().unwrap(), leftovers::VARIABLE] {
         assert!(!seen.ok().contains(trace), "{trace} is in {seen}");
+    }
+}
+
+// CVE-2019-16884: what looks like /proc takes the writes of labels and sysctls
+#[test]
+fn only_a_procfs_goes_onto_proc() {
+    let mut bundle = Bundle::new();
+    let fake = bundle.host_file("fake/self/attr/exec", "");
+    let fake = fake.ancestors().nth(3).unwrap().to_path_buf();
+    bundle.without_mount("/proc").bind(&fake, "/proc", &[]);
+    bundle.run().refused(&["/proc", "not of type proc"]);
+}
+
+#[test]
+fn a_symlink_of_the_image_leads_no_mount_into_proc() {
+    need!(rrun); // runc 1.1 looks at the source alone
+    for (source, destination) in
+        [("/proc/sys", "/toproc/self/attr"), ("/proc/sys", "/toproc/sys"), ("/proc/uptime", "/toproc/version")]
+    {
+        let mut bundle = Bundle::new();
+        std::os::unix::fs::symlink("/proc", bundle.rootfs("toproc")).unwrap();
+        bundle.bind(Path::new(source), destination, &[]);
+        bundle.run().refused(&[destination, "inside /proc"]);
     }
 }

@@ -1,5 +1,6 @@
 //! `process.terminal`: handed to a manager by its console socket, or joined to the caller's own terminal.
 
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ fn run_detached_sends_the_terminal_too() {
 #[test]
 fn the_programs_standard_files_are_the_terminal_and_nothing_else_is_open() {
     let bundle = with_terminal(
-        "for n in 0 1 2; do readlink /proc/self/fd/$n; done; ls /proc/$$/fd | tr '\\n' ' '; stat -c '%u %a' /dev/pts/0",
+        "for n in 0 1 2; do readlink /proc/self/fd/$n; done; ls /proc/$$/fd > /tmp/fds; tr '\\n' ' ' < /tmp/fds; stat -c '%u %a' /dev/pts/0",
     );
     let socket = ConsoleSocket::new(&bundle.dir);
     create(&bundle, &socket);
@@ -245,4 +246,53 @@ fn a_foreground_run_with_pipes_and_a_terminal_for_the_program_needs_some_termina
     let output: runtime::Output = Call::new(&mut command).wait();
     assert!(output.error().contains("/dev/tty"), "{output}");
     bundle.leaves_nothing();
+}
+
+#[test]
+fn a_listener_that_never_accepts_does_not_hold_create_for_ever() {
+    need!(rrun); // others wait without limit
+    let mut bundle = Bundle::new();
+    bundle.set("/process/terminal", true);
+    let path = bundle.dir.join("full");
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Unix,
+        nix::sys::socket::SockType::Stream,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    nix::sys::socket::bind(socket.as_raw_fd(), &nix::sys::socket::UnixAddr::new(&path).unwrap()).unwrap();
+    nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _first = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let output = bundle.call(&["create", "--console-socket", path.to_str().unwrap(), &bundle.id]);
+    output.refused(&["--console-socket"]);
+    assert!(output.took < Duration::from_secs(20), "{output}");
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn a_caller_that_stops_reading_does_not_end_the_container() {
+    let mut bundle = Bundle::sh("sleep 0.2; echo lost; sleep 0.2; echo lost too; exit 7");
+    bundle.set("/process/terminal", true);
+    let terminal = Terminal::new(24, 80);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = bundle.command(&["run", &bundle.id]);
+    let status = command.stdin(terminal.stdio()).stdout(writer).stderr(terminal.stdio()).status().unwrap();
+    assert_eq!(status.code(), Some(7));
+}
+
+#[test]
+fn a_container_that_has_closed_its_terminal_costs_nothing() {
+    need!(rrun); // the others' loops are their own
+    let mut bundle = Bundle::sh("exec 0<&- 1>&- 2>&-; exec sleep 2");
+    bundle.set("/process/terminal", true);
+    let terminal = Terminal::new(24, 80);
+    let mut command = bundle.command(&["run", &bundle.id]);
+    let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let wakes = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:\t")).unwrap();
+    assert!(wakes.parse::<u32>().unwrap() < 60, "woke {wakes} times");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

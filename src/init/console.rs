@@ -45,16 +45,23 @@ impl Init<'_> {
 
     fn open_master(&self) -> Result<OwnedFd> {
         let path = InRoot::new("/dev/pts/ptmx");
+        let check = |fd: &OwnedFd| -> Result<()> {
+            let magic = fstatfs(fd).doing("fstatfs", &path)?.filesystem_type();
+            ensure!(magic == DEVPTS_SUPER_MAGIC, "{path} lies on another file system than devpts");
+            Ok(())
+        };
+        // Before it is opened for real: to open some other device may already do something.
+        check(&self.rootfs()?.open(&path, OFlag::O_PATH)?)?;
         let master = self.rootfs()?.open(&path, OFlag::O_RDWR | OFlag::O_NOCTTY)?;
-        let magic = fstatfs(&master).doing("fstatfs", &path)?.filesystem_type();
-        ensure!(magic == DEVPTS_SUPER_MAGIC, "{path} lies on another file system than devpts");
+        check(&master)?;
         Ok(master)
     }
 
     /// The spec: /dev/console is a bind mount of the terminal.
     fn bind_console(&self, peer: &OwnedFd) -> Result<()> {
         let path = InRoot::new("/dev/console");
-        let place = self.rootfs()?.mountpoint(&path, Place::File, Symlinks::Followed)?;
+        let place = self.rootfs()?.mountpoint(&path, Place::File, Symlinks::Refused)?;
+        self.refuse_inside_proc(&path, &place)?;
         let kind = kind_of(&fstat(&place.fd).doing("fstat", &path)?);
         ensure!(kind != SFlag::S_IFDIR, "{path} is a folder; the terminal cannot be bound onto it");
         let clone = mount::clone_tree_of(peer.as_fd(), Reach::One, "the terminal")?;

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Untouched pages of it cost nothing. What does not fit any more goes to the system's allocator.
 const SIZE: usize = 8 << 20;
 
+/// Of the arena itself, so nothing in it can be aligned further.
+const ALIGNMENT: usize = 4096;
+
 #[repr(align(4096))]
 struct Arena(UnsafeCell<[u8; SIZE]>);
 
@@ -41,7 +44,8 @@ unsafe impl GlobalAlloc for Arenas {
         let mut used = USED.load(Relaxed);
         loop {
             let start = used.next_multiple_of(layout.align());
-            let Some(end) = start.checked_add(layout.size()).filter(|end| *end <= SIZE) else {
+            let Some(end) = start.checked_add(layout.size()).filter(|end| *end <= SIZE && layout.align() <= ALIGNMENT)
+            else {
                 // SAFETY: the caller's promises are the same.
                 return unsafe { System.alloc(layout) };
             };
@@ -103,6 +107,10 @@ mod tests {
             a.write(7);
             let e = arenas.realloc(a, layout, 200);
             assert!(e != a && e.read() == 7);
+            let wide = Layout::from_size_align(1, ALIGNMENT << 10).unwrap();
+            let g = arenas.alloc(wide);
+            assert!((g as usize).is_multiple_of(ALIGNMENT << 10), "{g:?} is not aligned");
+            arenas.dealloc(g, wide);
             let huge = Layout::from_size_align(SIZE + 1, 8).unwrap();
             let f = arenas.alloc(huge);
             assert!(!f.is_null() && Arenas::offset(f).is_none());
