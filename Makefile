@@ -51,8 +51,8 @@ faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call o
 	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 --ignored --nocapture faults::
 
 # Cargo runs the tests by `vm test`: the tests that it lists must be those that ran.
-IN_GUEST = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/integration/vm/vm test --cgroup $(1) \
-	--timeout $(2) --runtime $(BINARY)" cargo test --test integration -- --test-threads 2
+IN_GUEST = cargo --config "target.'cfg(all())'.runner='$(CURDIR)/integration/vm/vm test --cgroup $(1) \
+	--timeout $(2) --runtime $(BINARY)'" test --test integration -- --test-threads 2
 # Layouts of cgroups that rrun knows.
 GUESTS = v1 hybrid
 
