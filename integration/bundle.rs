@@ -168,6 +168,14 @@ impl Bundle {
         self.call(&["kill", &self.id, signal])
     }
 
+    pub fn pause(&self) -> Output {
+        self.call(&["pause", &self.id])
+    }
+
+    pub fn resume(&self) -> Output {
+        self.call(&["resume", &self.id])
+    }
+
     pub fn delete(&self) -> Output {
         self.call(&["delete", &self.id])
     }

@@ -1,5 +1,5 @@
-//! Killed anywhere: SIGKILL at every system call of `create`, `start` and `delete`, one call after another, of rrun
-//! itself and of its child until the program runs. After each, nothing may run on, the container must answer, and
+//! Killed anywhere: SIGKILL at every system call of `create`, `start`, `pause`, `resume` and `delete`, one call after
+//! another, of rrun itself and of its child until the program runs. After each, nothing may run on, the container must answer, and
 //! `delete --force` must take everything away. A lane of its own: `make faults`.
 
 use std::fmt;
@@ -20,6 +20,8 @@ use crate::tty::ConsoleSocket;
 enum Verb {
     Create,
     Start,
+    Pause,
+    Resume,
     Delete,
 }
 
@@ -33,6 +35,18 @@ fn create_killed_anywhere() {
 #[ignore = "a lane of its own: make faults"]
 fn start_killed_anywhere() {
     everywhere(Verb::Start, &[Who::Parent, Who::Child]);
+}
+
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn pause_killed_anywhere() {
+    everywhere(Verb::Pause, &[Who::Parent]);
+}
+
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn resume_killed_anywhere() {
+    everywhere(Verb::Resume, &[Who::Parent]);
 }
 
 #[test]
@@ -155,6 +169,14 @@ impl Lane {
                 self.bundle.call(&create).ok();
                 (self.bundle.command(&["start", id]), Some(self.bundle.pid()))
             }
+            Verb::Pause | Verb::Resume => {
+                self.bundle.call(&create).ok();
+                self.bundle.start().ok();
+                if verb == Verb::Resume {
+                    self.bundle.pause().ok();
+                }
+                (self.bundle.command(&[if verb == Verb::Pause { "pause" } else { "resume" }, id]), None)
+            }
             Verb::Delete => {
                 self.bundle.call(&create).ok();
                 self.bundle.start().ok();
@@ -191,7 +213,7 @@ impl Lane {
 
     /// Only the init of a container that is there may be alive.
     fn runs_on(&self, state: &Value, problems: &mut Vec<Problem>) {
-        let is_there = matches!(state["status"].as_str(), Some("created" | "running"));
+        let is_there = matches!(state["status"].as_str(), Some("created" | "running" | "paused"));
         let init = state["pid"].as_i64().filter(|_| is_there).unwrap_or(0) as i32;
         let others = || {
             let alive = Leftovers::find(&self.bundle.id, &self.bundle.state_root).processes;
@@ -210,12 +232,29 @@ impl Lane {
                 problems.push(Leaked(format!("a created container does not start: {start}")));
             }
         }
+        if matches!(verb, Verb::Pause | Verb::Resume) {
+            self.pauses_and_resumes(state, problems);
+        }
         let child_was_killed = kill_at.is_some_and(|at| at.who == Who::Child) && trace.hit.is_some();
         if verb == Verb::Create && child_was_killed && trace.exit_code != Some(0) {
             let left = Leftovers::after(self.patience, &self.bundle.id, &self.bundle.state_root);
             if !left.is_empty() {
                 problems.push(Leaked(format!("a create that failed ({:?}) leaves {left}", trace.exit_code)));
             }
+        }
+    }
+
+    /// Whichever it is, it can be made the other; so `delete` meets both.
+    fn pauses_and_resumes(&self, state: &Value, problems: &mut Vec<Problem>) {
+        let mut expect = |output: Output, status: &str| {
+            let now = self.bundle.status_if_any();
+            if output.code != 0 || now.as_deref() != Some(status) {
+                problems.push(Leaked(format!("{now:?} and not {status} after {output}")));
+            }
+        };
+        match state["status"].as_str() {
+            Some("paused") => expect(self.bundle.resume(), "running"),
+            _ => expect(self.bundle.pause(), "paused"),
         }
     }
 

@@ -107,7 +107,7 @@ pub fn is_alive(pid: i32) -> bool {
 }
 
 /// `R`, `S`, `Z` …: the field after the name, which may hold anything.
-fn status_letter(pid: i32) -> Option<char> {
+pub fn status_letter(pid: i32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }

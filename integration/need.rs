@@ -20,6 +20,11 @@ pub fn cgroup_v1() -> bool {
     Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
 }
 
+/// A file system that this process can serve, or leave unserved.
+pub fn fuse() -> bool {
+    Path::new("/dev/fuse").exists()
+}
+
 /// The controller of huge pages, in either tree, and pages of 2 MiB.
 pub fn hugetlb() -> bool {
     let controllers = std::fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();

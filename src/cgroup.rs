@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan() ──▶ CgroupPlan (data) ──▶ create() ──▶ NewCgroups: apply_before, tasks to join by, apply_last
-//! pure: one file a controller                   paths() ──▶ state.json ──▶ Recorded: kill, pids, frozen, remove
+//! pure: one file a controller                   paths() ──▶ state.json ──▶ Recorded: kill, pids, freezer, remove
 //! ```
 //!
 //! One controller, one file: each turns the spec's values into [`Write`]s and touches nothing. To add a value, add a
@@ -20,6 +20,7 @@ use crate::plan::cgroup_paths::CgroupsPath;
 use crate::plan::spec::resources::Resources;
 
 pub use create::{NewCgroups, UnifiedHandles, create};
+pub use freeze::Freezer;
 pub use recorded::Recorded;
 pub use remove::Holders;
 pub use write::Write;
@@ -38,6 +39,7 @@ mod write;
 
 mod create;
 mod directory;
+mod freeze;
 mod perform;
 mod recorded;
 mod remove;

@@ -24,7 +24,10 @@ pub mod help;
 pub mod kill;
 pub mod later;
 pub mod list;
+pub mod pause;
 pub mod plan;
+pub mod ps;
+pub mod resume;
 pub mod run;
 pub mod signals;
 pub mod spec;
@@ -79,6 +82,9 @@ pub const VERBS: &[&Verb] = &[
     &state::VERB,
     &list::VERB,
     &kill::VERB,
+    &pause::VERB,
+    &resume::VERB,
+    &ps::VERB,
     &delete::VERB,
     &spec::VERB,
     &features::VERB,
@@ -148,7 +154,8 @@ fn command(
 
 /// The words are interface of old: scripts look for `exactly`, `a minimum of` and `a maximum of`.
 fn check_count(name: &str, command: &Command, count: usize) -> Result<(), Misuse> {
-    let most = command.get_positionals().count();
+    let many = command.get_positionals().any(|arg| matches!(arg.get_action(), ArgAction::Append));
+    let most = if many { usize::MAX } else { command.get_positionals().count() };
     let least = command.get_positionals().filter(|arg| arg.is_required_set()).count();
     let wanted = match () {
         () if (least..=most).contains(&count) => return Ok(()),
@@ -224,6 +231,11 @@ impl Call {
 
     pub fn text(&self, name: &str) -> Option<String> {
         self.value(name).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    /// Those of a positional that takes many, empty ones too.
+    pub fn words(&self, name: &str) -> Vec<OsString> {
+        self.matches.get_many::<OsString>(name).map(|words| words.cloned().collect()).unwrap_or_default()
     }
 
     pub fn number(&self, name: &str) -> Option<u32> {

@@ -90,6 +90,8 @@ pub fn strerror(errno: Errno) -> String {
 pub enum Matched {
     DoesNotExist,
     NotRunning,
+    NotRunningButPaused,
+    NotPaused,
     AlreadyExists,
     StartStopped,
     StartRunning,
@@ -125,6 +127,8 @@ impl fmt::Display for Matched {
         match self {
             Self::DoesNotExist => f.write_str("container does not exist"),
             Self::NotRunning => f.write_str("container not running"),
+            Self::NotRunningButPaused => f.write_str("container not running; it is paused already"),
+            Self::NotPaused => f.write_str("container not paused"),
             Self::AlreadyExists => f.write_str("container with given ID already exists"),
             Self::StartStopped => f.write_str("cannot start a container that has stopped"),
             Self::StartRunning => f.write_str("cannot start an already running container"),

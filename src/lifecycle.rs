@@ -7,6 +7,7 @@ mod bundle;
 mod claim;
 mod container;
 mod delete;
+mod freeze;
 mod process;
 mod query;
 mod run;
@@ -15,7 +16,8 @@ mod start;
 pub mod view;
 
 pub use delete::delete;
-pub use query::{list, plan, state};
+pub use freeze::{pause, resume};
+pub use query::{list, plan, processes, state};
 pub use run::{create, run};
 pub use signal::kill;
 pub use start::start;

@@ -59,7 +59,10 @@ fn help_and_version_are_data() {
     for words in [&[][..], &["--help"], &["help"]] {
         assert!(rrun.succeeds(words).contains("Usage: rrun "), "{words:?}");
     }
-    for command in ["create", "start", "run", "state", "list", "kill", "delete", "spec", "features", "plan"] {
+    for command in [
+        "create", "start", "run", "state", "list", "kill", "pause", "resume", "ps", "delete", "spec", "features",
+        "plan",
+    ] {
         assert!(rrun.succeeds(&[command, "-h"]).contains(&format!("Usage: rrun {command}")), "{command}");
     }
     let version = rrun.succeeds(&["--version"]);

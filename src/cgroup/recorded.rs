@@ -52,7 +52,7 @@ impl Recorded {
         Ok(Self { cgroups })
     }
 
-    fn of(&self, controller: &str) -> Option<&RecordedCgroup> {
+    pub(super) fn of(&self, controller: &str) -> Option<&RecordedCgroup> {
         self.cgroups.iter().find(|cgroup| cgroup.controllers.iter().any(|own| own == controller))
     }
 
@@ -172,7 +172,7 @@ impl Recorded {
         })
     }
 
-    fn open(&self, controller: &str) -> Result<Option<Directory>> {
+    pub(super) fn open(&self, controller: &str) -> Result<Option<Directory>> {
         self.of(controller).map_or(Ok(None), RecordedCgroup::open)
     }
 }
@@ -218,7 +218,7 @@ impl RecordedCgroup {
 }
 
 /// `None`: this kernel has no such file, or the cgroup has just gone.
-fn read(cgroup: &Directory, file: &str) -> Result<Option<String>> {
+pub(super) fn read(cgroup: &Directory, file: &str) -> Result<Option<String>> {
     match cgroup.read(file) {
         Ok(text) => Ok(Some(text)),
         Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
@@ -226,7 +226,7 @@ fn read(cgroup: &Directory, file: &str) -> Result<Option<String>> {
     }
 }
 
-fn write_error(cgroup: &Directory, file: &str, value: &str, errno: Errno) -> anyhow::Error {
+pub(super) fn write_error(cgroup: &Directory, file: &str, value: &str, errno: Errno) -> anyhow::Error {
     SysError::new("write cgroup", format_args!("{}/{file} = {value}", cgroup.path.display()), errno).into()
 }
 

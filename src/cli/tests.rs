@@ -46,6 +46,26 @@ fn every_command_can_be_called_and_reads_only_flags_that_it_has() {
 }
 
 #[test]
+fn what_follows_the_id_of_ps_is_for_the_hosts_ps() {
+    for (line, format, options) in [
+        ("ps c1", None, &[][..]),
+        ("ps -f json c1", Some("json"), &[]),
+        (
+            "--debug ps -format=table c1 -e -o pid,comm --format x",
+            Some("table"),
+            &["-e", "-o", "pid,comm", "--format", "x"],
+        ),
+        ("ps c1 aux", None, &["aux"]),
+        ("ps c1 -- -o pid -- x", None, &["-o", "pid", "--", "x"]),
+        ("ps c1 '' -h", None, &["", "-h"]),
+    ] {
+        let call = call(line);
+        assert_eq!((call.id().as_str(), call.text("format").as_deref()), ("c1", format), "{line}");
+        assert_eq!(call.words("OPTIONS"), options, "{line}");
+    }
+}
+
+#[test]
 fn absent_and_empty_options_are_the_same() {
     for line in ["create c1", "create --bundle= --config '' --console-socket= --pid-file '' --pidfd-socket= c1"] {
         let options = create::options(&call(line)).unwrap();
@@ -89,6 +109,9 @@ fn misuse_is_said_in_one_line() {
         ("state a b", "rrun: \"state\" requires exactly 1 argument(s), not 2; see rrun state --help", 1),
         ("kill", "rrun: \"kill\" requires a minimum of 1 argument(s), not 0; see rrun kill --help", 1),
         ("kill c1 KILL --all", "rrun: \"kill\" requires a maximum of 2 argument(s), not 3; see rrun kill --help", 1),
+        ("pause", "rrun: \"pause\" requires exactly 1 argument(s), not 0; see rrun pause --help", 1),
+        ("resume a b", "rrun: \"resume\" requires exactly 1 argument(s), not 2; see rrun resume --help", 1),
+        ("ps", "rrun: \"ps\" requires a minimum of 1 argument(s), not 0; see rrun ps --help", 1),
         ("features x", "rrun: \"features\" requires exactly 0 argument(s), not 1; see rrun features --help", 1),
         ("--log-format xml state c1", "state: invalid log-format: xml; see rrun state --help", 1),
         ("state c1 --debug=maybe", "state: --debug: maybe is neither true nor false; see rrun state --help", 1),

@@ -82,17 +82,26 @@ fn end_unless_started(store: &Store, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// For a killed init to end by itself.
+const MOMENT_TO_END: Duration = Duration::from_millis(100);
+
 /// Ends init. Without the lock: a stuck writer must not save it.
 fn kill_and_wait(container: &Container, init: Process) -> Result<()> {
     let Some(pidfd) = process::open(container, init)? else { return Ok(()) };
     process::kill(&pidfd, init.pid)?;
     let cgroups = container.cgroups()?;
-    if cgroups.frozen()? {
-        // a process that a v1 freezer holds cannot die
-        cgroups.kill(PATIENCE)?;
+    if !cgroups.frozen()? && ends_within(&pidfd, MOMENT_TO_END)? {
+        return Ok(());
     }
-    anyhow::ensure!(ends_within(&pidfd, PATIENCE)?, Matched::InitStillRunning);
-    Ok(())
+    // A process that a v1 freezer holds cannot die, nor can an init while one of its pid namespace is held: by a
+    // `pause` that came in between, or in a cgroup below.
+    let killed = cgroups.kill(PATIENCE);
+    match ends_within(&pidfd, if killed.is_ok() { PATIENCE } else { Duration::ZERO })? {
+        true => Ok(()),
+        false => Err(killed
+            .err()
+            .map_or_else(|| Matched::InitStillRunning.into(), |why| why.context(Matched::InitStillRunning))),
+    }
 }
 
 /// Whoever holds the lock of a container that has no record is its creator; the lock is its only trace.

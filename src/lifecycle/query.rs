@@ -1,11 +1,11 @@
-//! `state`, `list` and `plan`: what is, and what would be done.
+//! `state`, `list`, `ps` and `plan`: what is, and what would be done.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::unistd::{Uid, User};
+use nix::unistd::{Pid, Uid, User};
 use serde::Serialize;
 
 use super::bundle::{Manner, decide};
@@ -47,6 +47,11 @@ pub fn list(store: &Store) -> Result<Vec<StateView>> {
         }
     }
     Ok(views)
+}
+
+/// Every process in its cgroups and those below them, also those that an ended init left behind.
+pub fn processes(store: &Store, id: &str) -> Result<Vec<i32>> {
+    Ok(store.find(id)?.cgroups()?.pids()?.into_iter().map(Pid::as_raw).collect())
 }
 
 fn one_of_list(store: &Store, id: &str) -> Result<Option<StateView>> {
