@@ -126,7 +126,11 @@ impl Bundle {
 
     /// The command, ready to be changed before it starts.
     pub fn command(&self, args: &[&str]) -> Command {
-        fs::write(self.dir.join("config.json"), serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
+        let (path, config) = (self.dir.join("config.json"), serde_json::to_vec_pretty(&self.config).unwrap());
+        // not while another command reads it
+        if fs::read(&path).ok().as_ref() != Some(&config) {
+            fs::write(path, config).unwrap();
+        }
         self.command_on_config_as_it_is(args)
     }
 

@@ -1,7 +1,9 @@
 //! Commands that meet, and commands that are cut short: one wins, and what is left is whole or nothing.
 
+use std::fs::File;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -155,13 +157,22 @@ fn a_container_that_is_being_created_can_be_seen_and_removed() {
     let create = bundle.command(&["create", &bundle.id]);
     let calls = trace(&create, None, None).calls_of(Who::Parent);
     bundle.delete_force().ok();
-    let mut seen = 0;
+    let (mut seen, mut asked) = (0, 0);
     for share in [5, 6, 7, 8, 9] {
         let at = At { who: Who::Parent, call: calls * share / 10 };
         let creator = trace(&create, None, Some((at, Then::Stop))).pids[0];
         if bundle.status_if_any().as_deref() == Some("creating") {
             seen += 1;
-            is_shown_and_removed(&bundle);
+            assert!(bundle.call(&["list"]).ok().contains("creating"));
+            // stopped while it holds the lock it keeps these waiting, for 10 s
+            if !is_locked(&bundle) {
+                asked += 1;
+                let refusal = format!("cannot delete container {} that is not stopped: creating", bundle.id);
+                bundle.delete().refused(&[&refusal]);
+                bundle.start().error();
+            }
+            bundle.delete_force().ok();
+            bundle.leaves_nothing();
             assert!(!is_alive(creator), "{at:?}: the creator lives on");
         }
         let _ = kill(Pid::from_raw(creator), Signal::SIGKILL);
@@ -169,16 +180,12 @@ fn a_container_that_is_being_created_can_be_seen_and_removed() {
         bundle.delete_force().ok();
         bundle.leaves_nothing();
     }
-    assert!(seen > 0, "never seen");
+    assert!(seen > 0 && asked > 0, "seen {seen} times, asked {asked} times");
 }
 
-#[track_caller]
-fn is_shown_and_removed(bundle: &Bundle) {
-    assert!(bundle.call(&["list"]).ok().contains("creating"));
-    bundle.delete().refused(&[&format!("cannot delete container {} that is not stopped: creating", bundle.id)]);
-    bundle.start().error();
-    bundle.delete_force().ok();
-    bundle.leaves_nothing();
+fn is_locked(bundle: &Bundle) -> bool {
+    let directory = File::open(bundle.state_root.join(&bundle.id)).unwrap();
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).is_err()
 }
 
 #[test]
@@ -190,6 +197,7 @@ fn a_start_that_waits_for_a_dead_init_ends() {
         Some(bundle.pid()),
         Some((At { who: Who::Child, call: 1 }, Then::Kill)),
     );
-    assert_eq!((trace.exit_code, trace.hung), (Some(1), false));
+    // killed just before its execve or just after, who could tell? But `start` has ended, and by itself.
+    assert!(trace.exit_code.is_some() && !trace.hung, "{trace:?}");
     assert_eq!(bundle.status(), "stopped");
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::bundle::{Bundle, mount_at};
 use crate::runtime::{self, Call, eventually_within, wait_within};
+use crate::stdio::LIST;
 use crate::tty::{ConsoleSocket, Terminal};
 
 fn with_terminal(script: &str) -> Bundle {
@@ -47,16 +48,15 @@ fn run_detached_sends_the_terminal_too() {
 
 #[test]
 fn the_programs_standard_files_are_the_terminal_and_nothing_else_is_open() {
-    let bundle = with_terminal(
-        "for n in 0 1 2; do readlink /proc/self/fd/$n; done; ls /proc/$$/fd | tr '\\n' ' '; stat -c '%u %a' /dev/pts/0",
-    );
+    let script = format!("for n in 0 1 2; do readlink /proc/self/fd/$n; done; {LIST}; stat -c %a /dev/pts/0");
+    let bundle = with_terminal(&script);
     let socket = ConsoleSocket::new(&bundle.dir);
     create(&bundle, &socket);
     let mut master = socket.receive();
     bundle.start().ok();
     // 10: the shell's own copy of its terminal
     let rest = master.rest();
-    assert_eq!(rest.replace(" 10 ", " "), "/dev/pts/0\n/dev/pts/0\n/dev/pts/0\n0 1 2 0 620\n");
+    assert_eq!(rest.replace("\n10\n", "\n"), "/dev/pts/0\n/dev/pts/0\n/dev/pts/0\n0\n1\n2\n620\n");
 }
 
 #[test]
