@@ -126,11 +126,10 @@ impl Bundle {
 
     /// The command, ready to be changed before it starts.
     pub fn command(&self, args: &[&str]) -> Command {
-        let (path, config) = (self.dir.join("config.json"), serde_json::to_vec_pretty(&self.config).unwrap());
-        // not while another command reads it
-        if fs::read(&path).ok().as_ref() != Some(&config) {
-            fs::write(path, config).unwrap();
-        }
+        // by rename: another command may be reading it
+        let new = self.dir.join("config.json.new");
+        fs::write(&new, serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
+        fs::rename(new, self.dir.join("config.json")).unwrap();
         self.command_on_config_as_it_is(args)
     }
 

@@ -24,7 +24,8 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
         return gone();
     };
     if !force {
-        end_unless_in_use(store, id)?;
+        refuse_in_use(&container)?;
+        end_unless_started(store, id)?;
     }
     if !container.state.ready {
         // It could make more while we remove; and what it recorded last may be more than was read.
@@ -43,16 +44,24 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     remove(store, id, &container)
 }
 
-/// Without force only what has not started yet, or is over. Under the lock, so that no `start` comes in between: an
-/// init that waits for one is killed before the lock is let go.
-fn end_unless_in_use(store: &Store, id: &str) -> Result<()> {
+/// Without force only what has not started yet, or is over.
+fn refuse_in_use(container: &Container) -> Result<Status> {
+    match container.status()? {
+        status @ (Status::Stopped | Status::Created) => Ok(status),
+        status => Err(Matched::NotStopped { id: container.state.id.clone(), status: status.word() }.into()),
+    }
+}
+
+/// Under the lock, so that no `start` comes in between: an init that waits for one is killed before the lock is let go.
+fn end_unless_started(store: &Store, id: &str) -> Result<()> {
     let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
     let Some(container) = Container::in_directory(directory)? else { return Ok(()) };
-    match (container.status()?, container.state.init) {
-        (Status::Created, Some(init)) => process::send(&container, init, libc::SIGKILL).map(drop),
-        (Status::Stopped | Status::Created, _) => Ok(()),
-        (status, _) => Err(Matched::NotStopped { id: id.into(), status: status.word() }.into()),
+    if refuse_in_use(&container)? == Status::Created
+        && let Some(init) = container.state.init
+    {
+        process::send(&container, init, libc::SIGKILL)?;
     }
+    Ok(())
 }
 
 /// Ends init. Without the lock: a stuck writer must not save it.
