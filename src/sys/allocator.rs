@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Untouched pages of it cost nothing. What does not fit any more goes to the system's allocator.
 const SIZE: usize = 8 << 20;
 
+/// malloc(3) aligns every piece so, and nix counts on it: its buffers of control messages are vectors of bytes.
+const ALIGN: usize = 16;
+
 #[repr(align(4096))]
 struct Arena(UnsafeCell<[u8; SIZE]>);
 
@@ -40,7 +43,7 @@ unsafe impl GlobalAlloc for Arenas {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let mut used = USED.load(Relaxed);
         loop {
-            let start = used.next_multiple_of(layout.align());
+            let start = used.next_multiple_of(layout.align().max(ALIGN));
             let Some(end) = start.checked_add(layout.size()).filter(|end| *end <= SIZE) else {
                 // SAFETY: the caller's promises are the same.
                 return unsafe { System.alloc(layout) };
@@ -103,6 +106,9 @@ mod tests {
             a.write(7);
             let e = arenas.realloc(a, layout, 200);
             assert!(e != a && e.read() == 7);
+            let byte = Layout::from_size_align(1, 1).unwrap();
+            let (g, h) = (arenas.alloc(byte), arenas.alloc(byte));
+            assert!((g as usize).is_multiple_of(ALIGN) && (h as usize).is_multiple_of(ALIGN));
             let huge = Layout::from_size_align(SIZE + 1, 8).unwrap();
             let f = arenas.alloc(huge);
             assert!(!f.is_null() && Arenas::offset(f).is_none());
