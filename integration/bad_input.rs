@@ -146,6 +146,9 @@ refused! {
         => ["mounts[4]", "/bin/busybox"];
     /// runc 1.1 looks at some kinds of mounts only
     destination_inside_proc: Rrun, |b| b.mount("/proc/self/attr", "tmpfs", "tmpfs", &[]) => ["mounts[4]", "/proc"];
+    destination_inside_proc_by_a_symlink: Rrun,
+        |b| { std::os::unix::fs::symlink("/proc/sys", b.rootfs("link")).unwrap(); b.mount("/link", "tmpfs", "tmpfs", &[]) }
+        => ["mounts[4]", "/proc"];
     destination_inside_proc_by_dots: Rrun, |b| b.mount("/tmp/../proc/sys", "tmpfs", "tmpfs", &[])
         => ["mounts[4]", "/proc"];
     tmpfs_over_proc: Everybody, |b| b.mount("/proc", "tmpfs", "tmpfs", &[]) => ["mounts[4]", "/proc"];
@@ -251,6 +254,15 @@ mod program {
     }
 
     #[test]
+    fn an_interpreter_that_cannot_be_executed() {
+        for (interpreter, words) in [("/etc/passwd", "permission denied"), ("/etc", "is a directory")] {
+            let bundle = with_program(format!("#!{interpreter}\n"));
+            bundle.image_file("etc/passwd", "");
+            cannot_be_executed(Rrun, &bundle, &["process.args", interpreter, words]);
+        }
+    }
+
+    #[test]
     fn not_in_path() {
         let mut bundle = Bundle::new();
         bundle.args(&["no-such-program"]);
@@ -276,6 +288,15 @@ mod program {
         let mut bundle = with_program("#!/bin/sh\n");
         fs::set_permissions(bundle.rootfs("prog"), fs::Permissions::from_mode(0o700)).unwrap();
         bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+        cannot_be_executed(Everybody, &bundle, &["exec: \"/prog\": permission denied"]);
+    }
+
+    // root is no more than its capabilities, and these do not reach past the mode of a file
+    #[test]
+    fn not_executable_for_this_root() {
+        let bundle = with_program("#!/bin/sh\n");
+        fs::set_permissions(bundle.rootfs("prog"), fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(bundle.rootfs("prog"), Some(1000), Some(1000)).unwrap();
         cannot_be_executed(Everybody, &bundle, &["exec: \"/prog\": permission denied"]);
     }
 
@@ -372,4 +393,34 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
         crate::runtime::run(shell.args(create.get_args()).current_dir(&bundle.dir)).refused(&[variable]);
         bundle.leaves_nothing();
     }
+}
+
+#[test]
+fn a_long_value_is_shortened_and_its_reason_is_told() {
+    let mut bundle = Bundle::new();
+    bundle.args(&[&format!("/{}", "x".repeat(80_000))]);
+    let output = bundle.create();
+    if on_rrun() {
+        output.refused(&["process.args", "…"]);
+        assert!(output.stderr.len() < 8000, "{} bytes", output.stderr.len());
+    }
+}
+
+#[test]
+fn more_groups_than_the_kernel_takes() {
+    let mut bundle = Bundle::new();
+    bundle.set("/process/user", json!({"uid": 0, "gid": 0, "additionalGids": vec![1; 65537]}));
+    bundle.create().error();
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn a_pid_file_that_is_a_device() {
+    need!(rrun); // others replace it
+    let bundle = Bundle::new();
+    let device = bundle.dir.join("device");
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+    nix::sys::stat::mknod(&device, nix::sys::stat::SFlag::S_IFCHR, mode, nix::sys::stat::makedev(1, 7)).unwrap();
+    bundle.call(&["create", "--pid-file", device.to_str().unwrap(), &bundle.id]).refused(&["--pid-file", "regular"]);
+    bundle.leaves_nothing();
 }

@@ -331,3 +331,12 @@ fn the_hosts_cgroup_mounts_stay_as_they_are() {
     assert_eq!(table(), before);
     assert!(before.iter().all(|point| Path::new(point).is_dir()));
 }
+
+#[test]
+fn the_cgroups_can_be_mounted_where_a_symlink_of_the_image_leads() {
+    need!(cgroup_v1);
+    let mut bundle = Bundle::sh("ls /real/cgroup");
+    std::os::unix::fs::symlink("real", bundle.rootfs("link")).unwrap();
+    bundle.mount("/link/cgroup", "cgroup", "cgroup", &[]);
+    assert!(bundle.run().ok().contains("memory"));
+}

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::bundle::Bundle;
+use crate::runtime;
 
 #[test]
 fn a_container_gets_the_default_devices_and_links() {
@@ -135,4 +136,14 @@ fn nothing_is_made_in_a_bound_dev() {
     assert!(Command::new("mknod").arg(null).args(["c", "1", "3"]).status().unwrap().success());
     bundle.without_mount("/dev/pts").without_mount("/dev").mount("/dev", "none", "dev", &["bind"]);
     assert_eq!(bundle.run().ok(), "null\n");
+}
+
+#[test]
+fn where_nodes_cannot_be_made_the_hosts_are_bound() {
+    let bundle = Bundle::sh("stat -c '%F %t:%T' /dev/null; echo ok > /dev/null && head -c 3 /dev/zero | wc -c");
+    let drop = ["--bounding-set", "-mknod", "--inh-caps", "-mknod"];
+    let mut command = Command::new("setpriv");
+    let call = bundle.command(&["run", &bundle.id]);
+    command.args(drop).arg(call.get_program()).args(call.get_args()).current_dir(&bundle.dir);
+    assert_eq!(runtime::run(&mut command).ok(), "character special file 1:3\n3\n");
 }

@@ -59,6 +59,14 @@ fn a_foreground_run_that_is_killed_gives_128_and_the_signal() {
 }
 
 #[test]
+fn a_foreground_run_that_is_killed_by_a_real_time_signal_gives_128_and_its_number() {
+    let mut bundle = Bundle::sh("kill -40 $$");
+    bundle.without_namespace("pid");
+    assert_eq!(bundle.run().code, 128 + 40);
+    bundle.leaves_nothing();
+}
+
+#[test]
 fn a_detached_run_returns_while_its_program_runs() {
     let bundle = Bundle::sleeping();
     bundle.run_detached().ok();

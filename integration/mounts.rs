@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::bundle::{Bundle, mount_at};
 use crate::leftovers::Leftovers;
+use crate::runtime;
 
 #[test]
 fn file_systems_are_mounted_in_the_order_given() {
@@ -127,6 +128,22 @@ fn no_mount_of_a_container_shows_on_the_host() {
     assert!(left.mounts.is_empty(), "{left}");
 }
 
+// systemd makes every mount of a host shared
+#[test]
+fn no_mount_of_a_container_shows_on_a_host_with_shared_mounts() {
+    let mut bundle = Bundle::sleeping();
+    let file = bundle.host_file("file", "x");
+    bundle.mount("/tmpfs", "tmpfs", "tmpfs", &[]).bind(&file, "/etc/file", &[]);
+    let create = bundle.command(&["create", &bundle.id]);
+    let mut host = Command::new("unshare");
+    host.args(["--mount", "--propagation", "shared", "sh", "-c", "\"$@\"; cat /proc/self/mountinfo", "sh"]);
+    host.arg(create.get_program()).args(create.get_args()).current_dir(&bundle.dir);
+    let seen = runtime::run(&mut host);
+    assert!(seen.ok().contains("shared:"), "this shows nothing: {seen}");
+    assert!(!seen.ok().contains(bundle.dir.to_str().unwrap()), "{seen}");
+    assert_eq!(bundle.status(), "created");
+}
+
 #[test]
 fn what_the_host_mounts_later_reaches_a_slave_and_not_a_private_mount() {
     let mut bundle = Bundle::sh("until [ -e /go/now ]; do sleep 0.02; done; ls /private/sub /slave/sub");
@@ -146,6 +163,16 @@ fn what_the_host_mounts_later_reaches_a_slave_and_not_a_private_mount() {
     fs::write(go.with_file_name("now"), "").unwrap();
     bundle.wait_until("stopped");
     assert_eq!(run.later(), "/private/sub:\n\n/slave/sub:\nlate\n");
+}
+
+#[test]
+fn tmpcopyup_does_not_wait_for_a_fifo_of_the_image() {
+    need!(rrun);
+    let mut bundle = Bundle::sh("true");
+    nix::unistd::mkfifo(&bundle.rootfs("data"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    bundle.run().refused(&["/data", "ENOTDIR"]);
+    bundle.leaves_nothing();
 }
 
 #[test]
@@ -210,4 +237,28 @@ fn the_files_that_lxcfs_replaces_may_be_bound_into_proc() {
     let file = bundle.host_file("file", "mine\n");
     bundle.bind(&file, "/proc/uptime", &[]).bind(&file, "/proc/meminfo", &[]);
     assert_eq!(bundle.run().ok(), "mine\nmine\n");
+}
+
+// docker makes exit code 127 and its hint about mounts of these words
+#[test]
+fn a_file_goes_onto_a_file_and_a_folder_onto_a_folder() {
+    let mut bundle = Bundle::new();
+    let file = bundle.host_file("one", "");
+    bundle.bind(&file, "/tmp", &[]);
+    bundle.run().refused(&["not a directory"]);
+    let mut bundle = Bundle::new();
+    let file = bundle.host_file("dir/one", "");
+    bundle.image_file("etc/one", "");
+    bundle.bind(file.parent().unwrap(), "/etc/one", &[]);
+    bundle.run().refused(&["not a directory"]);
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn a_copied_up_file_of_holes_takes_no_memory() {
+    let mut bundle = Bundle::sh("stat -c %s /dir/big; du -k /dir/big | cut -f1; tail -c 4 /dir/big");
+    let big = fs::File::create(bundle.image_file("dir/big", "")).unwrap();
+    std::os::unix::fs::FileExt::write_at(&big, b"end\n", (1 << 30) - 4).unwrap();
+    bundle.mount("/dir", "tmpfs", "tmpfs", &["tmpcopyup", "size=1m"]);
+    assert_eq!(bundle.run().ok(), "1073741824\n4\nend\n");
 }

@@ -17,10 +17,11 @@ use crate::leftovers::{self, is_alive};
 use crate::runtime::{self, eventually_within, on_rrun};
 use crate::tty::ConsoleSocket;
 
-/// A copy of the runtime that may be spoilt.
+/// A copy of the runtime that may be spoilt. Made by another process: a file that this one has open for writing may be
+/// so in a child of another test for a moment, and then nobody can execute it.
 fn copy_of_the_runtime(bundle: &Bundle) -> PathBuf {
     let copy = bundle.dir.join("runtime-copy");
-    fs::copy(runtime::path(), &copy).unwrap();
+    assert!(Command::new("cp").arg(runtime::path()).arg(&copy).status().unwrap().success());
     copy
 }
 
@@ -162,6 +163,19 @@ fn a_waiting_init_belongs_to_root_whoever_its_program_is() {
     assert_eq!(fs::metadata(format!("{proc}/mem")).unwrap().uid(), 0, "it can be traced: it is dumpable");
 }
 
+// the same by somebody who is root too, with the same capabilities, on a host that shares its process numbers
+#[test]
+fn a_waiting_init_cannot_be_looked_into_with_the_rights_of_its_program() {
+    let bundle = Bundle::sleeping();
+    bundle.create().ok();
+    let environ = format!("/proc/{}/environ", bundle.pid());
+    let equal = ["setpriv", "--bounding-set", "-all,+chown,+kill,+net_bind_service", "--inh-caps", "-all"];
+    let look =
+        |path: &str| Command::new(equal[0]).args(&equal[1..]).args(["cat", path]).output().unwrap().status.success();
+    assert!(!look(&environ), "it is dumpable");
+    assert!(look("/proc/self/environ"), "this would fail for any process");
+}
+
 // CVE-2024-21626
 #[test]
 fn a_working_directory_behind_an_open_file_is_refused() {
@@ -234,6 +248,20 @@ fn dev_as_a_symlink_makes_nothing_on_the_host() {
         is_untouched(&outside);
         fs::remove_file(bundle.rootfs("dev")).unwrap();
     }
+}
+
+// the same, through a volume
+#[test]
+fn dev_as_a_symlink_makes_nothing_in_a_volume() {
+    need!(rrun); // open in older runtimes
+    let mut bundle = Bundle::sh("true");
+    let volume = bundle.host_file("volume/ptmx", "precious").parent().unwrap().to_path_buf();
+    bundle.without_mount("/dev/pts").without_mount("/dev").bind(&volume, "/volume", &[]);
+    replace_by_symlink(&bundle, "dev", Path::new("/volume"));
+    bundle.run().refused(&["/dev/null", "symlink"]);
+    let names: Vec<_> = fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!((names, fs::read_to_string(volume.join("ptmx")).unwrap().as_str()), (vec!["ptmx".into()], "precious"));
+    bundle.leaves_nothing();
 }
 
 // CVE-2026-88264
@@ -344,5 +372,28 @@ fn the_program_finds_no_trace_of_the_runtime() {
     let seen = bundle.run();
     for trace in [bundle.state_root.to_str().unwrap(), leftovers::VARIABLE] {
         assert!(!seen.ok().contains(trace), "{trace} is in {seen}");
+    }
+}
+
+// CVE-2019-16884: what looks like /proc takes the writes of labels and sysctls
+#[test]
+fn only_a_procfs_goes_onto_proc() {
+    let mut bundle = Bundle::new();
+    let fake = bundle.host_file("fake/self/attr/exec", "");
+    let fake = fake.ancestors().nth(3).unwrap().to_path_buf();
+    bundle.without_mount("/proc").bind(&fake, "/proc", &[]);
+    bundle.run().refused(&["/proc", "not of type proc"]);
+}
+
+#[test]
+fn a_symlink_of_the_image_leads_no_mount_into_proc() {
+    need!(rrun); // runc 1.1 looks at the source alone
+    for (source, destination) in
+        [("/proc/sys", "/toproc/self/attr"), ("/proc/sys", "/toproc/sys"), ("/proc/uptime", "/toproc/version")]
+    {
+        let mut bundle = Bundle::new();
+        std::os::unix::fs::symlink("/proc", bundle.rootfs("toproc")).unwrap();
+        bundle.bind(Path::new(source), destination, &[]);
+        bundle.run().refused(&[destination, "inside /proc"]);
     }
 }

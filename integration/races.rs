@@ -1,9 +1,11 @@
 //! Commands that meet, and commands that are cut short: one wins, and what is left is whole or nothing.
 
 use std::fs::File;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -188,6 +190,25 @@ fn is_locked(bundle: &Bundle) -> bool {
     Flock::lock(directory, FlockArg::LockExclusiveNonblock).is_err()
 }
 
+// stuck in a system call, say: on a file system that does not answer
+#[test]
+fn a_child_that_goes_no_further_dies_with_its_parent() {
+    let bundle = Bundle::sleeping();
+    let create = bundle.command(&["create", &bundle.id]);
+    for call in [30, 60, 90] {
+        let trace = trace(&create, None, Some((At { who: Who::Child, call }, Then::Stop)));
+        let [parent, child] = trace.pids[..] else { panic!("{trace:?}") };
+        assert!(is_alive(child) && is_alive(parent), "{trace:?}");
+        kill(Pid::from_raw(parent), Signal::SIGKILL).unwrap();
+        waitpid(Pid::from_raw(parent), None).unwrap();
+        let dead = eventually_within(Duration::from_secs(2), || (!is_alive(child)).then_some(()));
+        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+        assert!(dead.is_some(), "call {call}: the child lives on");
+        bundle.delete_force().ok();
+        bundle.leaves_nothing();
+    }
+}
+
 #[test]
 fn a_start_that_waits_for_a_dead_init_ends() {
     let bundle = Bundle::sleeping();
@@ -197,7 +218,101 @@ fn a_start_that_waits_for_a_dead_init_ends() {
         Some(bundle.pid()),
         Some((At { who: Who::Child, call: 1 }, Then::Kill)),
     );
-    // killed just before its execve or just after, who could tell? But `start` has ended, and by itself.
-    assert!(trace.exit_code.is_some() && !trace.hung, "{trace:?}");
+    // killed on its way into the execve it has read its start, which is all that can be told of one that executed
+    let code = if trace.hit == Some(libc::SYS_read as u64) { 1 } else { 0 };
+    assert_eq!((trace.exit_code, trace.hung), (Some(code), false));
     assert_eq!(bundle.status(), "stopped");
+}
+
+#[test]
+fn delete_force_ends_a_create_at_any_moment() {
+    need!(rrun); // runc 1.1 leaves the container
+    let bundle = Bundle::sleeping();
+    for n in 0..60 {
+        let create = bundle.spawn(&["create", &bundle.id]);
+        std::thread::sleep(Duration::from_micros(100 * n));
+        let deleted = bundle.delete_force();
+        deleted.ok();
+        let created = create.wait();
+        // It came too early to see it: then the container is there, whole.
+        if bundle.status_if_any().is_some() {
+            assert_eq!(created.code, 0, "{created}");
+            bundle.delete_force().ok();
+        }
+        bundle.leaves_nothing();
+    }
+}
+
+#[test]
+fn a_run_removes_no_container_but_its_own() {
+    need!(rrun); // others go by the id
+    let bundle = Bundle::sleeping();
+    let first = bundle.spawn(&["run", &bundle.id]);
+    bundle.wait_until("running");
+    // as one that cannot write its output
+    kill(Pid::from_raw(first.pid()), Signal::SIGSTOP).unwrap();
+    bundle.delete_force().ok();
+    bundle.run_detached().ok();
+    kill(Pid::from_raw(first.pid()), Signal::SIGCONT).unwrap();
+    assert_eq!(first.wait().code, 128 + Signal::SIGKILL as i32);
+    assert_eq!(bundle.status(), "running");
+    bundle.delete_force().ok();
+    bundle.leaves_nothing();
+}
+
+// read as "creating", looked at when its creator had finished and gone, and taken for stopped
+#[test]
+fn a_container_whose_creator_finishes_meanwhile_is_not_taken_for_stopped() {
+    need!(rrun); // others know no such state
+    let bundle = Bundle::sleeping();
+    let create = bundle.command(&["create", &bundle.id]);
+    let calls = trace(&create, None, None).calls_of(Who::Parent);
+    bundle.delete_force().ok();
+    let mut state = Command::new("/bin/sh");
+    let runtime = bundle.command(&["state", &bundle.id]);
+    state.args(["-c", "exec \"$@\" > seen", "sh"]).arg(runtime.get_program()).args(runtime.get_args());
+    state.current_dir(&bundle.dir);
+    for call in 1.. {
+        let creator = trace(&create, None, Some((At { who: Who::Parent, call: calls * 8 / 10 }, Then::Stop))).pids[0];
+        assert_eq!(bundle.status(), "creating");
+        let looker = trace(&state, None, Some((At { who: Who::Parent, call }, Then::Stop)));
+        go_on(creator);
+        let ended = looker.exit_code.is_some();
+        if !ended {
+            go_on(looker.pids[0]);
+        }
+        let seen = std::fs::read_to_string(bundle.dir.join("seen")).unwrap();
+        assert!(seen.contains("\"status\"") && !seen.contains("\"stopped\""), "stopped at its call {call}: {seen}");
+        bundle.delete_force().ok();
+        if ended {
+            break;
+        }
+    }
+    bundle.leaves_nothing();
+}
+
+/// Lets a stopped process go on, and waits for its end.
+fn go_on(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGCONT).unwrap();
+    waitpid(Pid::from_raw(pid), None).unwrap();
+}
+
+#[test]
+fn what_a_failing_create_cannot_take_back_delete_force_removes() {
+    need!(rrun); // others forget it
+    let mut bundle = Bundle::new();
+    let create = bundle.command(&["create", &bundle.id]);
+    let calls = trace(&create, None, None).calls_of(Who::Parent);
+    let cgroup = bundle.cgroup("pids");
+    bundle.delete_force().ok();
+    bundle.args(&["/no-such-program"]);
+    let create = bundle.command(&["create", &bundle.id]);
+    let creator = trace(&create, None, Some((At { who: Who::Parent, call: calls * 7 / 10 }, Then::Stop))).pids[0];
+    let mut guest = Command::new("sleep").arg("100").spawn().unwrap();
+    std::fs::write(cgroup.join("cgroup.procs"), guest.id().to_string()).unwrap();
+    go_on(creator);
+    assert_eq!(bundle.status_if_any().as_deref(), Some("stopped"), "forgotten, and its cgroup is left");
+    bundle.delete_force().ok();
+    guest.wait().unwrap();
+    bundle.leaves_nothing();
 }

@@ -1,5 +1,6 @@
 //! `process.terminal`: handed to a manager by its console socket, or joined to the caller's own terminal.
 
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use serde_json::json;
 
 use crate::bundle::{Bundle, mount_at};
 use crate::runtime::{self, Call, eventually_within, wait_within};
-use crate::stdio::LIST;
 use crate::tty::{ConsoleSocket, Terminal};
 
 fn with_terminal(script: &str) -> Bundle {
@@ -48,15 +48,16 @@ fn run_detached_sends_the_terminal_too() {
 
 #[test]
 fn the_programs_standard_files_are_the_terminal_and_nothing_else_is_open() {
-    let script = format!("for n in 0 1 2; do readlink /proc/self/fd/$n; done; {LIST}; stat -c %a /dev/pts/0");
-    let bundle = with_terminal(&script);
+    let bundle = with_terminal(
+        "for n in 0 1 2; do readlink /proc/self/fd/$n; done; ls /proc/$$/fd > /tmp/fds; tr '\\n' ' ' < /tmp/fds; stat -c '%u %a' /dev/pts/0",
+    );
     let socket = ConsoleSocket::new(&bundle.dir);
     create(&bundle, &socket);
     let mut master = socket.receive();
     bundle.start().ok();
     // 10: the shell's own copy of its terminal
     let rest = master.rest();
-    assert_eq!(rest.replace("\n10\n", "\n"), "/dev/pts/0\n/dev/pts/0\n/dev/pts/0\n0\n1\n2\n620\n");
+    assert_eq!(rest.replace(" 10 ", " "), "/dev/pts/0\n/dev/pts/0\n/dev/pts/0\n0 1 2 0 620\n");
 }
 
 #[test]
@@ -244,5 +245,27 @@ fn a_foreground_run_with_pipes_and_a_terminal_for_the_program_needs_some_termina
     command.arg("--wait").arg(run.get_program()).args(run.get_args()).current_dir(&bundle.dir);
     let output: runtime::Output = Call::new(&mut command).wait();
     assert!(output.error().contains("/dev/tty"), "{output}");
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn a_listener_that_never_accepts_does_not_hold_create_for_ever() {
+    need!(rrun); // others wait without limit
+    let mut bundle = Bundle::new();
+    bundle.set("/process/terminal", true);
+    let path = bundle.dir.join("full");
+    let socket = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Unix,
+        nix::sys::socket::SockType::Stream,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .unwrap();
+    nix::sys::socket::bind(socket.as_raw_fd(), &nix::sys::socket::UnixAddr::new(&path).unwrap()).unwrap();
+    nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _first = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let output = bundle.call(&["create", "--console-socket", path.to_str().unwrap(), &bundle.id]);
+    output.refused(&["--console-socket"]);
+    assert!(output.took < Duration::from_secs(20), "{output}");
     bundle.leaves_nothing();
 }

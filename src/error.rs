@@ -162,14 +162,28 @@ enum Frame {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report(Vec<Frame>);
 
+/// Enough of a long value to know it by.
+const LONGEST: usize = 1000;
+
+/// Head and tail of what a config may make as long as it likes.
+fn shortened(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= LONGEST {
+        return text.to_string();
+    }
+    let head: String = text.chars().take(LONGEST * 3 / 4).collect();
+    let tail: String = text.chars().skip(count - LONGEST / 4).collect();
+    format!("{head} … {tail}")
+}
+
 impl Report {
     pub fn of(error: &anyhow::Error) -> Self {
         Self(
             error
                 .chain()
                 .map(|cause| match cause.downcast_ref::<SysError>() {
-                    Some(e) => Frame::Sys { op: e.op.to_string(), object: e.object.clone(), errno: e.errno as i32 },
-                    None => Frame::Text(cause.to_string()),
+                    Some(e) => Frame::Sys { op: e.op.to_string(), object: shortened(&e.object), errno: e.errno as i32 },
+                    None => Frame::Text(shortened(&cause.to_string())),
                 })
                 .collect(),
         )
@@ -199,7 +213,13 @@ impl Report {
 
 /// What to do about an errno of an operation. To help users with one more error, add a line.
 /// A hint must not hold a reserved word (see the test below).
+/// An empty operation means any.
 const HINTS: &[(&str, Errno, &str)] = &[
+    ("", Errno::EMFILE, "rrun itself needs about 60 descriptors: raise its RLIMIT_NOFILE (ulimit -n)"),
+    ("", Errno::ENFILE, "the host is out of descriptors: see sysctl fs.file-max"),
+    ("mount_setattr", Errno::EINVAL, "only what is mounted there can be changed"),
+    ("chdir", Errno::ELOOP, "a loop of symlinks, or a link of /proc that leads out of the container"),
+    ("write oom_score_adj", Errno::EACCES, "below the present value it takes CAP_SYS_RESOURCE"),
     ("clone3", Errno::EPERM, "new namespaces need root, or a user namespace in the config"),
     ("clone3", Errno::ENOSPC, "too many namespaces: see sysctl user.max_*_namespaces"),
     ("clone3", Errno::EAGAIN, "the limit of processes is reached: see pids.max of rrun's own cgroup and ulimit -u"),
@@ -211,6 +231,7 @@ const HINTS: &[(&str, Errno, &str)] = &[
         "the kernel refuses a new instance where the host's own is partly covered; bind it instead",
     ),
     ("open_tree", Errno::ENOENT, "a bind mount needs an existing source: create it on the host or correct `source`"),
+    ("bind", Errno::ENOTDIR, "a file is bound onto a file, a folder onto a folder: correct source or destination"),
     ("mkdir cgroup", Errno::EROFS, "the cgroup tree is mounted read-only here"),
     ("mkdir cgroup", Errno::EACCES, "creating cgroups needs root or a delegated tree"),
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
@@ -224,7 +245,10 @@ const HINTS: &[(&str, Errno, &str)] = &[
 ];
 
 pub fn hint(error: &SysError) -> Option<&'static str> {
-    HINTS.iter().find(|(op, errno, _)| *op == error.op && *errno == error.errno).map(|(_, _, hint)| *hint)
+    let meant = |op: &str| op == error.op;
+    let about = HINTS.iter().filter(|(_, errno, _)| *errno == error.errno);
+    let best = about.clone().find(|(op, ..)| meant(op)).or_else(|| about.clone().find(|(op, ..)| op.is_empty()));
+    best.map(|(_, _, hint)| *hint)
 }
 
 /// The one line that a user reads: every cause once, outermost first, then what to do.
@@ -239,6 +263,7 @@ pub fn line(error: &anyhow::Error, wording: Wording) -> String {
             }
             None => cause.to_string(),
         };
+        let text = shortened(&text);
         if !line.is_empty() {
             line.push_str(": ");
         }

@@ -50,7 +50,8 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 
 /// Opens the log, once per process. Until then, and without a destination, errors go to stderr alone.
 pub fn init(destination: Option<&Path>, format: Format, level: Level, stderr: Stderr) -> Result<(), SysError> {
-    let open = |path| OpenOptions::new().append(true).create(true).mode(0o644).open(path); // std adds O_CLOEXEC
+    let open =
+        |path| OpenOptions::new().append(true).create(true).mode(0o644).custom_flags(libc::O_NONBLOCK).open(path); // std adds O_CLOEXEC
     let file = destination.map(|path| open(path).doing("open", path.display())).transpose()?;
     let warn_aloud = match stderr {
         Stderr::ErrorOnly => false,

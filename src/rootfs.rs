@@ -146,28 +146,29 @@ impl Rootfs {
     pub fn mountpoint(&self, path: &InRoot, place: Place, symlinks: Symlinks) -> Result<Found, SysError> {
         match self.open_errno(path, OFlag::O_PATH, symlinks) {
             Ok(fd) => Ok(Found { fd, created: false }),
-            Err(Errno::ENOENT) => Ok(Found { fd: self.make(path, place)?, created: true }),
+            Err(Errno::ENOENT) => Ok(Found { fd: self.make(path, place, symlinks)?, created: true }),
             Err(errno) => Err(SysError::new("open in rootfs", path, errno)),
         }
     }
 
     /// The directory at `path`, made with its parents where missing (0755).
-    pub fn make_directory(&self, path: &InRoot) -> Result<OwnedFd, SysError> {
-        match self.open_errno(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Symlinks::Followed) {
-            Err(Errno::ENOENT) => self.make(path, Place::Directory),
+    pub fn make_directory(&self, path: &InRoot, symlinks: Symlinks) -> Result<OwnedFd, SysError> {
+        match self.open_errno(path, OFlag::O_PATH | OFlag::O_DIRECTORY, symlinks) {
+            Err(Errno::ENOENT) => self.make(path, Place::Directory, symlinks),
             result => result.doing("open in rootfs", path),
         }
     }
 
-    /// The directory that `path` lies in, made where missing, and the last name. The name itself may be anything.
+    /// The directory that `path` lies in, made where missing, and the last name. No symlink leads there: what an image
+    /// links to may be a volume of the host's (CVE-2026-41579). The name itself may be anything.
     pub fn parent_of<'p>(&self, path: &'p InRoot) -> Result<(OwnedFd, &'p OsStr), SysError> {
         let (parent, name) = path.split().ok_or(Errno::EISDIR).doing("open in rootfs", path)?;
-        Ok((self.make_directory(&parent)?, name))
+        Ok((self.make_directory(&parent, Symlinks::Refused)?, name))
     }
 
     /// Walks by hand and makes what is missing, also behind dangling symlinks. Each directory on the way is held open,
     /// so `..` leads where we came from and never further up, whatever is renamed meanwhile (CVE-2024-45310).
-    fn make(&self, path: &InRoot, place: Place) -> Result<OwnedFd, SysError> {
+    fn make(&self, path: &InRoot, place: Place, allowed: Symlinks) -> Result<OwnedFd, SysError> {
         let mut way = vec![self.dir.try_clone().doing("dup", path)?];
         let mut names: VecDeque<OsString> = path.as_path().iter().map(OsString::from).collect();
         let mut symlinks = 0;
@@ -184,7 +185,7 @@ impl Rootfs {
             let kind = kind_of(&fstat(&fd).doing("fstat", path)?);
             if kind == SFlag::S_IFLNK {
                 symlinks += 1;
-                if symlinks > MOST_SYMLINKS {
+                if symlinks > MOST_SYMLINKS || allowed == Symlinks::Refused {
                     return Err(SysError::new("create in rootfs", path, Errno::ELOOP));
                 }
                 let target = readlinkat(&fd, c"").doing("readlink in rootfs", path)?;
@@ -298,6 +299,15 @@ mod tests {
             let found = rootfs.mountpoint(&InRoot::new(path), Place::Directory, symlinks);
             assert_eq!(found.err().map(|e| e.errno), Some(errno), "{path}");
         }
+    }
+
+    #[test]
+    fn a_symlink_that_appears_late_is_refused_as_well() {
+        let (dir, rootfs) = rootfs();
+        symlink("b", dir.path().join("a")).unwrap();
+        let made = rootfs.make(&InRoot::new("/a/x"), Place::Directory, Symlinks::Refused);
+        assert_eq!(made.err().map(|e| e.errno), Some(Errno::ELOOP));
+        assert!(!dir.path().join("b").exists());
     }
 
     #[test]

@@ -69,14 +69,14 @@ fn limit_and_swap(limit: Option<i64>, swap: Option<i64>) -> Result<Vec<Write>> {
     let limit = limit.map(|bytes| {
         Write::new(LIMIT, "memory.limit_in_bytes", bytes)
             .on(Errno::EINVAL, Otherwise::Later)
-            .in_use("memory.usage_in_bytes")
+            .in_use("memory.max_usage_in_bytes")
     });
     let swap = swap.map(|bytes| {
         Write::new(SWAP, "memory.memsw.limit_in_bytes", bytes)
             .on(Errno::EINVAL, Otherwise::Later)
             .on_if(bytes == -1, Errno::ENOENT, Otherwise::Leave)
             .meaning(NO_SWAP_ACCOUNTING)
-            .in_use("memory.memsw.usage_in_bytes")
+            .in_use("memory.memsw.max_usage_in_bytes")
     });
     Ok(limit.into_iter().chain(swap).collect())
 }

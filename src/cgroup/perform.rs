@@ -82,9 +82,11 @@ fn refusal(directory: &Directory, write: &Write, errno: Errno) -> anyhow::Error 
             let error =
                 anyhow::Error::new(SysError::new("write cgroup", format_args!("{dir}/{file} = {value}"), errno));
             match write.in_use.filter(|_| errno == Errno::EBUSY).and_then(|file| directory.read(file).ok()) {
-                Some(used) => {
-                    error.context(format!("{field}: limit too small: {value} bytes, {} are in use", used.trim()))
-                }
+                // without the errno's own words: the kernel tried to make room first, and what is in use changes
+                Some(used) => anyhow!(
+                    "{field}: {value} bytes are too small to start: setting up took {} (EBUSY); give more",
+                    used.trim()
+                ),
                 None => error.context(field.to_string()),
             }
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
 
@@ -32,6 +33,7 @@ impl Init<'_> {
     ) -> Result<()> {
         let target = &plan.target;
         let place = self.rootfs()?.mountpoint(target, Place::Directory, Symlinks::Followed)?;
+        self.refuse_inside_proc(target, &place)?;
         let tmpfs = Filesystem::new("tmpfs")?;
         tmpfs.set("mode", Some("755"))?;
         let top = tmpfs.mount(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC)?;
@@ -47,8 +49,9 @@ impl Init<'_> {
             let path = target.join(&hierarchy.name);
             let mount = mount::clone_tree(&hierarchy.from, Reach::Recursive)?;
             mount::set_attributes_if(&mount, plan.attributes.into(), Reach::One, &path)?;
-            let place = self.rootfs()?.mountpoint(&path, Place::Directory, Symlinks::Refused)?;
-            mount::attach(&mount, place.fd.as_fd(), &path)?;
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let place = openat(&top, hierarchy.name.as_str(), flags, Mode::empty()).doing("open", &path)?;
+            mount::attach(&mount, place.as_fd(), &path)?;
         }
         self.finish(plan, top)
     }
@@ -56,6 +59,7 @@ impl Init<'_> {
     fn mount_v2(&mut self, plan: &MountPlan, otherwise: &Path) -> Result<()> {
         let target = &plan.target;
         let place = self.rootfs()?.mountpoint(target, Place::Directory, Symlinks::Followed)?;
+        self.refuse_inside_proc(target, &place)?;
         let new = Filesystem::new("cgroup2").and_then(|cgroup2| cgroup2.mount(0));
         let mount = match new {
             // not ours to mount anew: no cgroup namespace of our own, or one that our user does not own

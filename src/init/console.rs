@@ -54,7 +54,8 @@ impl Init<'_> {
     /// The spec: /dev/console is a bind mount of the terminal.
     fn bind_console(&self, peer: &OwnedFd) -> Result<()> {
         let path = InRoot::new("/dev/console");
-        let place = self.rootfs()?.mountpoint(&path, Place::File, Symlinks::Followed)?;
+        let place = self.rootfs()?.mountpoint(&path, Place::File, Symlinks::Refused)?;
+        self.refuse_inside_proc(&path, &place)?;
         let kind = kind_of(&fstat(&place.fd).doing("fstat", &path)?);
         ensure!(kind != SFlag::S_IFDIR, "{path} is a folder; the terminal cannot be bound onto it");
         let clone = mount::clone_tree_of(peer.as_fd(), Reach::One, "the terminal")?;

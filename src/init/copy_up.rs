@@ -2,15 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, ensure};
 use nix::dir::Dir;
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat, mknodat};
-use nix::unistd::{Gid, Uid, fchownat, symlinkat};
+use nix::unistd::{Gid, Uid, Whence, fchownat, lseek, symlinkat};
 use xattr::FileExt;
 
 use crate::error::Doing;
@@ -57,8 +58,8 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &OsStr, depth: usize) -> Resul
                 openat(from, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK | safe, Mode::empty()).doing("open", "")?;
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | safe;
             let to = openat(to, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).doing("create", "")?;
-            let (mut from, mut to) = (File::from(from), File::from(to));
-            io::copy(&mut from, &mut to).doing("copy", "")?;
+            let (from, to) = (File::from(from), File::from(to));
+            copy_data(&from, &to, stat.st_size)?;
             copy_attributes(&from, &to, &stat)
         }
         SFlag::S_IFLNK => {
@@ -71,6 +72,23 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &OsStr, depth: usize) -> Resul
             mknodat(to, name, kind, Mode::from_bits_truncate(stat.st_mode), stat.st_rdev).doing("mknod", "")?;
             own(to, name, &stat)
         }
+    }
+}
+
+/// Data only: a file of holes costs no memory, whatever size it claims.
+fn copy_data(mut from: &File, mut to: &File, size: i64) -> Result<()> {
+    to.set_len(size as u64).doing("truncate", "")?;
+    let mut at = 0;
+    loop {
+        let data = match lseek(from, at, Whence::SeekData) {
+            // nothing but a hole up to the end
+            Err(Errno::ENXIO) => return Ok(()),
+            data => data.doing("lseek", "")?,
+        };
+        at = lseek(from, data, Whence::SeekHole).doing("lseek", "")?;
+        from.seek(SeekFrom::Start(data as u64)).doing("lseek", "")?;
+        to.seek(SeekFrom::Start(data as u64)).doing("lseek", "")?;
+        io::copy(&mut from.take((at - data) as u64), &mut to).doing("copy", "")?;
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
@@ -45,8 +46,9 @@ impl Init<'_> {
                 }
                 let mount = explained(&filesystem, filesystem.mount(plan.attributes.set))?;
                 if *copy_up {
-                    super::copy_up::copy(&self.rootfs()?.open(target, nix::fcntl::OFlag::O_RDONLY)?, &mount)
-                        .context("tmpcopyup")?;
+                    // a FIFO in its place would keep us waiting
+                    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+                    super::copy_up::copy(&self.rootfs()?.open(target, flags)?, &mount).context("tmpcopyup")?;
                 }
                 mount::attach(&mount, place.fd.as_fd(), target)?;
                 mount
@@ -57,11 +59,17 @@ impl Init<'_> {
 
     /// Binds need a place of their own kind: a directory onto a directory, anything else onto a file.
     fn attach(&self, plan: &MountPlan, tree: Mount, target: &InRoot) -> Result<Mount> {
-        let source = fstat(tree.as_fd()).doing("fstat", "the source")?;
-        let place = if kind_of(&source) == SFlag::S_IFDIR { Place::Directory } else { Place::File };
-        let found = self.rootfs()?.mountpoint(target, place, Symlinks::Followed)?;
-        let source_is_proc = is_procfs(tree.as_fd())?;
-        self.refuse_inside_proc(target, &found, source_is_proc)?;
+        let is_directory = kind_of(&fstat(tree.as_fd()).doing("fstat", "the source")?) == SFlag::S_IFDIR;
+        let place = if is_directory { Place::Directory } else { Place::File };
+        let found = if is_proc(target) {
+            ensure!(is_procfs(tree.as_fd())?, "{target} cannot be mounted because it is not of type proc");
+            self.rootfs()?.mountpoint(target, place, Symlinks::Refused)?
+        } else {
+            let found = self.rootfs()?.mountpoint(target, place, Symlinks::Followed)?;
+            self.refuse_inside_proc(target, &found)?;
+            found
+        };
+        refuse_other_kind(is_directory, &found, target)?;
         mount::set_attributes_if(&tree, plan.attributes.into(), Reach::One, target)?;
         mount::attach(&tree, found.fd.as_fd(), target)?;
         Ok(tree)
@@ -81,18 +89,18 @@ impl Init<'_> {
             _ => error.into(),
         })?;
         if !kernel_files {
-            self.refuse_inside_proc(target, &found, false)?;
+            self.refuse_inside_proc(target, &found)?;
         }
         Ok(found)
     }
 
     /// What lies in a procfs is the kernel's: a file put there could take our writes of labels and sysctls
     /// (CVE-2019-16884, CVE-2025-52881). Judged by the place itself: its path may lead there through a symlink.
-    fn refuse_inside_proc(&self, target: &InRoot, found: &Found, source_is_proc: bool) -> Result<()> {
-        if !is_procfs(found.fd.as_fd())? || source_is_proc {
+    pub(super) fn refuse_inside_proc(&self, target: &InRoot, found: &Found) -> Result<()> {
+        if !is_procfs(found.fd.as_fd())? {
             return Ok(());
         }
-        let direct = self.rootfs()?.open_errno(target, nix::fcntl::OFlag::O_PATH, Symlinks::Refused).is_ok();
+        let direct = self.rootfs()?.open_errno(target, OFlag::O_PATH, Symlinks::Refused).is_ok();
         let allowed = direct && crate::plan::mounts::is_allowed_inside_proc(target);
         ensure!(allowed, "{target} cannot be mounted because it is inside /proc; mount it elsewhere");
         Ok(())
@@ -100,7 +108,7 @@ impl Init<'_> {
 
     fn remount(&mut self, plan: &MountPlan, parameters: &[Parameter]) -> Result<()> {
         let target = &plan.target;
-        let place = self.rootfs()?.open(target, nix::fcntl::OFlag::O_PATH)?;
+        let place = self.rootfs()?.open(target, OFlag::O_PATH)?;
         if !parameters.is_empty() {
             let filesystem = Filesystem::of(place.as_fd(), target)?;
             set_all(&filesystem, parameters)?;
@@ -140,6 +148,21 @@ fn explained<T>(filesystem: &Filesystem, result: Result<T, SysError>) -> Result<
         Some(said) => anyhow::Error::new(error).context(said),
         None => error.into(),
     })
+}
+
+fn is_proc(target: &InRoot) -> bool {
+    target.as_path() == std::path::Path::new("proc")
+}
+
+/// move_mount(2) would only say EINVAL, and managers look for the words of ENOTDIR.
+fn refuse_other_kind(source_is_directory: bool, found: &Found, target: &InRoot) -> Result<()> {
+    let target_is_directory = kind_of(&fstat(&found.fd).doing("fstat", target)?) == SFlag::S_IFDIR;
+    let object = match (source_is_directory, target_is_directory) {
+        (true, false) => format!("a folder onto the file {target}"),
+        (false, true) => format!("a file onto the folder {target}"),
+        _ => return Ok(()),
+    };
+    Err(SysError::new("bind", object, Errno::ENOTDIR).into())
 }
 
 fn is_procfs(fd: std::os::fd::BorrowedFd) -> Result<bool> {

@@ -3,11 +3,12 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Result, bail, ensure};
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::Init;
-use crate::error::Doing;
+use crate::error::{Doing, SysError};
 use crate::sys::{clone, fds, signals, socket};
 
 impl Init<'_> {
@@ -15,10 +16,12 @@ impl Init<'_> {
     /// death signal when ids change.
     pub(super) fn die_with_parent(&mut self) -> Result<()> {
         prctl::set_pdeathsig(Signal::SIGKILL).doing("prctl PR_SET_PDEATHSIG", "")?;
-        if socket::is_readable(&self.handles.parent).doing("poll", "the parent")? {
-            clone::exit_now(1);
+        match socket::is_readable(&self.handles.parent) {
+            Ok(true) => clone::exit_now(1),
+            // RLIMIT_NOFILE 0 forbids poll(2) itself; the end of the protocol socket will tell
+            Ok(false) | Err(Errno::EINVAL) => Ok(()),
+            Err(errno) => Err(SysError::new("poll", "the parent", errno).into()),
         }
-        Ok(())
     }
 
     /// From here on the protocol socket is the guard: its end of file, before the commit byte, ends init.

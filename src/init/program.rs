@@ -30,7 +30,12 @@ impl Init<'_> {
         let process = &self.plan.process;
         let cwd = Path::new(&process.cwd);
         let path = self.as_the_user(|| look_up(self.rootfs()?, name, cwd, &process.env))??;
-        examine(self.rootfs()?, name, &cwd.join(&path))?;
+        let head = read_head(self.rootfs()?, &cwd.join(&path));
+        if let Some(head) = head {
+            self.as_the_user(|| examine(self.rootfs()?, name, cwd, &head))??;
+        }
+        // the kernel has cleared the death signal if the user is another
+        self.die_with_parent()?;
 
         let mut environment = process.env.clone();
         set_home(self.rootfs()?, process.uid, &mut environment);
@@ -43,7 +48,7 @@ impl Init<'_> {
     }
 }
 
-/// A name with a slash is a path; another is looked for in the PATH of the container's environment.
+/// A name with a slash is a path; another is looked for in the PATH of the container's environment, and nowhere without.
 fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> Result<PathBuf> {
     if name.contains('/') {
         return match executable(rootfs, &cwd.join(name)) {
@@ -56,9 +61,9 @@ fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> R
             Err(errno) => Err(anyhow::Error::new(Matched::ProgramStat { program: name.into(), errno })),
         };
     }
-    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
+    let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).filter(|path| !path.is_empty());
     let mut refused = None;
-    for directory in path.split(':') {
+    for directory in path.into_iter().flat_map(|path| path.split(':')) {
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
         match executable(rootfs, &cwd.join(&candidate)) {
             Ok(()) => return Ok(candidate),
@@ -79,41 +84,31 @@ fn executable(rootfs: &Rootfs, path: &Path) -> Result<(), Errno> {
     }
 }
 
-/// Reads the head of the file as root: the user may execute what it may not read.
-fn examine(rootfs: &Rootfs, name: &str, path: &Path) -> Result<()> {
-    let Some(head) = read_head(rootfs, path) else { return Ok(()) };
-    match format::of(&head) {
+/// What the file itself says of what it needs.
+fn examine(rootfs: &Rootfs, name: &str, cwd: &Path, head: &[u8]) -> Result<()> {
+    let needs = |what: String, path: &str| match executable(rootfs, &cwd.join(path)) {
+        // a link of /proc: only execve can tell
+        Ok(()) | Err(Errno::ELOOP) => Ok(()),
+        Err(errno) => Err(anyhow::Error::new(Matched::Part { program: name.into(), part: what, errno })),
+    };
+    match format::of(head) {
         Format::Unknown => Ok(()),
-        Format::Script { interpreter, carriage_return } => {
-            if exists(rootfs, &interpreter) {
-                return Ok(());
-            }
-            let what = format!("its interpreter {interpreter}");
-            if carriage_return {
-                let told = anyhow!("its first line ends in CR LF; convert it to LF line endings");
-                return Err(told.context(missing(name, &what)));
-            }
-            Err(missing(name, &what))
+        Format::Script { interpreter, carriage_return: true } => {
+            needs(format!("its interpreter {interpreter}"), &interpreter)
+                .map_err(|error| anyhow!("its first line ends in CR LF; convert it to LF line endings").context(error))
         }
-        Format::Elf { machine, interpreter } => {
-            if !format::runs_here(machine) && !emulated(&head) {
-                let (theirs, ours) = (format::machine_name(machine), std::env::consts::ARCH);
-                let what = format!("a binary for {theirs}, this host is {ours}; use an image for {ours}");
-                return Err(anyhow!("exec: \"{name}\": exec format error: {what}"));
-            }
-            match interpreter {
-                Some(loader) if !exists(rootfs, &loader) => Err(missing(name, &format!("its loader {loader}"))),
-                _ => Ok(()),
-            }
+        Format::Script { interpreter, .. } => needs(format!("its interpreter {interpreter}"), &interpreter),
+        Format::Elf { machine, .. } if !format::runs_here(machine) && !emulated(head) => {
+            let (theirs, ours) = (format::machine_name(machine), std::env::consts::ARCH);
+            let what = format!("a binary for {theirs}, this host is {ours}; use an image for {ours}");
+            Err(anyhow!("exec: \"{name}\": exec format error: {what}"))
         }
+        Format::Elf { interpreter: Some(loader), .. } => needs(format!("its loader {loader}"), &loader),
+        Format::Elf { .. } => Ok(()),
     }
 }
 
-/// "exec: "/x": its loader /lib/ld.so: no such file or directory": managers make 127 of it.
-fn missing(name: &str, what: &str) -> anyhow::Error {
-    anyhow::Error::new(Matched::Part { program: name.into(), part: what.into(), errno: Errno::ENOENT })
-}
-
+/// Read as root: the user may execute what it may not read.
 fn read_head(rootfs: &Rootfs, path: &Path) -> Option<Vec<u8>> {
     let fd: OwnedFd = rootfs.open_path(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Symlinks::Followed).ok()?;
     if kind_of(&fstat(&fd).ok()?) != SFlag::S_IFREG {
@@ -123,11 +118,6 @@ fn read_head(rootfs: &Rootfs, path: &Path) -> Option<Vec<u8>> {
     let length = std::fs::File::from(fd).read_at(&mut head, 0).ok()?;
     head.truncate(length);
     Some(head)
-}
-
-fn exists(rootfs: &Rootfs, path: &str) -> bool {
-    let found = rootfs.open_path(Path::new(path), OFlag::O_PATH, Symlinks::Followed);
-    !matches!(found, Err(Errno::ENOENT | Errno::ENOTDIR))
 }
 
 /// Whether the host has registered an emulator for files that begin so. /proc is still the host's here.

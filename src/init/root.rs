@@ -61,7 +61,7 @@ impl Init<'_> {
         let rootfs = self.rootfs()?;
         // One that exists may be reached through symlinks as the kernel takes them.
         match rootfs.open_path(Path::new(cwd), OFlag::O_PATH | OFlag::O_DIRECTORY, Symlinks::Followed) {
-            Err(Errno::ENOENT) => rootfs.make_directory(&InRoot::new(cwd)).map(drop)?,
+            Err(Errno::ENOENT) => rootfs.make_directory(&InRoot::new(cwd), Symlinks::Followed).map(drop)?,
             result => result.map(drop).doing("open", cwd)?,
         }
         Ok(())
@@ -78,10 +78,11 @@ impl Init<'_> {
             }
         }
         chdir("/").doing("chdir", "/")?;
-        if let Some(after) = self.plan.root.propagation_after {
-            mount::set_attributes_at(Path::new("/"), after.attributes(), after.reach())?;
-        }
         Ok(())
+    }
+
+    pub(super) fn set_root_propagation(&mut self, propagation: Propagation) -> Result<()> {
+        Ok(mount::set_attributes_at(Path::new("/"), propagation.attributes(), propagation.reach())?)
     }
 
     pub(super) fn make_root_readonly(&mut self) -> Result<()> {

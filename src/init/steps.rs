@@ -6,7 +6,9 @@ use std::fmt;
 use anyhow::{Context, Result};
 
 use super::Init;
-use crate::plan::{DevicePlan, LinkPlan, MountPlan, Namespace, Plan, RootSwitch, Source, Sysctl, Terminal};
+use crate::plan::{
+    DevicePlan, LinkPlan, MountPlan, Namespace, Plan, Propagation, RootSwitch, Source, Sysctl, Terminal,
+};
 use crate::rootfs::InRoot;
 
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,7 @@ pub enum Step<'p> {
     ReadonlyPath(&'p InRoot),
     ReadonlyMounts,
     ReadonlyRoot,
+    RootPropagation(Propagation),
     StdioOwner(u32),
     EnterDirectory(&'p str),
     NoNewPrivileges,
@@ -81,6 +84,9 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend(late.then_some(Step::ReadonlyMounts));
     steps.extend((plan.root.readonly && mounts).then_some(Step::ReadonlyRoot));
 
+    // After the masks: what is unbindable cannot be cloned over them.
+    steps.extend(plan.root.propagation_after.map(Step::RootPropagation));
+
     steps.push(Step::StdioOwner(process.uid));
     steps.push(Step::EnterDirectory(&process.cwd));
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
@@ -125,6 +131,7 @@ impl Init<'_> {
             Step::ReadonlyPath(path) => self.make_path_readonly(path),
             Step::ReadonlyMounts => self.make_mounts_readonly(),
             Step::ReadonlyRoot => self.make_root_readonly(),
+            Step::RootPropagation(propagation) => self.set_root_propagation(propagation),
             Step::StdioOwner(uid) => self.own_stdio(uid),
             Step::EnterDirectory(cwd) => self.enter_directory(cwd),
             Step::NoNewPrivileges => self.set_no_new_privileges(),
@@ -172,6 +179,7 @@ impl fmt::Display for Step<'_> {
             Self::ReadonlyPath(path) => write!(f, "linux.readonlyPaths {path}"),
             Self::ReadonlyMounts => f.write_str("read-only mounts"),
             Self::ReadonlyRoot => f.write_str("root.readonly"),
+            Self::RootPropagation(_) => f.write_str("linux.rootfsPropagation"),
             Self::NoNewPrivileges => f.write_str("process.noNewPrivileges"),
             Self::Limits => f.write_str("process.rlimits"),
             Self::Umask(_) => f.write_str("process.user.umask"),

@@ -10,12 +10,12 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 
 use super::interrupts::Interrupts;
 use super::serve::reap;
 use crate::error::{Doing, SysError};
-use crate::sys::clone::{Child, pidfd_send_signal};
+use crate::sys::clone::{Child, End, ended_child, pidfd_send_signal};
 use crate::sys::{fds, tty};
 
 /// The caller's terminal in raw mode, put back when dropped.
@@ -150,9 +150,8 @@ pub fn wait(child: &Child, interrupts: &Interrupts, mut relay: Option<Relay>) ->
         while relay.show_output()? {}
     }
     Ok(match reap(child)? {
-        WaitStatus::Exited(_, code) => code,
-        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
-        _ => 255,
+        End::Exited(code) => code,
+        End::Killed(signal) => 128 + signal,
     })
 }
 
@@ -211,11 +210,7 @@ fn pass_on(child: &Child, interrupts: &Interrupts, relay: Option<&Relay>) -> Res
 
 /// rrun may be the reaper of processes that the container left behind. Init itself is left for `wait`.
 fn reap_others(child: &Child) {
-    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED;
-    while let Ok(status) = nix::sys::wait::waitid(nix::sys::wait::Id::All, flags) {
-        match status.pid() {
-            Some(pid) if pid != child.pid => drop(waitpid(pid, Some(WaitPidFlag::WNOHANG))),
-            _ => return,
-        }
+    while let Some(pid) = ended_child().filter(|pid| *pid != child.pid) {
+        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
     }
 }

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::signal::Signal;
 
 use super::Launched;
 use super::interrupts::Interrupts;
 use crate::error::{Doing, SysError};
 use crate::protocol::Ask;
-use crate::sys::clone::Child;
+use crate::sys::clone::{Child, End, wait_for_end};
 
 /// A mount of a dead server can block; whoever waits for us gets an answer all the same.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -67,9 +67,9 @@ fn wait(launched: &Launched, interrupts: &Interrupts, deadline: Instant) -> Resu
 }
 
 /// Waits for the end of a child that is known to end.
-pub fn reap(child: &Child) -> Result<WaitStatus, SysError> {
+pub fn reap(child: &Child) -> Result<End, SysError> {
     loop {
-        match waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+        match wait_for_end(child.pidfd.as_fd()) {
             Err(Errno::EINTR) => continue,
             result => return result.doing("waitid", child.pid),
         }
@@ -78,8 +78,10 @@ pub fn reap(child: &Child) -> Result<WaitStatus, SysError> {
 
 fn how_it_ended(child: &Child) -> Result<String> {
     Ok(match reap(child).context("init")? {
-        WaitStatus::Exited(_, code) => format!("exit status {code}"),
-        WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
-        other => format!("{other:?}"),
+        End::Exited(code) => format!("exit status {code}"),
+        End::Killed(number) => match Signal::try_from(number) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {number}"),
+        },
     })
 }

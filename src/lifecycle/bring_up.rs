@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::stat::{Mode, umask};
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
@@ -39,15 +40,24 @@ pub struct Up {
 }
 
 pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts: &Interrupts) -> Result<Up> {
+    // The caller's would shape what we make; the container's own is set by init.
+    umask(Mode::from_bits_truncate(0o022));
     let manner = Manner {
         no_pivot: options.no_pivot,
         detached: place == Place::Detached,
         console_socket: options.console_socket.is_some(),
     };
-    let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
+    let Decided { host, plan, cgroup, config } =
+        decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
+    let privileged = host.capabilities & 1 << caps::Capability::CAP_SYS_ADMIN.index() != 0;
+    ensure!(
+        !host.rootless && privileged,
+        "this version of rrun needs root with CAP_SYS_ADMIN in the host's own user namespace; run it by sudo"
+    );
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
-    let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose()?;
+    let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
+    let console_socket = console_socket.context("--console-socket")?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
@@ -59,7 +69,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
     let cgroups = cgroup::create(&cgroup)?;
-    let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)));
+    let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)).inspect_err(|_| claim.keep()));
     cgroups.apply_before()?;
     let prepared = Prepared {
         start: claim.directory.make_start_channel()?,
@@ -71,7 +81,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
-    let running = Undo::new("init", || end(child));
+    let running = Undo::new("init", || end(child).inspect_err(|_| claim.keep()));
     let proc = Proc::open()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;

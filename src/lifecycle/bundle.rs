@@ -26,6 +26,7 @@ pub struct Manner {
 }
 
 pub struct Decided {
+    pub host: Host,
     pub plan: Plan,
     pub cgroup: CgroupPlan,
     /// The bytes of config.json.
@@ -49,7 +50,7 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
     let absent = Resources::default();
     let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
     let cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups).context("config.json")?;
-    Ok(Decided { plan, cgroup, config })
+    Ok(Decided { host, plan, cgroup, config })
 }
 
 /// Not by way of a FIFO or device that would keep us waiting.

@@ -1,7 +1,7 @@
 //! A container being made, as its creator records it. Every write looks first, under the lock, whether the record is
 //! still the creator's: `delete --force` may have come in between, and another `create` of the same id after it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -19,6 +19,7 @@ use crate::timestamp;
 pub struct Claim {
     pub directory: Directory,
     state: RefCell<State>,
+    kept: Cell<bool>,
 }
 
 /// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
@@ -49,7 +50,11 @@ impl Claim {
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             warnings: plan.warnings.clone(),
         };
-        Ok(Self { directory: Directory::create(&store.root, &plan.id)?, state: RefCell::new(state) })
+        Ok(Self {
+            directory: Directory::create(&store.root, &plan.id)?,
+            state: RefCell::new(state),
+            kept: Cell::new(false),
+        })
     }
 
     /// Before the first thing is made.
@@ -93,7 +98,15 @@ impl Claim {
         if self.is_ours()? { take_back() } else { Ok(()) }
     }
 
+    /// Of something that could not be taken back: the record stays, by which `delete --force` finds it.
+    pub fn keep(&self) {
+        self.kept.set(true);
+    }
+
     pub fn forget(&self) -> Result<()> {
+        if self.kept.get() {
+            return Ok(());
+        }
         self.if_ours(|| Ok(self.directory.remove()?))
     }
 }

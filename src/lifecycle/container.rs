@@ -14,6 +14,8 @@ use crate::state::{self, Observe, Process, State, Status};
 pub struct Container {
     pub directory: Directory,
     pub state: State,
+    /// Its creator was alive when `state` was the latest record.
+    creator_alive: bool,
     proc: Proc,
     cgroups: OnceCell<Recorded>,
 }
@@ -30,8 +32,15 @@ impl Store {
 impl Container {
     /// `None` before there is a record.
     pub fn in_directory(directory: Directory) -> Result<Option<Self>> {
-        let Some(state) = directory.read_state()? else { return Ok(None) };
-        Ok(Some(Self { directory, state, proc: Proc::open()?, cgroups: OnceCell::new() }))
+        let Some(mut state) = directory.read_state()? else { return Ok(None) };
+        let proc = Proc::open()?;
+        let creator_alive = !state.ready && proc.alive(state.creator.pid(), state.creator.start_time)?;
+        if !state.ready && !creator_alive {
+            // It may have finished since we read; now that it has ended, the record is its last.
+            let Some(last) = directory.read_state()? else { return Ok(None) };
+            state = last;
+        }
+        Ok(Some(Self { directory, state, creator_alive, proc, cgroups: OnceCell::new() }))
     }
 
     pub fn status(&self) -> Result<Status> {
@@ -72,7 +81,7 @@ impl Observe for Seen<'_> {
     }
 
     fn creator_alive(&mut self) -> Result<bool> {
-        self.0.is_alive(self.0.state.creator)
+        Ok(self.0.creator_alive)
     }
 
     fn start_channel_held(&mut self) -> Result<bool> {

@@ -19,10 +19,28 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     state::check_id(id)?;
     let gone = || if force { Ok(()) } else { Err(Matched::DoesNotExist.into()) };
     let Some(directory) = Directory::open(&store.root, id)? else { return gone() };
-    let Some(mut container) = Container::in_directory(directory)? else {
-        remove_unrecorded(store, id, force)?;
-        return gone();
-    };
+    match Container::in_directory(directory)? {
+        Some(container) => delete_recorded(store, id, container, force),
+        None => match remove_unrecorded(store, id, force)? {
+            Unrecorded::Removed => gone(),
+            Unrecorded::RecordedMeanwhile => delete(store, id, force),
+        },
+    }
+}
+
+/// By force, but only the container that this process made: while `run` looked after it, it may have been deleted, and
+/// its id taken by another.
+pub(super) fn delete_own(store: &Store, id: &str) -> Result<()> {
+    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
+    let Some(container) = Container::in_directory(directory)? else { return Ok(()) };
+    let creator = container.state.creator;
+    match creator.pid() == Pid::this() && container.is_alive(creator)? {
+        true => delete_recorded(store, id, container, true),
+        false => Ok(()),
+    }
+}
+
+fn delete_recorded(store: &Store, id: &str, mut container: Container, force: bool) -> Result<()> {
     if !force {
         refuse_in_use(&container)?;
         end_unless_started(store, id)?;
@@ -35,7 +53,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
             Some(latest) if latest.state.creator == container.state.creator => latest,
             // deleted and made anew meanwhile: not the one that was asked for
             Some(_) => return Ok(()),
-            None => return remove_unrecorded(store, id, force),
+            None => return Ok(()),
         };
     }
     if let Some(init) = container.state.init {
@@ -95,9 +113,13 @@ fn end_stuck_holder(directory: &Directory) -> Result<()> {
 /// Under the lock, and only if the record is still this container's.
 fn remove(store: &Store, id: &str, container: &Container) -> Result<()> {
     let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
-    match directory.read_state()? {
-        Some(state) if state.creator != container.state.creator => return Ok(()),
-        _ => {}
+    let same = match directory.read_state()? {
+        Some(state) => state.creator == container.state.creator,
+        // another `delete` was killed halfway; or the id has been claimed anew, and is not recorded yet
+        None => container.directory.is_current()?,
+    };
+    if !same {
+        return Ok(());
     }
     // Also kills who is left inside: without a pid namespace of its own init takes nobody with it, and of an init that
     // its killed creator could not record the cgroup is the only trace.
@@ -105,17 +127,24 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<()> {
     Ok(directory.remove()?)
 }
 
+/// What became of a directory without a record.
+enum Unrecorded {
+    Removed,
+    RecordedMeanwhile,
+}
+
 /// What a creator needs between its claim and its record, many times over.
 const MOMENT: Duration = Duration::from_millis(200);
 
 /// A directory without a record: its creator was killed before it could make anything else, or is stuck there.
-fn remove_unrecorded(store: &Store, id: &str, force: bool) -> Result<()> {
+fn remove_unrecorded(store: &Store, id: &str, force: bool) -> Result<Unrecorded> {
     if force && let Some(directory) = Directory::open(&store.root, id)? {
         end_stuck_holder(&directory)?;
     }
-    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
-    match directory.read_state()? {
-        None => Ok(directory.remove()?),
-        Some(_) => anyhow::bail!("it was being made; try again"),
+    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(Unrecorded::Removed) };
+    if directory.read_state()?.is_some() {
+        return Ok(Unrecorded::RecordedMeanwhile);
     }
+    directory.remove()?;
+    Ok(Unrecorded::Removed)
 }

@@ -15,8 +15,8 @@ use super::{Store, bundle};
 use crate::cgroup::CgroupPlan;
 use crate::error::{Doing, SysError};
 use crate::plan::Plan;
-use crate::state::Status;
 use crate::state::directory::Directory;
+use crate::state::{self, Status};
 use crate::{OCI_VERSION, log};
 
 pub fn state(store: &Store, id: &str) -> Result<StateView> {
@@ -89,6 +89,8 @@ pub struct WholePlan {
 pub fn plan(bundle: &Path, id: Option<&str>, no_pivot: bool) -> Result<WholePlan> {
     // As `run` in the foreground would: a terminal needs no socket there.
     let manner = Manner { no_pivot, detached: false, console_socket: false };
-    let bundle::Decided { plan, cgroup, .. } = decide(id.unwrap_or("plan"), bundle, None, manner)?;
+    let id = id.unwrap_or("plan");
+    state::check_id(id)?;
+    let bundle::Decided { plan, cgroup, .. } = decide(id, bundle, None, manner)?;
     Ok(WholePlan { plan, cgroup })
 }

@@ -4,12 +4,13 @@ use anyhow::Result;
 use nix::sys::prctl;
 
 use super::bring_up::{Place, Up, bring_up};
-use super::{CreateOptions, RunOptions, Store, delete, start};
+use super::delete::delete_own;
+use super::{CreateOptions, RunOptions, Store, start};
 use crate::error::Doing;
 use crate::launch::foreground::{self, Relay};
 use crate::launch::interrupts::Interrupts;
 use crate::launch::seal;
-use crate::state;
+use crate::{log, state};
 
 pub fn create(store: &Store, options: &CreateOptions) -> Result<()> {
     state::check_id(&options.id)?;
@@ -31,10 +32,18 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
     }
     let up = bring_up(store, &options.create, place, &interrupts)?;
     let outcome = after_start(store, id, up, place, &interrupts);
-    if outcome.is_err() || (place == Place::Foreground && !options.keep) {
-        delete(store, id, true)?;
+    if outcome.is_ok() && (place == Place::Detached || options.keep) {
+        return outcome;
     }
-    outcome
+    match (delete_own(store, id), outcome) {
+        (Err(error), Err(outcome)) => {
+            // the first thing that went wrong is what a user needs
+            log::warning(&format!("{id}: what is left could not be removed: {error:#}"));
+            Err(outcome)
+        }
+        (Err(error), Ok(_)) => Err(error),
+        (Ok(()), outcome) => outcome,
+    }
 }
 
 fn after_start(store: &Store, id: &str, up: Up, place: Place, interrupts: &Interrupts) -> Result<i32> {
@@ -42,6 +51,15 @@ fn after_start(store: &Store, id: &str, up: Up, place: Place, interrupts: &Inter
     start(store, id)?;
     match place {
         Place::Detached => Ok(0),
-        Place::Foreground => foreground::wait(&up.child, interrupts, relay),
+        Place::Foreground => {
+            let status = foreground::wait(&up.child, interrupts, relay)?;
+            if status == KILLED && store.find(id)?.cgroups()?.oom_kills()? > 0 {
+                log::warning(&format!("run {id}: killed for want of memory: see linux.resources.memory.limit"));
+            }
+            Ok(status)
+        }
     }
 }
+
+/// 128 + SIGKILL
+const KILLED: i32 = 137;

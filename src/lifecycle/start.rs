@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Store;
 use super::container::Container;
+use super::process::ends_within;
 use crate::error::{Doing, Matched, strerror};
 use crate::protocol::{self, Outcome, START};
 use crate::state::Status;
@@ -23,12 +24,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn start(store: &Store, id: &str) -> Result<()> {
     crate::state::check_id(id)?;
-    let (given, init) = give(store, id)?;
-    await_outcome(store, id, &given, &init)
+    let given = give(store, id)?;
+    await_outcome(&given)
 }
 
-/// Decides under the lock that this start is the one, and gives it. From here it cannot be taken back.
-fn give(store: &Store, id: &str) -> Result<(File, OwnedFd)> {
+/// A start that cannot be taken back any more.
+struct Given {
+    container: Container,
+    channel: File,
+    init: OwnedFd,
+}
+
+/// Decides under the lock that this start is the one, and gives it.
+fn give(store: &Store, id: &str) -> Result<Given> {
     let (directory, _lock) = Directory::open_locked(&store.root, id)?.ok_or(Matched::DoesNotExist)?;
     let container = Container::in_directory(directory)?.ok_or(Matched::DoesNotExist)?;
     match container.status()? {
@@ -47,14 +55,17 @@ fn give(store: &Store, id: &str) -> Result<(File, OwnedFd)> {
     }
     // An empty FIFO takes it whole: less than PIPE_BUF, pipe(7).
     channel.write_all(&START).doing("write", "start.fifo")?;
-    Ok((channel, init))
+    Ok(Given { container, channel, init })
 }
 
 /// Init holds the FIFO until its execve, or its end.
-fn await_outcome(store: &Store, id: &str, given: &File, init: &OwnedFd) -> Result<()> {
+fn await_outcome(given: &Given) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut fds = [PollFd::new(given.as_fd(), PollFlags::empty()), PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(given.channel.as_fd(), PollFlags::empty()),
+            PollFd::new(given.init.as_fd(), PollFlags::POLLIN),
+        ];
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
@@ -64,12 +75,16 @@ fn await_outcome(store: &Store, id: &str, given: &File, init: &OwnedFd) -> Resul
         };
         break;
     }
-    match protocol::outcome(bytes_waiting(given.as_fd())?) {
+    let outcome = protocol::outcome(bytes_waiting(given.channel.as_fd())?);
+    let ended = ends_within(&given.init, Duration::ZERO)?;
+    if ended && given.container.cgroups()?.oom_kills()? > 0 {
+        bail!("out of memory: linux.resources.memory.limit is too small to start the program; give more");
+    }
+    match outcome {
         Outcome::Executed => Ok(()),
         Outcome::NotRead => bail!("init was ended before it could execute the program"),
         Outcome::Failed(errno) => {
-            let told = Directory::open(&store.root, id)?.map(|directory| directory.read_start_error()).transpose()?;
-            let told = told.unwrap_or_default();
+            let told = given.container.directory.read_start_error()?;
             ensure!(told.is_empty(), "{told}");
             bail!("exec: {} ({errno:?})", strerror(errno))
         }

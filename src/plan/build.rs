@@ -191,6 +191,7 @@ fn root_propagation(word: Option<&str>, no_pivot: bool) -> Result<(Propagation, 
 fn paths(field: &str, paths: &[String]) -> Result<Vec<InRoot>> {
     let mut planned: Vec<InRoot> = Vec::with_capacity(paths.len());
     for (index, path) in paths.iter().enumerate() {
+        ensure!(!path.is_empty(), "{field}[{index}]: is empty; write an absolute path or remove it");
         ensure!(path.starts_with('/'), "{field}[{index}]: {path} is not absolute; write it from /");
         let inside = InRoot::new(path);
         ensure!(!inside.is_root(), "{field}[{index}]: {path} is the root itself");

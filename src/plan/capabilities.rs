@@ -24,7 +24,8 @@ pub fn plan(
             Ok(bit) => bits | bit,
             Err(reason) => {
                 if !left_out.contains(name) {
-                    warnings.push(format!("process.capabilities.{set}: {name}: {reason}; left out"));
+                    let shown = if name.is_empty() { "an empty name" } else { name };
+                    warnings.push(format!("process.capabilities.{set}: {shown}: {reason}; left out"));
                     left_out.push(name.clone());
                 }
                 bits

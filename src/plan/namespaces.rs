@@ -56,7 +56,7 @@ pub fn uts_name(field: &str, name: &Option<String>, namespaces: &[Namespace]) ->
     let Some(name) = given(name) else { return Ok(None) };
     ensure!(
         namespaces.contains(&Namespace::Uts),
-        "{field}: {name} needs a new uts namespace; add one to linux.namespaces"
+        "{field}: needs a new uts namespace, else {name} would be the host's; add one to linux.namespaces"
     );
     ensure!(name.len() <= NAME_MAX, "{field}: {name} has {} bytes; at most {NAME_MAX} are possible", name.len());
     Ok(Some(name.into()))
@@ -96,7 +96,7 @@ mod tests {
             (None, &[], Ok(None)),
             (Some(&long[1..]), &[Namespace::Uts], Ok(Some(&long[1..]))),
             (Some(&long), &[Namespace::Uts], Err("has 65 bytes")),
-            (Some("box"), &[Namespace::Pid], Err("hostname: box needs a new uts namespace")),
+            (Some("box"), &[Namespace::Pid], Err("hostname: needs a new uts namespace")),
         ] {
             let got = uts_name("hostname", &name.map(String::from), namespaces);
             match (got, want) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::spec::{self, given, not_yet};
 use super::{ProcessPlan, Rlimit, Terminal, capabilities};
@@ -32,9 +32,18 @@ const RLIMITS: [(&str, u32); 16] = [
     ("RLIMIT_STACK", libc::RLIMIT_STACK as u32),
 ];
 
+/// NGROUPS_MAX: setgroups(2).
+const MOST_GROUPS: usize = 65536;
+
 pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
     refuse_unapplied(process)?;
+    check_affinity(process)?;
     let user = process.user.clone().unwrap_or_default();
+    ensure!(
+        user.additional_gids.len() <= MOST_GROUPS,
+        "process.user.additionalGids: {} entries; the kernel takes at most {MOST_GROUPS}",
+        user.additional_gids.len()
+    );
     let groups = user.additional_gids.iter().enumerate();
     Ok(ProcessPlan {
         args: args(&process.args)?,
@@ -54,7 +63,24 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
     })
 }
 
-/// `execCPUAffinity` is not among them: it says nothing about the first process.
+/// `execCPUAffinity` says nothing about the first process, so it is only looked at.
+fn check_affinity(process: &spec::Process) -> Result<()> {
+    let Some(affinity) = &process.exec_cpu_affinity else { return Ok(()) };
+    let number = |text: &str| text.trim().parse::<u32>().is_ok();
+    let part = |part: &str| match part.split_once('-') {
+        Some((first, last)) => number(first) && number(last),
+        None => number(part),
+    };
+    for (name, list) in [("initial", given(&affinity.initial)), ("final", given(&affinity.last))] {
+        let list = list.unwrap_or("0");
+        ensure!(
+            list.split(',').all(part),
+            "process.execCPUAffinity.{name}: {list} is no list of CPUs; write it as 0-3,7"
+        );
+    }
+    Ok(())
+}
+
 fn refuse_unapplied(process: &spec::Process) -> Result<()> {
     let later = [
         ("scheduler", process.scheduler.is_some()),
@@ -82,6 +108,7 @@ fn env(entries: &[String]) -> Result<Vec<String>> {
         let name = match entry.split_once('=') {
             Some(("", _)) => bail!("process.env[{index}]: {entry} has no name before the ="),
             Some((name, _)) => name,
+            None if entry.is_empty() => bail!("process.env[{index}]: is empty; write NAME=VALUE or remove it"),
             None => bail!("process.env[{index}]: {entry} has no =; write NAME=VALUE"),
         };
         let place = *places.entry(name).or_insert(env.len());
@@ -144,7 +171,7 @@ fn terminal(process: &spec::Process) -> Result<Option<Terminal>> {
     }
     let side = |name: &str, value: Option<u64>| {
         let value = value.unwrap_or(0);
-        u16::try_from(value).with_context(|| format!("process.consoleSize.{name}: {value} is above 65535"))
+        u16::try_from(value).map_err(|_| anyhow!("process.consoleSize.{name}: {value} is above 65535"))
     };
     let Some(size) = &process.console_size else { return Ok(Some(Terminal { size: None })) };
     let (rows, columns) = (side("height", size.height)?, side("width", size.width)?);

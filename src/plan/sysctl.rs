@@ -50,6 +50,7 @@ fn path(key: &str) -> Result<String> {
         c => c,
     };
     let path: String = if dotted { key.chars().map(swapped).collect() } else { key.into() };
+    ensure!(!key.is_empty(), "linux.sysctl: has an empty key; remove it");
     for part in path.split('/') {
         ensure!(!part.is_empty() && part != "." && part != "..", "linux.sysctl: {key}: has an empty or dotted part");
     }

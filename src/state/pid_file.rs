@@ -25,6 +25,9 @@ impl PidFile {
         ensure!(path.file_name().is_some(), "--pid-file {}: names no file", path.display());
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = open(parent, flags, Mode::empty()).doing("open", parent.display()).context("--pid-file")?;
+        // An empty file made by the caller is normal; a device or a folder is a mistake that rename(2) would make worse.
+        let regular = path.metadata().map_or(true, |metadata| metadata.is_file());
+        ensure!(regular, "--pid-file {}: is there, and is no regular file", path.display());
         Ok(Self { dir, path: path.to_path_buf() })
     }
 

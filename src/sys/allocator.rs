@@ -12,8 +12,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 /// Untouched pages of it cost nothing. What does not fit any more goes to the system's allocator.
 const SIZE: usize = 8 << 20;
 
+/// Of the arena itself, so nothing in it can be aligned further.
+const ALIGNMENT: usize = 4096;
+
 /// malloc(3) aligns every piece so, and nix counts on it: its buffers of control messages are vectors of bytes.
-const ALIGN: usize = 16;
+const LEAST_ALIGNMENT: usize = 16;
 
 #[repr(align(4096))]
 struct Arena(UnsafeCell<[u8; SIZE]>);
@@ -43,8 +46,9 @@ unsafe impl GlobalAlloc for Arenas {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let mut used = USED.load(Relaxed);
         loop {
-            let start = used.next_multiple_of(layout.align().max(ALIGN));
-            let Some(end) = start.checked_add(layout.size()).filter(|end| *end <= SIZE) else {
+            let start = used.next_multiple_of(layout.align().max(LEAST_ALIGNMENT));
+            let Some(end) = start.checked_add(layout.size()).filter(|end| *end <= SIZE && layout.align() <= ALIGNMENT)
+            else {
                 // SAFETY: the caller's promises are the same.
                 return unsafe { System.alloc(layout) };
             };
@@ -107,8 +111,13 @@ mod tests {
             let e = arenas.realloc(a, layout, 200);
             assert!(e != a && e.read() == 7);
             let byte = Layout::from_size_align(1, 1).unwrap();
-            let (g, h) = (arenas.alloc(byte), arenas.alloc(byte));
-            assert!((g as usize).is_multiple_of(ALIGN) && (h as usize).is_multiple_of(ALIGN));
+            for piece in [arenas.alloc(byte), arenas.alloc(byte)] {
+                assert!((piece as usize).is_multiple_of(LEAST_ALIGNMENT), "{piece:?} is not aligned as by malloc");
+            }
+            let wide = Layout::from_size_align(1, ALIGNMENT << 10).unwrap();
+            let g = arenas.alloc(wide);
+            assert!((g as usize).is_multiple_of(ALIGNMENT << 10), "{g:?} is not aligned");
+            arenas.dealloc(g, wide);
             let huge = Layout::from_size_align(SIZE + 1, 8).unwrap();
             let f = arenas.alloc(huge);
             assert!(!f.is_null() && Arenas::offset(f).is_none());

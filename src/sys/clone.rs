@@ -65,6 +65,36 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, SysError> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// How a process ended. Numbers, since nix has no names for real-time signals and refuses them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Exited(i32),
+    Killed(i32),
+}
+
+/// Waits for the end of a child and reaps it.
+pub fn wait_for_end(pidfd: BorrowedFd) -> Result<End, Errno> {
+    let info = waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, libc::WEXITED)?;
+    // SAFETY: waitid(2) has filled in what belongs to SIGCHLD.
+    let status = unsafe { info.si_status() };
+    Ok(if info.si_code == libc::CLD_EXITED { End::Exited(status) } else { End::Killed(status) })
+}
+
+/// A child that has ended and is not reaped yet; it stays so.
+pub fn ended_child() -> Option<Pid> {
+    let info = waitid(libc::P_ALL, 0, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT).ok()?;
+    // SAFETY: as above; where no child has ended it is still all zero.
+    let pid = unsafe { info.si_pid() };
+    (pid != 0).then(|| Pid::from_raw(pid))
+}
+
+fn waitid(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> Result<libc::siginfo_t, Errno> {
+    // SAFETY: all-zero is a valid siginfo.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` outlives the call.
+    Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, options) }).map(|_| info)
+}
+
 /// `signal` is a number, since real-time signals have no name; 0 only probes.
 pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> Result<(), Errno> {
     let no_info = std::ptr::null::<libc::siginfo_t>();

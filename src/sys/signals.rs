@@ -1,14 +1,29 @@
 //! Signal dispositions. What the runtime ignores or blocks must not reach the container.
 
+use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 
 use crate::error::{Doing, SysError};
 
+/// SIGRTMAX of the kernel: signal(7).
+const LAST: libc::c_int = 64;
+
+/// `struct sigaction` of the kernel, all zero: default disposition, no flags, empty mask.
+#[repr(C, align(8))]
+struct Default([u8; 64]);
+
 /// Default disposition for every signal, nothing blocked. Rust ignores SIGPIPE at start, and a caller may have ignored
 /// or blocked others.
 pub fn reset_all() -> Result<(), SysError> {
-    let changeable = |signal: &Signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP);
-    Signal::iterator().filter(changeable).try_for_each(default_disposition)?;
+    let default = Default([0; 64]);
+    for signal in (1..=LAST).filter(|signal| !matches!(*signal, libc::SIGKILL | libc::SIGSTOP)) {
+        // By a raw call: libc keeps some real-time signals for itself and has no names for the others.
+        // SAFETY: no kernel's sigaction is larger; the last argument is the size of its mask. No code of ours is run.
+        Errno::result(unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, std::ptr::null_mut::<Default>(), 8)
+        })
+        .doing("sigaction", signal)?;
+    }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).doing("sigprocmask", "")
 }
 

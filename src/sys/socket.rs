@@ -3,6 +3,8 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -17,12 +19,22 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd), SysError> {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).doing("socketpair", "")
 }
 
+/// A listener whose queue is full makes us wait, but not for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
+
 pub fn connect_stream(path: &Path) -> Result<OwnedFd, SysError> {
     let shown = path.display();
-    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).doing("socket", &shown)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).doing("socket", &shown)?;
     let address = UnixAddr::new(path).doing("connect", &shown)?;
-    connect(socket.as_raw_fd(), &address).doing("connect", &shown)?;
-    Ok(socket)
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match connect(socket.as_raw_fd(), &address) {
+            Err(Errno::EAGAIN) if Instant::now() < deadline => sleep(PAUSE),
+            result => return result.map(|()| socket).doing("connect", &shown),
+        }
+    }
 }
 
 /// Sends one message with at most one descriptor. A vanished reader is EPIPE, never a signal.

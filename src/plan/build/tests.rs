@@ -114,7 +114,7 @@ fn a_bad_value_is_named_with_its_path() {
         ("/domainname", json!("x".repeat(65)), "domainname: xxxxx"),
         ("/linux/maskedPaths", json!(["/a", "proc/x"]), "linux.maskedPaths[1]: proc/x is not absolute"),
         ("/linux/maskedPaths", json!(["/a/.."]), "linux.maskedPaths[0]: /a/.. is the root itself"),
-        ("/linux/readonlyPaths", json!([""]), "linux.readonlyPaths[0]:  is not absolute"),
+        ("/linux/readonlyPaths", json!([""]), "linux.readonlyPaths[0]: is empty"),
         (
             "/linux/rootfsPropagation",
             json!("rsharded"),
