@@ -408,7 +408,7 @@ fn a_long_value_is_shortened_and_its_reason_is_told() {
 
 #[test]
 fn more_groups_than_the_kernel_takes() {
-    need!(rrun); // runc 1.1 takes as many as there are
+    need!(rrun); // runc 1.1 takes them as they come
     let mut bundle = Bundle::new();
     bundle.set("/process/user", json!({"uid": 0, "gid": 0, "additionalGids": vec![1; 65537]}));
     bundle.create().error();

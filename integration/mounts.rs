@@ -256,7 +256,7 @@ fn a_file_goes_onto_a_file_and_a_folder_onto_a_folder() {
 
 #[test]
 fn a_copied_up_file_of_holes_takes_no_memory() {
-    need!(rrun); // runc copies the holes
+    need!(rrun); // others copy the holes
     let mut bundle = Bundle::sh("stat -c %s /dir/big; du -k /dir/big | cut -f1; tail -c 4 /dir/big");
     let big = fs::File::create(bundle.image_file("dir/big", "")).unwrap();
     std::os::unix::fs::FileExt::write_at(&big, b"end\n", (1 << 30) - 4).unwrap();

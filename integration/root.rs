@@ -43,8 +43,8 @@ fn a_read_only_root_leaves_its_mounts_writable() {
     let mut bundle = Bundle::sh("touch /x 2>/dev/null || echo refused; touch /dev/x /data/x && echo taken; pwd");
     bundle.set("/root/readonly", true).mount("/data", "tmpfs", "tmpfs", &[]);
     // the destination and the working directory are made before the root is read-only
-    bundle.mount("/made/by/mount", "tmpfs", "tmpfs", &[]).set("/process/cwd", "/work/dir");
-    assert_eq!(bundle.run().ok(), "refused\ntaken\n/work/dir\n");
+    bundle.mount("/made/by/mount", "tmpfs", "tmpfs", &[]).set("/process/cwd", "/made/dir");
+    assert_eq!(bundle.run().ok(), "refused\ntaken\n/made/dir\n");
     let mounts = bundle.mounts();
     assert!(mount_at(&mounts, "/").has("ro") && !mount_at(&mounts, "/data").has("ro"));
 }

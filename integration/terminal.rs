@@ -269,3 +269,30 @@ fn a_listener_that_never_accepts_does_not_hold_create_for_ever() {
     assert!(output.took < Duration::from_secs(20), "{output}");
     bundle.leaves_nothing();
 }
+
+#[test]
+fn a_caller_that_stops_reading_does_not_end_the_container() {
+    let mut bundle = Bundle::sh("sleep 0.2; echo lost; sleep 0.2; echo lost too; exit 7");
+    bundle.set("/process/terminal", true);
+    let terminal = Terminal::new(24, 80);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = bundle.command(&["run", &bundle.id]);
+    let status = command.stdin(terminal.stdio()).stdout(writer).stderr(terminal.stdio()).status().unwrap();
+    assert_eq!(status.code(), Some(7));
+}
+
+#[test]
+fn a_container_that_has_closed_its_terminal_costs_nothing() {
+    need!(rrun); // the others' loops are their own
+    let mut bundle = Bundle::sh("exec 0<&- 1>&- 2>&-; exec sleep 2");
+    bundle.set("/process/terminal", true);
+    let terminal = Terminal::new(24, 80);
+    let mut command = bundle.command(&["run", &bundle.id]);
+    let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let wakes = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:\t")).unwrap();
+    assert!(wakes.parse::<u32>().unwrap() < 60, "woke {wakes} times");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -140,6 +140,10 @@ pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout:
 /// Refuses a cgroup that is another container's, before anything records it as ours: what is recorded is killed and
 /// removed by `delete`.
 pub fn refuse_occupied(plan: &CgroupPlan) -> Result<()> {
+    // Mostly there is none of that name. One that cannot be looked at is told by what follows.
+    if plan.hierarchies.iter().all(|hierarchy| matches!(hierarchy.directory().try_exists(), Ok(false))) {
+        return Ok(());
+    }
     let recorded = Recorded::new(&plan.paths())?;
     match recorded.pids()?.len() {
         0 => {}

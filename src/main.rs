@@ -9,6 +9,9 @@ use rrun::{cli, error, log};
 static ALLOCATOR: Arenas = Arenas;
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        log::error(&format!("a defect of rrun, please report it: {}", panic.to_string().replace('\n', " ")));
+    }));
     let request = match cli::parse(std::env::args_os().skip(1)) {
         Ok(request) => request,
         Err(misuse) => {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
@@ -25,7 +25,7 @@ const ROOT_INODE: u64 = 1;
 impl Proc {
     pub fn open() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        Self::new(open("/proc", flags, Mode::empty()).doing("open", "/proc")?)
+        Self::new(openat(AT_FDCWD, "/proc", flags, Mode::empty()).doing("open", "/proc")?)
     }
 
     /// Takes a directory for the root of a procfs if it is one.
@@ -123,6 +123,8 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
+    use nix::fcntl::open;
+
     use super::*;
 
     const REST: &str = "S 41 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 2 18446744073709551615";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 
@@ -33,7 +33,8 @@ const INSIDE: ResolveFlag = ResolveFlag::RESOLVE_BENEATH
 impl Directory {
     /// A directory that should be in a cgroup file system. Which one is told, if it is.
     pub fn at(path: &Path) -> Result<(Self, Option<Version>)> {
-        let fd = open(path, HANDLE, Mode::empty()).doing("open", path.display())?;
+        // openat: musl's open would set close-on-exec a second time
+        let fd = openat(AT_FDCWD, path, HANDLE, Mode::empty()).doing("open", path.display())?;
         let version = match fstatfs(&fd).doing("fstatfs", path.display())?.filesystem_type() {
             CGROUP_SUPER_MAGIC => Some(Version::V1),
             CGROUP2_SUPER_MAGIC => Some(Version::V2),

@@ -45,9 +45,15 @@ impl Init<'_> {
 
     fn open_master(&self) -> Result<OwnedFd> {
         let path = InRoot::new("/dev/pts/ptmx");
+        let check = |fd: &OwnedFd| -> Result<()> {
+            let magic = fstatfs(fd).doing("fstatfs", &path)?.filesystem_type();
+            ensure!(magic == DEVPTS_SUPER_MAGIC, "{path} lies on another file system than devpts");
+            Ok(())
+        };
+        // Before it is opened for real: to open some other device may already do something.
+        check(&self.rootfs()?.open(&path, OFlag::O_PATH)?)?;
         let master = self.rootfs()?.open(&path, OFlag::O_RDWR | OFlag::O_NOCTTY)?;
-        let magic = fstatfs(&master).doing("fstatfs", &path)?.filesystem_type();
-        ensure!(magic == DEVPTS_SUPER_MAGIC, "{path} lies on another file system than devpts");
+        check(&master)?;
         Ok(master)
     }
 

@@ -44,7 +44,8 @@ impl Init<'_> {
         credentials::set_groups(&process.additional_gids).context("additionalGids")?;
         credentials::set_gid(process.gid).context("gid")?;
         credentials::set_uid(process.uid).context("uid")?;
-        Ok(())
+        // The kernel has set it to what sysctl fs.suid_dumpable says.
+        Ok(prctl::set_dumpable(false).doing("prctl PR_SET_DUMPABLE", "")?)
     }
 
     pub(super) fn set_capabilities(&mut self) -> Result<()> {

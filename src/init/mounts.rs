@@ -33,18 +33,7 @@ impl Init<'_> {
             }
             Source::Filesystem { fstype, device, parameters, copy_up } => {
                 let place = self.directory_for(fstype, target)?;
-                let filesystem = Filesystem::new(fstype)?;
-                if !device.is_empty() {
-                    filesystem.set("source", Some(device))?;
-                }
-                set_all(&filesystem, parameters)?;
-                let has_mode = parameters.iter().any(|p| matches!(p, Parameter::Value(key, _) if key == "mode"));
-                if fstype == "tmpfs" && !has_mode && !place.created {
-                    // as mount(8) users expect: a tmpfs over /tmp stays 1777
-                    let mode = fstat(&place.fd).doing("fstat", target)?.st_mode & 0o7777;
-                    filesystem.set("mode", Some(&format!("{mode:o}")))?;
-                }
-                let mount = explained(&filesystem, filesystem.mount(plan.attributes.set))?;
+                let mount = new_filesystem(plan, fstype, device, parameters, &place)?;
                 if *copy_up {
                     // a FIFO in its place would keep us waiting
                     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
@@ -129,6 +118,27 @@ impl Init<'_> {
         }
         Ok(())
     }
+}
+
+fn new_filesystem(
+    plan: &MountPlan,
+    fstype: &str,
+    device: &str,
+    parameters: &[Parameter],
+    place: &Found,
+) -> Result<Mount> {
+    let filesystem = Filesystem::new(fstype)?;
+    if !device.is_empty() {
+        filesystem.set("source", Some(device))?;
+    }
+    set_all(&filesystem, parameters)?;
+    let has_mode = parameters.iter().any(|p| matches!(p, Parameter::Value(key, _) if key == "mode"));
+    if fstype == "tmpfs" && !has_mode && !place.created {
+        // as mount(8) users expect: a tmpfs over /tmp stays 1777
+        let mode = fstat(&place.fd).doing("fstat", &plan.target)?.st_mode & 0o7777;
+        filesystem.set("mode", Some(&format!("{mode:o}")))?;
+    }
+    explained(&filesystem, filesystem.mount(plan.attributes.set))
 }
 
 pub(super) fn set_all(filesystem: &Filesystem, parameters: &[Parameter]) -> Result<()> {

@@ -53,18 +53,29 @@ pub struct Relay {
     master: File,
     caller: RawTerminal,
     stdin_open: bool,
+    /// A caller that stops reading has read enough; the container goes on.
+    stdout_open: bool,
+    /// Every process of the container has closed its terminal. One may open it again, so it is looked at now and then.
+    resting: bool,
     /// Typed, but not yet taken by the container.
     to_container: Vec<u8>,
 }
 
 /// Beyond it nothing is read from the caller until the container reads.
 const MOST_WAITING: usize = 64 * 1024;
+const REST_MILLISECONDS: u8 = 250;
 
 impl Relay {
     pub fn new(master: OwnedFd) -> Result<Self> {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("fcntl", "the container's terminal")?;
-        let relay =
-            Self { master: master.into(), caller: RawTerminal::take()?, stdin_open: true, to_container: Vec::new() };
+        let relay = Self {
+            master: master.into(),
+            caller: RawTerminal::take()?,
+            stdin_open: true,
+            stdout_open: true,
+            resting: false,
+            to_container: Vec::new(),
+        };
         relay.copy_size()?;
         Ok(relay)
     }
@@ -99,7 +110,7 @@ impl Relay {
         let mut bytes = [0; 8192];
         match self.master.read(&mut bytes) {
             Ok(length) if length > 0 => {
-                write_all(fds::stdio()[1], &bytes[..length])?;
+                self.stdout_open = self.stdout_open && write_all(fds::stdio()[1], &bytes[..length]).is_ok();
                 Ok(true)
             }
             // EIO: no process of the container has it open
@@ -134,10 +145,7 @@ pub fn wait(child: &Child, interrupts: &Interrupts, mut relay: Option<Relay>) ->
             if seen.writable {
                 relay.write_to_container()?;
             }
-            if seen.output && !relay.show_output()? && seen.hung_up {
-                // Every process has closed it; what may still open it again does not matter to a reader.
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
+            relay.resting = seen.output && !relay.show_output()? && seen.hung_up;
         }
         if seen.signal {
             pass_on(child, interrupts, relay.as_ref())?;
@@ -168,14 +176,16 @@ struct Seen {
 fn poll_all(child: &Child, interrupts: &Interrupts, relay: Option<&Relay>) -> Result<Seen> {
     let mut fds =
         vec![PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(interrupts.as_fd(), PollFlags::POLLIN)];
-    if let Some(relay) = relay {
+    let rest = relay.is_some_and(|relay| relay.resting);
+    if let Some(relay) = relay.filter(|relay| !relay.resting) {
         let waiting = if relay.to_container.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
         fds.push(PollFd::new(relay.master.as_fd(), PollFlags::POLLIN | waiting));
         if relay.stdin_open && relay.to_container.len() < MOST_WAITING {
             fds.push(PollFd::new(fds::stdio()[0], PollFlags::POLLIN));
         }
     }
-    match poll(&mut fds, PollTimeout::NONE) {
+    let timeout = if rest { PollTimeout::from(REST_MILLISECONDS) } else { PollTimeout::NONE };
+    match poll(&mut fds, timeout) {
         Err(Errno::EINTR) => return Ok(Seen::default()),
         result => result.doing("poll", "the container")?,
     };

@@ -63,6 +63,10 @@ impl Claim {
         if !self.directory.is_current()? {
             bail!("the container was deleted while it was made");
         }
+        if self.directory.read_state()?.is_some() {
+            // deleted between our claim and our look at it, and claimed by another
+            return Err(Matched::AlreadyExists.into());
+        }
         self.directory.write_config(config)?;
         self.directory.write_state(&self.state.borrow())
     }

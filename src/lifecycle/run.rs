@@ -53,7 +53,8 @@ fn after_start(store: &Store, id: &str, up: Up, place: Place, interrupts: &Inter
         Place::Detached => Ok(0),
         Place::Foreground => {
             let status = foreground::wait(&up.child, interrupts, relay)?;
-            if status == KILLED && store.find(id)?.cgroups()?.oom_kills()? > 0 {
+            let kills = || store.find(id)?.cgroups()?.oom_kills();
+            if status == KILLED && kills().is_ok_and(|kills| kills > 0) {
                 log::warning(&format!("run {id}: killed for want of memory: see linux.resources.memory.limit"));
             }
             Ok(status)

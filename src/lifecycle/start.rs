@@ -11,12 +11,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Store;
 use super::container::Container;
-use super::process::ends_within;
+use super::process::{self, ends_within};
 use crate::error::{Doing, Matched, strerror};
 use crate::protocol::{self, Outcome, START};
 use crate::state::Status;
 use crate::state::directory::{Directory, StartChannel};
-use crate::sys::clone::pidfd_open;
 use crate::sys::fds::bytes_waiting;
 
 /// For init to read its start and execute.
@@ -46,16 +45,18 @@ fn give(store: &Store, id: &str) -> Result<Given> {
         Status::Running => return Err(Matched::StartRunning.into()),
         Status::Paused => return Err(Matched::StartPaused.into()),
     }
-    let init = pidfd_open(container.state.init.context("no init is recorded")?.pid())?;
+    let init = container.state.init.context("no init is recorded")?;
+    let Some(pidfd) = process::open(&container, init)? else { return Err(Matched::StartStopped.into()) };
     let StartChannel::Held(mut channel) = container.directory.start_channel()? else {
-        return Err(Matched::StartRunning.into());
+        let ended = !container.is_alive(init)?;
+        return Err(if ended { Matched::StartStopped } else { Matched::StartRunning }.into());
     };
     if bytes_waiting(channel.as_fd())? != 0 {
         return Err(Matched::StartRunning.into());
     }
     // An empty FIFO takes it whole: less than PIPE_BUF, pipe(7).
     channel.write_all(&START).doing("write", "start.fifo")?;
-    Ok(Given { container, channel, init })
+    Ok(Given { container, channel, init: pidfd })
 }
 
 /// Init holds the FIFO until its execve, or its end.

@@ -97,7 +97,9 @@ impl Directory {
     /// `None` before the record is there: its creator was killed early, or is about to write it.
     pub fn read_state(&self) -> Result<Option<State>> {
         let Some(bytes) = self.read(STATE)? else { return Ok(None) };
-        let state: State = serde_json::from_slice(&bytes).with_context(|| self.name(STATE))?;
+        let state: State = serde_json::from_slice(&bytes).with_context(|| {
+            format!("{}: the record is damaged; remove its folder when nothing of it runs", self.name(STATE))
+        })?;
         ensure!(
             state.format <= super::FORMAT,
             "{}: written by a newer rrun (format {}); use that one",

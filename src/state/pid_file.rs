@@ -33,14 +33,23 @@ impl PidFile {
 
     /// Digits alone, as callers parse it strictly; complete before its name is there.
     pub fn write(&self, pid: i32) -> Result<()> {
-        let name = self.path.file_name().context("--pid-file")?.to_string_lossy();
-        let new = format!(".{name}.{}", std::process::id());
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let name = self.path.file_name().context("--pid-file")?;
+        let mut new = std::ffi::OsString::from(".");
+        new.push(name);
+        new.push(format!(".{}", std::process::id()));
+        // A file of that name is left by a killed rrun that had our pid; or it is a trap, in a folder that others write.
+        let unlink = || unlinkat(&self.dir, new.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        let _ = unlink();
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o644);
-        let file = openat(&self.dir, new.as_str(), flags, mode).doing("create", self.path.display())?;
-        File::from(file).write_all(pid.to_string().as_bytes()).doing("write", self.path.display())?;
-        renameat(&self.dir, new.as_str(), &self.dir, name.as_ref()).doing("rename", self.path.display())?;
-        Ok(())
+        let file = openat(&self.dir, new.as_os_str(), flags, mode).doing("create", self.path.display())?;
+        let written = File::from(file).write_all(pid.to_string().as_bytes()).doing("write", self.path.display());
+        let renamed = || renameat(&self.dir, new.as_os_str(), &self.dir, name).doing("rename", self.path.display());
+        let done = written.and_then(|()| renamed());
+        if done.is_err() {
+            let _ = unlink();
+        }
+        done.context("--pid-file")
     }
 
     pub fn remove(&self) -> Result<()> {
