@@ -134,17 +134,14 @@ fn a_create_killed_near_its_end_leaves_a_container_or_none() {
 
 /// Whether there is a container that can be started. If not, nothing of it may run on.
 fn is_whole(bundle: &Bundle, call: usize) -> bool {
-    let settled = || match bundle.status_if_any().as_deref() {
-        Some("created") => Some(true),
-        _ => processes(bundle).is_empty().then_some(false),
-    };
-    let whole = eventually_within(Duration::from_secs(2), settled);
-    let whole = whole.unwrap_or_else(|| panic!("call {call}: {:?} run on", processes(bundle)));
+    let whole = bundle.waits_for_start();
     if whole {
         assert_eq!(processes(bundle), [bundle.pid()], "call {call}");
         bundle.start().ok();
         assert_eq!(bundle.status(), "running", "call {call}");
     }
+    let gone = || (whole || processes(bundle).is_empty()).then_some(());
+    assert!(eventually_within(Duration::from_secs(2), gone).is_some(), "call {call}: {:?} run on", processes(bundle));
     whole
 }
 
