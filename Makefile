@@ -51,16 +51,38 @@ faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call o
 	$(TIMED)
 	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 --ignored --nocapture faults::
 
+# Cargo runs the tests by `vm test`: the tests that it lists must be those that ran.
+IN_GUEST = CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(CURDIR)/integration/vm/vm test --cgroup $(1) \
+	--timeout $(2) --runtime $(BINARY)" cargo test --test integration -- --test-threads 2
+# Layouts of cgroups that rrun knows.
+GUESTS = v1 hybrid
+
+.PHONY: vm-test
+vm-test: guest build ## all of integration in a guest with systemd, by cgroup layout; TESTS=mounts:: for some (root)
+	$(TIMED)
+	for layout in $(GUESTS); do $(call IN_GUEST,$$layout,1500) $(TESTS); done
+	integration/vm/v2-is-refused.sh $(BINARY)
+
+.PHONY: vm-short
+vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup v1 (root)
+	$(TIMED)
+	integration/vm/selftest.sh
+	$(call IN_GUEST,v1,300) $(VM_SHORT)
+	integration/vm/v2-is-refused.sh $(BINARY)
+VM_SHORT = cgroups:: namespaces::
+
 .PHONY: test
-test: ## check, integration and faults (root)
+test: ## check, integration, faults and vm-short (root)
 	$(TIMED)
 	$(MAKE) check
 	$(MAKE) integration
 	$(MAKE) faults
+	$(MAKE) vm-short
 
 .PHONY: test-all
-test-all: test ## test, and the integration suite on Debian's runc to see that it tests behaviour (root)
+test-all: test ## test, all of vm-test, and integration on Debian's runc to see that it tests behaviour (root)
 	$(TIMED)
+	$(MAKE) vm-test
 	command -v runc >/dev/null || $(call INSTALL,runc)
 	$(MAKE) integration RUNTIME=runc STRICT=
 
@@ -110,3 +132,11 @@ tools:
 	if ! command -v busybox >/dev/null || ldd "$$(command -v busybox)" >/dev/null 2>&1; then
 		if command -v apt-get >/dev/null; then $(call INSTALL,busybox-static); fi
 	fi
+
+# The guest is one of x86-64, where its tests are built for.
+.PHONY: guest
+guest: root
+	for tool in qemu-system-x86_64 qemu-img mmdebstrap mke2fs; do
+		PATH=$$PATH:/usr/sbin command -v $$tool >/dev/null || $(call INSTALL,qemu-system-x86 qemu-utils mmdebstrap e2fsprogs)
+	done
+	integration/vm/vm build

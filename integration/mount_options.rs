@@ -1,5 +1,7 @@
 //! The words of a mount: each one does what mount(8) says of it.
 
+use std::fs;
+
 use serde_json::json;
 
 use crate::bundle::{Bundle, Mounted, mount_at};
@@ -99,7 +101,8 @@ fn nosymfollow_is_a_word() {
 fn words_apply_to_a_bind_too() {
     const WORDS: [&str; 5] = ["ro", "nosuid", "nodev", "noexec", "noatime"];
     let mut bundle = Bundle::new();
-    let file = bundle.host_file("file", "");
+    let file = bundle.host_tmpfs("host", "rw").join("file"); // a plain bind has the words of its file system
+    fs::write(&file, "").unwrap();
     for word in WORDS {
         bundle.bind(&file, &format!("/m/{word}"), &[word]);
     }
