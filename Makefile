@@ -30,7 +30,8 @@ build: cc ## the static release binary
 	cargo build --release --target $(TARGET)
 
 .PHONY: demo
-demo: root tools build ## two containers, each command before its output (root)
+demo: root build ## two containers, each command before its output (root)
+	$(MAKE) tools || echo "the shell of this machine will do"
 	integration/demo.sh $(BINARY)
 
 .PHONY: check
@@ -115,9 +116,10 @@ root:
 		exit 1
 	fi
 
+# Package lists may be missing or old.
 INSTALL = { [ "$$(id -u)" = 0 ] || { echo "root is needed to apt-get install $(1)" >&2; exit 1; }; \
-	compgen -G '/var/lib/apt/lists/*Packages*' >/dev/null || apt-get -qq update; \
-	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $(1) </dev/null; }
+	$(call APT,$(1)) || { apt-get -qq update && $(call APT,$(1)); }; }
+APT = DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y $(1) </dev/null
 
 # Rust links by the C compiler, also what holds no C.
 .PHONY: cc

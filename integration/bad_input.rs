@@ -147,6 +147,9 @@ refused! {
         => ["mounts[4]", "/bin/busybox"];
     /// runc 1.1 looks at some kinds of mounts only
     destination_inside_proc: Rrun, |b| b.mount("/proc/self/attr", "tmpfs", "tmpfs", &[]) => ["mounts[4]", "/proc"];
+    destination_inside_proc_by_a_symlink: Rrun,
+        |b| { std::os::unix::fs::symlink("/proc/sys", b.rootfs("link")).unwrap(); b.mount("/link", "tmpfs", "tmpfs", &[]) }
+        => ["mounts[4]", "/proc"];
     destination_inside_proc_by_dots: Rrun, |b| b.mount("/tmp/../proc/sys", "tmpfs", "tmpfs", &[])
         => ["mounts[4]", "/proc"];
     tmpfs_over_proc: Everybody, |b| b.mount("/proc", "tmpfs", "tmpfs", &[]) => ["mounts[4]", "/proc"];
@@ -298,6 +301,15 @@ mod program {
         let mut bundle = with_program("#!/bin/sh\n");
         fs::set_permissions(bundle.rootfs("prog"), fs::Permissions::from_mode(0o700)).unwrap();
         bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+        cannot_be_executed(Everybody, &bundle, &["exec: \"/prog\": permission denied"]);
+    }
+
+    // root is no more than its capabilities, and these do not reach past the mode of a file
+    #[test]
+    fn not_executable_for_this_root() {
+        let bundle = with_program("#!/bin/sh\n");
+        fs::set_permissions(bundle.rootfs("prog"), fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(bundle.rootfs("prog"), Some(1000), Some(1000)).unwrap();
         cannot_be_executed(Everybody, &bundle, &["exec: \"/prog\": permission denied"]);
     }
 

@@ -201,9 +201,29 @@ impl Bundle {
         state["status"].as_str().map(String::from)
     }
 
+    /// Of its init, which is alive: 0 would mean this process group to kill(2).
     #[track_caller]
     pub fn pid(&self) -> i32 {
-        self.state()["pid"].as_i64().unwrap() as i32
+        let state = self.state();
+        let pid = state["pid"].as_i64().unwrap() as i32;
+        assert!(pid > 1, "no init: {state}");
+        pid
+    }
+
+    /// Whether it is created for good, its init waiting for `start`. A creator that was killed just before it told init
+    /// to go on leaves one that looks so until it has noticed.
+    pub fn waits_for_start(&self) -> bool {
+        let settled = || match self.status_if_any().as_deref() {
+            Some("created") => self.init_is_held_by("pipe_read").then_some(true),
+            _ => Some(false),
+        };
+        eventually_within(PATIENCE, settled).unwrap_or(true)
+    }
+
+    /// Whether init sleeps in this function of the kernel.
+    fn init_is_held_by(&self, function: &str) -> bool {
+        let state: Value = serde_json::from_str(&self.call(&["state", &self.id]).stdout).unwrap_or_default();
+        fs::read_to_string(format!("/proc/{}/wchan", state["pid"])).is_ok_and(|place| place.contains(function))
     }
 
     #[track_caller]

@@ -226,7 +226,7 @@ impl Lane {
 
     /// What is recorded works; what failed with its own error has undone itself.
     fn is_whole(&self, verb: Verb, kill_at: Option<At>, trace: &Trace, state: &Value, problems: &mut Vec<Problem>) {
-        if state["status"] == "created" {
+        if state["status"] == "created" && self.bundle.waits_for_start() {
             let start = self.bundle.start();
             if start.code != 0 {
                 problems.push(Leaked(format!("a created container does not start: {start}")));

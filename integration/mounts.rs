@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::bundle::{Bundle, mount_at};
 use crate::leftovers::Leftovers;
+use crate::runtime;
 
 #[test]
 fn file_systems_are_mounted_in_the_order_given() {
@@ -125,6 +126,22 @@ fn no_mount_of_a_container_shows_on_the_host() {
     bundle.run_detached().ok();
     let left = Leftovers::find(&bundle.id, &bundle.state_root);
     assert!(left.mounts.is_empty(), "{left}");
+}
+
+// systemd makes every mount of a host shared
+#[test]
+fn no_mount_of_a_container_shows_on_a_host_with_shared_mounts() {
+    let mut bundle = Bundle::sleeping();
+    let file = bundle.host_file("file", "x");
+    bundle.mount("/tmpfs", "tmpfs", "tmpfs", &[]).bind(&file, "/etc/file", &[]);
+    let create = bundle.command(&["create", &bundle.id]);
+    let mut host = Command::new("unshare");
+    host.args(["--mount", "--propagation", "shared", "sh", "-c", "\"$@\"; cat /proc/self/mountinfo", "sh"]);
+    host.arg(create.get_program()).args(create.get_args()).current_dir(&bundle.dir);
+    let seen = runtime::run(&mut host);
+    assert!(seen.ok().contains("shared:"), "this shows nothing: {seen}");
+    assert!(!seen.ok().contains(bundle.dir.to_str().unwrap()), "{seen}");
+    assert_eq!(bundle.status(), "created");
 }
 
 #[test]

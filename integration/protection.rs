@@ -17,10 +17,11 @@ use crate::leftovers::{self, is_alive};
 use crate::runtime::{self, eventually_within, on_rrun};
 use crate::tty::ConsoleSocket;
 
-/// A copy of the runtime that may be spoilt.
+/// A copy of the runtime that may be spoilt. Made by another process: a file that this one has open for writing may be
+/// so in a child of another test for a moment, and then nobody can execute it.
 fn copy_of_the_runtime(bundle: &Bundle) -> PathBuf {
     let copy = bundle.dir.join("runtime-copy");
-    fs::copy(runtime::path(), &copy).unwrap();
+    assert!(Command::new("cp").arg(runtime::path()).arg(&copy).status().unwrap().success());
     copy
 }
 
@@ -160,6 +161,20 @@ fn a_waiting_init_belongs_to_root_whoever_its_program_is() {
     let proc = format!("/proc/{}", bundle.pid());
     assert!(fs::read_to_string(format!("{proc}/status")).unwrap().contains("\nUid:\t1000\t1000\t1000\t1000\n"));
     assert_eq!(fs::metadata(format!("{proc}/mem")).unwrap().uid(), 0, "it can be traced: it is dumpable");
+}
+
+// the same by somebody who is root too, with the same capabilities, on a host that shares its process numbers
+#[test]
+fn a_waiting_init_cannot_be_looked_into_with_the_rights_of_its_program() {
+    need!(rrun); // with runc 1.1 it can
+    let bundle = Bundle::sleeping();
+    bundle.create().ok();
+    let environ = format!("/proc/{}/environ", bundle.pid());
+    let equal = ["setpriv", "--bounding-set", "-all,+chown,+kill,+net_bind_service", "--inh-caps", "-all"];
+    let look =
+        |path: &str| Command::new(equal[0]).args(&equal[1..]).args(["cat", path]).output().unwrap().status.success();
+    assert!(!look(&environ), "it is dumpable");
+    assert!(look("/proc/self/environ"), "this would fail for any process");
 }
 
 // CVE-2024-21626

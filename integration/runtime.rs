@@ -160,7 +160,7 @@ impl Output {
     /// Fails with a line that holds every one of `words`, as it stands.
     #[track_caller]
     pub fn refused(&self, words: &[&str]) {
-        let line = self.error();
+        let line = self.error().replace("\\\"", "\""); // runc quotes what it says
         for word in words {
             assert!(line.contains(word), "does not say `{word}`: {self}");
         }

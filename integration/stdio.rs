@@ -12,7 +12,7 @@ use crate::bundle::Bundle;
 use crate::runtime::{self, Call, on_rrun};
 
 /// Prints the numbers of its open files, found without opening any.
-const LIST: &str = "n=0; while [ $n -lt 300 ]; do [ -e /proc/self/fd/$n ] && echo $n; n=$((n+1)); done";
+pub const LIST: &str = "n=0; while [ $n -lt 300 ]; do [ -e /proc/self/fd/$n ] && echo $n; n=$((n+1)); done";
 
 /// A shell command line that ends in starting the runtime.
 fn by_shell(bundle: &Bundle, redirections: &str, args: &[&str]) -> Command {

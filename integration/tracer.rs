@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -70,7 +70,7 @@ const SETTLED: Duration = Duration::from_millis(30);
 /// Runs `command` to its end; whoever is left then goes on untraced. `init` is a process that waits already.
 pub fn trace(command: &Command, init: Option<i32>, aim: Option<(At, Then)>) -> Trace {
     let parent = start_stopped(command);
-    let mut tracer = Tracer { parent, aim, trace: Trace::default(), known: BTreeMap::new() };
+    let mut tracer = Tracer { parent, aim, trace: Trace::default(), known: BTreeMap::new(), everybody: Arc::default() };
     tracer.attach(parent, Who::Parent);
     let _ = kill(parent, Signal::SIGCONT);
     if let Some(init) = init {
@@ -78,10 +78,11 @@ pub fn trace(command: &Command, init: Option<i32>, aim: Option<(At, Then)>) -> T
         tracer.attach(init, Who::Child);
         let _ = ptrace::interrupt(init);
     }
-    let watchdog = Watchdog::new(parent);
+    let watchdog = Watchdog::new(tracer.everybody.clone());
     tracer.run();
-    tracer.trace.hung = watchdog.has_bitten();
     tracer.release();
+    tracer.trace.hung = watchdog.has_bitten();
+    tracer.trace.pids = tracer.everybody.lock().unwrap().clone();
     tracer.trace
 }
 
@@ -105,6 +106,8 @@ struct Tracer {
     aim: Option<(At, Then)>,
     trace: Trace,
     known: BTreeMap<Pid, Process>,
+    /// Also who has ended.
+    everybody: Arc<Mutex<Vec<i32>>>,
 }
 
 struct Process {
@@ -120,7 +123,7 @@ impl Tracer {
     }
 
     fn add(&mut self, pid: Pid, who: Who, counts: bool) {
-        self.trace.pids.push(pid.as_raw());
+        self.everybody.lock().unwrap().push(pid.as_raw());
         self.known.insert(pid, Process { who, counts });
     }
 
@@ -267,14 +270,16 @@ struct Watchdog {
 }
 
 impl Watchdog {
-    fn new(pid: Pid) -> Self {
+    fn new(everybody: Arc<Mutex<Vec<i32>>>) -> Self {
         let bitten = Arc::new(AtomicBool::new(false));
         let (stop, stopped) = mpsc::channel();
         let bite = bitten.clone();
         let thread = std::thread::spawn(move || {
             if stopped.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
                 bite.store(true, Ordering::SeqCst);
-                let _ = kill(pid, Signal::SIGKILL);
+                for pid in everybody.lock().unwrap().iter() {
+                    let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+                }
             }
         });
         Self { bitten, stop: Some(stop), thread: Some(thread) }

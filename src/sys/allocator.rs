@@ -15,6 +15,9 @@ const SIZE: usize = 8 << 20;
 /// Of the arena itself, so nothing in it can be aligned further.
 const ALIGNMENT: usize = 4096;
 
+/// malloc(3) aligns every piece so, and nix counts on it: its buffers of control messages are vectors of bytes.
+const LEAST_ALIGNMENT: usize = 16;
+
 #[repr(align(4096))]
 struct Arena(UnsafeCell<[u8; SIZE]>);
 
@@ -43,7 +46,7 @@ unsafe impl GlobalAlloc for Arenas {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let mut used = USED.load(Relaxed);
         loop {
-            let start = used.next_multiple_of(layout.align());
+            let start = used.next_multiple_of(layout.align().max(LEAST_ALIGNMENT));
             let Some(end) = start.checked_add(layout.size()).filter(|end| *end <= SIZE && layout.align() <= ALIGNMENT)
             else {
                 // SAFETY: the caller's promises are the same.
@@ -107,6 +110,10 @@ mod tests {
             a.write(7);
             let e = arenas.realloc(a, layout, 200);
             assert!(e != a && e.read() == 7);
+            let byte = Layout::from_size_align(1, 1).unwrap();
+            for piece in [arenas.alloc(byte), arenas.alloc(byte)] {
+                assert!((piece as usize).is_multiple_of(LEAST_ALIGNMENT), "{piece:?} is not aligned as by malloc");
+            }
             let wide = Layout::from_size_align(1, ALIGNMENT << 10).unwrap();
             let g = arenas.alloc(wide);
             assert!((g as usize).is_multiple_of(ALIGNMENT << 10), "{g:?} is not aligned");
