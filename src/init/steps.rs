@@ -90,7 +90,8 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.push(Step::StdioOwner(process.uid));
     steps.push(Step::EnterDirectory(&process.cwd));
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
-    // Nothing below opens a file: a tiny RLIMIT_NOFILE is the user's business, not ours.
+    // Nothing below opens a file, but for a working directory that only the user may enter: a tiny RLIMIT_NOFILE is the
+    // user's business, not ours.
     steps.extend((!process.rlimits.is_empty()).then_some(Step::Limits));
     steps.push(Step::Umask(process.umask));
     // CAP_SETPCAP goes with the uid, so the bounding set comes first: capabilities(7).

@@ -51,9 +51,8 @@ fn delete_recorded(store: &Store, id: &str, mut container: Container, force: boo
         let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
         container = match Container::in_directory(directory)? {
             Some(latest) if latest.state.creator == container.state.creator => latest,
-            // deleted and made anew meanwhile: not the one that was asked for
-            Some(_) => return Ok(()),
-            None => return Ok(()),
+            // deleted meanwhile, and perhaps made anew: then it is not the one that was asked for
+            _ => return Ok(()),
         };
     }
     if let Some(init) = container.state.init {
