@@ -88,10 +88,6 @@ pub fn capset(sets: CapabilitySets) -> Result<(), SysError> {
         .doing("capset", "")
 }
 
-pub fn in_bounding_set(capability: u8) -> bool {
-    prctl(libc::PR_CAPBSET_READ, capability as u64, 0) == Ok(1)
-}
-
 /// The whole set, and the highest capability that this kernel knows: beyond it prctl(2) refuses.
 pub fn bounding_set() -> (u64, u8) {
     let known = (0..64).map_while(|n| Some((n, prctl(libc::PR_CAPBSET_READ, n as u64, 0).ok()?)));
