@@ -241,7 +241,7 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
     ("write cgroup", Errno::EBUSY, "the value is below what is in use now"),
     ("setrlimit", Errno::EPERM, "raising a hard limit needs CAP_SYS_RESOURCE; ask for at most the present one"),
-    ("add_key", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
+    ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
     ("connect", Errno::ECONNREFUSED, "nobody listens on that socket"),
     ("pivot_root", Errno::EINVAL, "the root of the host may be an initramfs: use --no-pivot there"),
     ("sethostname", Errno::EINVAL, "a name has at most 64 bytes"),
@@ -315,5 +315,27 @@ mod tests {
         let error = anyhow::Error::new(SysError::new("fsopen", "ex\nt9", Errno::ENODEV));
         let line = line(&error, Wording::Verbatim);
         assert!(line.starts_with("fsopen ex t9: ") && line.ends_with("module is not loaded"), "{line}");
+    }
+
+    /// A hint for an operation that nothing names would never be given.
+    #[test]
+    fn every_hint_is_for_an_operation_that_the_sources_name() {
+        fn sources(folder: &std::path::Path, text: &mut String) {
+            for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                match entry.is_dir() {
+                    true => sources(&entry, text),
+                    false if entry.ends_with("src/error.rs") => {}
+                    false => text.push_str(&std::fs::read_to_string(&entry).unwrap()),
+                }
+            }
+        }
+        let mut text = String::new();
+        sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
+        for (op, errno, _) in HINTS.iter().filter(|(op, ..)| !op.is_empty()) {
+            assert!(
+                text.contains(&format!("\"{op}\"")),
+                "nothing names `{op}`, so its hint for {errno} is never given"
+            );
+        }
     }
 }

@@ -85,7 +85,8 @@ impl Proc {
     pub fn write_oom_score_adj(&self, pid: Pid, value: i32) -> Result<(), SysError> {
         let path = format!("{pid}/oom_score_adj");
         let mut file = self.open_file(&path, OFlag::O_WRONLY)?;
-        file.write_all(value.to_string().as_bytes()).doing("write", format_args!("/proc/{path} = {value}"))
+        file.write_all(value.to_string().as_bytes())
+            .doing("write oom_score_adj", format_args!("/proc/{path} = {value}"))
     }
 }
 
