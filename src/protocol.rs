@@ -3,6 +3,8 @@
 //! ```text
 //! child                                parent
 //! Console + the terminal's master  →   hands it to the caller
+//! a request                        →   does it
+//!                                  ←   done, and perhaps a descriptor; a parent that cannot ends the child instead
 //! Failed(the whole chain of causes)    the last word
 //! Ready (a read of an eventfd)     →   memory limit, state.json, pid file
 //!                                  ←   commit byte: it is all recorded; end of file: it is not
@@ -15,7 +17,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
@@ -30,6 +32,9 @@ pub enum Ask {
     /// What went wrong. Nothing follows.
     Failed(Report),
 }
+
+/// The parent's only answer.
+const DONE: [u8; 1] = [1];
 
 /// One end of the conversation.
 pub struct Channel(OwnedFd);
@@ -62,6 +67,20 @@ impl Channel {
         }
         let ask = serde_json::from_slice(&bytes).context("the child's message")?;
         Ok(Some((ask, fd)))
+    }
+
+    /// Child: asks, and waits until the parent has done it. A parent that cannot do it ends the child instead.
+    pub fn request(&self, ask: &Ask) -> Result<Option<OwnedFd>> {
+        self.ask(ask, None)?;
+        let mut byte = Vec::new();
+        let fd = socket::receive(self.0.as_fd(), &mut byte).doing("recvmsg", "the parent")?;
+        ensure!(byte == DONE, "the parent is gone");
+        Ok(fd)
+    }
+
+    /// Parent: what was asked is done; a descriptor may come with that.
+    pub fn answer(&self, fd: Option<BorrowedFd>) -> Result<(), SysError> {
+        socket::send(self.0.as_fd(), &DONE, fd).doing("sendmsg", "the child")
     }
 
     /// Parent: everything is recorded, the child may wait for its start.
@@ -158,6 +177,19 @@ mod tests {
         drop((child, fd));
         assert!(parent.listen().unwrap().is_none());
         assert!(parent.commit().is_err());
+    }
+
+    #[test]
+    fn a_request_waits_for_its_answer() {
+        let (parent, child) = Channel::pair().unwrap();
+        let asked = std::thread::spawn(move || (child.request(&Ask::Console), child.request(&Ask::Console)));
+        assert!(parent.listen().unwrap().is_some());
+        parent.answer(Some(std::io::stdin().as_fd())).unwrap();
+        assert!(parent.listen().unwrap().is_some());
+        drop(parent);
+        let (first, second) = asked.join().unwrap();
+        assert!(first.unwrap().is_some(), "a descriptor came with it");
+        assert_eq!(second.unwrap_err().to_string(), "the parent is gone");
     }
 
     #[test]
