@@ -18,6 +18,7 @@ mod cgroups;
 mod cli;
 mod devices;
 mod faults;
+mod fds;
 mod freeze;
 mod lifecycle;
 mod mount_options;

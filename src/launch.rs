@@ -10,9 +10,10 @@ use nix::errno::Errno;
 use crate::cgroup::UnifiedHandles;
 use crate::error::SysError;
 use crate::init::{self, Handles};
-use crate::plan::Plan;
+use crate::plan::{Descriptors, Plan};
 use crate::protocol::{Channel, Ready};
 use crate::sys::clone::{self, Child};
+use crate::sys::fds;
 
 pub mod choreography;
 pub mod foreground;
@@ -74,5 +75,7 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
             result => result?,
         },
     };
+    // They are the container's: a copy of ours would keep a pipe from its end for as long as rrun stays.
+    fds::close_inherited(Descriptors::FIRST, plan.process.descriptors.end());
     Ok(Launched { child, channel, ready })
 }

@@ -46,6 +46,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         no_pivot: options.no_pivot,
         detached: place == Place::Detached,
         console_socket: options.console_socket.is_some(),
+        descriptors: options.descriptors,
+        no_new_keyring: options.no_new_keyring,
     };
     let Decided { host, plan, cgroup, config } =
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
