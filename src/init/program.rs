@@ -28,7 +28,7 @@ const HEAD: usize = 4096;
 
 impl Init<'_> {
     pub(super) fn find_program(&mut self, name: &str) -> Result<()> {
-        let process = &self.plan.process;
+        let process = self.process;
         let cwd = Path::new(&process.cwd);
         let path = self.as_the_user(|| look_up(self.rootfs()?, name, cwd, &process.env))??;
         let head = read_head(self.rootfs()?, &cwd.join(&path));
