@@ -1,0 +1,99 @@
+//! Daemons that use the runtime under test and nothing else: one each for the whole run, in namespaces of their own.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::runtime::{self, Call, Output, eventually_within, run};
+
+/// For a daemon to answer first.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Daemon {
+    pub dir: PathBuf,
+    /// What its clients find it by.
+    variables: Vec<(&'static str, String)>,
+    /// Its end ends the daemon, also when this process is killed.
+    _lifeline: std::process::ChildStdin,
+}
+
+/// Shared by all tests of the run.
+pub fn docker() -> &'static Daemon {
+    static DOCKER: OnceLock<Daemon> = OnceLock::new();
+    DOCKER.get_or_init(|| {
+        let daemon =
+            Daemon::start("docker", "DOCKER_HOST", |dir| format!("unix://{}", dir.join("docker.sock").display()));
+        daemon.answers("docker version");
+        daemon.sh(&format!("tar -C {} -c . | docker import - box", image(&daemon.dir).display())).ok();
+        daemon
+    })
+}
+
+pub fn containerd() -> &'static Daemon {
+    static CONTAINERD: OnceLock<Daemon> = OnceLock::new();
+    CONTAINERD.get_or_init(|| {
+        let daemon =
+            Daemon::start("containerd", "CONTAINERD_ADDRESS", |dir| dir.join("containerd.sock").display().to_string());
+        daemon.answers("ctr version");
+        daemon
+    })
+}
+
+impl Daemon {
+    fn start(kind: &str, variable: &'static str, address: impl Fn(&Path) -> String) -> Self {
+        let dir = std::env::temp_dir().join(format!("rrun-{kind}-{}", std::process::id()));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/managers/daemon.sh");
+        let mut command = Command::new(script);
+        command.arg(kind).arg(runtime::path()).arg(&dir).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let variables = vec![(variable, address(&dir)), ("DIR", dir.display().to_string())];
+        Self { dir, variables, _lifeline: child.stdin.take().unwrap() }
+    }
+
+    fn answers(&self, question: &str) {
+        let answered = eventually_within(PATIENCE, || (self.sh(question).code == 0).then_some(()));
+        let log = || std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        answered.unwrap_or_else(|| panic!("{question} gets no answer: {}", log()));
+    }
+
+    /// A line of shell, as a user types it.
+    pub fn sh(&self, line: &str) -> Output {
+        run(&mut self.command(line))
+    }
+
+    /// One that goes on meanwhile.
+    pub fn begin(&self, line: &str) -> Call {
+        Call::new(&mut self.command(line))
+    }
+
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = Command::new("bash");
+        command.args(["-c", line]).envs(self.variables.iter().cloned());
+        command
+    }
+}
+
+/// A root file system of busybox.
+fn image(dir: &Path) -> PathBuf {
+    let root = dir.join("image");
+    for name in ["bin", "etc", "tmp", "root", "proc", "dev", "sys"] {
+        std::fs::create_dir_all(root.join(name)).unwrap();
+    }
+    let found = run(Command::new("sh").args(["-c", "command -v busybox"])).ok().trim().to_string();
+    std::fs::copy(found, root.join("bin/busybox")).unwrap();
+    run(Command::new(root.join("bin/busybox")).args(["--install", "-s"]).arg(root.join("bin"))).ok();
+    for link in std::fs::read_dir(root.join("bin")).unwrap().map(|entry| entry.unwrap().path()) {
+        if link.is_symlink() {
+            std::fs::remove_file(&link).unwrap();
+            std::os::unix::fs::symlink("/bin/busybox", &link).unwrap();
+        }
+    }
+    std::fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777)).unwrap();
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000:ann:/tmp:/bin/sh\n")
+        .unwrap();
+    std::fs::write(root.join("etc/group"), "root:x:0:\nann:x:1000:\n").unwrap();
+    root
+}
