@@ -19,6 +19,7 @@ mod cli;
 mod devices;
 mod faults;
 mod freeze;
+mod joined;
 mod lifecycle;
 mod mount_options;
 mod mounts;
