@@ -16,6 +16,7 @@ mod tty;
 mod bad_input;
 mod cgroups;
 mod cli;
+mod device_filter;
 mod devices;
 mod faults;
 mod freeze;
