@@ -19,6 +19,7 @@ mod cli;
 mod device_filter;
 mod devices;
 mod faults;
+mod fds;
 mod freeze;
 mod lifecycle;
 mod mount_options;
