@@ -59,7 +59,8 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let mounts = plan.has(Namespace::Mount);
     let mut steps = vec![Step::DieWithParent];
     steps.extend(plan.choreography().inside.into_iter().map(Step::Move));
-    steps.extend([Step::AllProcessors, Step::NewSession, Step::SessionKeyring(&plan.id)]);
+    steps.extend([Step::AllProcessors, Step::NewSession]);
+    steps.extend((!plan.no_new_keyring).then_some(Step::SessionKeyring(&plan.id)));
     steps.extend(plan.hostname.as_deref().map(Step::Hostname));
     steps.extend(plan.domainname.as_deref().map(Step::Domainname));
     steps.extend(plan.has_new(Namespace::Network).then_some(Step::Loopback));
@@ -207,6 +208,7 @@ fn verb(source: &Source) -> &'static str {
 mod tests {
     use super::*;
     use crate::host::Host;
+    use crate::plan::Descriptors;
     use crate::plan::build::Options;
     use crate::plan::spec::Spec;
 
@@ -238,6 +240,8 @@ mod tests {
             no_pivot: false,
             detached: false,
             console_socket: false,
+            descriptors: Descriptors::default(),
+            no_new_keyring: false,
         };
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }
