@@ -27,7 +27,8 @@ pub fn docker() -> &'static Daemon {
         let daemon =
             Daemon::start("docker", "DOCKER_HOST", |dir| format!("unix://{}", dir.join("docker.sock").display()));
         daemon.answers("docker version");
-        daemon.sh(&format!("tar -C {} -c . | docker import - box", image(&daemon.dir).display())).ok();
+        image(&daemon.dir);
+        daemon.sh("docker load -qi $DIR/image.tar").ok();
         daemon
     })
 }
@@ -38,6 +39,8 @@ pub fn containerd() -> &'static Daemon {
         let daemon =
             Daemon::start("containerd", "CONTAINERD_ADDRESS", |dir| dir.join("containerd.sock").display().to_string());
         daemon.answers("ctr version");
+        image(&daemon.dir);
+        daemon.sh("ctr image import $DIR/image.tar").ok();
         daemon
     })
 }
@@ -70,14 +73,18 @@ impl Daemon {
     }
 
     pub fn command(&self, line: &str) -> Command {
-        let mut command = Command::new("bash");
-        command.args(["-c", line]).envs(self.variables.iter().cloned());
+        // where the daemon's sockets, mounts and processes are
+        let daemon = std::fs::read_to_string(self.dir.join("pid")).unwrap_or_default();
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--mount", "--net", "--pid", "--target", daemon.trim(), "bash", "-c", line])
+            .envs(self.variables.iter().cloned());
         command
     }
 }
 
-/// A root file system of busybox.
-fn image(dir: &Path) -> PathBuf {
+/// A root file system of busybox: DIR/image, and the same as an archive of an image named `box`.
+fn image(dir: &Path) {
     let root = dir.join("image");
     for name in ["bin", "etc", "tmp", "root", "proc", "dev", "sys"] {
         std::fs::create_dir_all(root.join(name)).unwrap();
@@ -95,5 +102,22 @@ fn image(dir: &Path) -> PathBuf {
     std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000:ann:/tmp:/bin/sh\n")
         .unwrap();
     std::fs::write(root.join("etc/group"), "root:x:0:\nann:x:1000:\n").unwrap();
-    root
+    run(Command::new("bash").arg("-c").arg(ARCHIVE).current_dir(dir)).ok();
 }
+
+/// The format of `docker save`.
+const ARCHIVE: &str = r#"
+set -e
+mkdir archive
+tar --numeric-owner -C image -cf archive/layer.tar .
+layer=$(sha256sum <archive/layer.tar | cut -d' ' -f1)
+case $(uname -m) in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; esac
+cat >archive/config.json <<END
+{"architecture":"$arch","os":"linux","config":{"Cmd":["sh"],"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
+"rootfs":{"type":"layers","diff_ids":["sha256:$layer"]}}
+END
+cat >archive/manifest.json <<END
+[{"Config":"config.json","RepoTags":["box:latest"],"Layers":["layer.tar"]}]
+END
+tar -C archive -cf image.tar .
+"#;

@@ -61,6 +61,8 @@ unshare --mount --net --pid --fork --kill-child --propagation private \
 	"$0" "$kind" "$runtime" "$dir" inside </dev/null 9>&- &
 daemon=$!
 disown -a
+# Clients enter the namespaces of this process.
+until pgrep --parent $daemon >"$dir/pid"; do sleep 0.01; done
 cat >/dev/null # until the end of stdin
 kill -KILL $daemon 2>/dev/null || true
 wait $daemon 2>/dev/null || true

@@ -175,7 +175,9 @@ fn a_terminal() {
     terminal.master.hears("/dev/pts/0");
     terminal.master.hears("20 70");
     terminal.resize(33, 44);
-    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGWINCH);
+    let client = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let client = nix::unistd::Pid::from_raw(client.trim().parse().unwrap());
+    nix::sys::signal::kill(client, nix::sys::signal::Signal::SIGWINCH).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));
     terminal.master.types("word\r");
     terminal.master.hears("got word");

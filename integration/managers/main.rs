@@ -16,6 +16,8 @@ mod tty;
 
 mod daemon;
 
+mod containerd;
+
 mod docker_images;
 mod docker_lifecycle;
 mod docker_limits;
