@@ -18,7 +18,7 @@ use crate::error::Doing;
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{Duties, reap, serve};
-use crate::launch::{Launched, Prepared, launch};
+use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::procfs::Proc;
 use crate::state::Process;
@@ -60,6 +60,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     );
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
+    let joins = joined::open(&plan).context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
@@ -83,6 +84,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         },
         tasks: cgroups.tasks()?,
         unified: cgroups.unified()?,
+        joins,
     };
 
     let launched = launch(&plan, prepared)?;
