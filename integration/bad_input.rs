@@ -390,8 +390,6 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
         bundle.leaves_nothing();
     }
     let bundle = Bundle::new();
-    bundle.call(&["create", "--pidfd-socket", "x", &bundle.id]).refused(&["--pidfd-socket"]);
-    bundle.leaves_nothing();
     bundle.call(&["--systemd-cgroup", "create", &bundle.id]).refused(&["--systemd-cgroup"]);
     let notified = crate::runtime::run(bundle.command(&["create", &bundle.id]).env("NOTIFY_SOCKET", "/run/x"));
     notified.refused(&["NOTIFY_SOCKET"]);
