@@ -38,7 +38,7 @@ pub fn address(name: &OsStr) -> Result<UnixAddr> {
         [b'@', rest @ ..] if !rest.is_empty() => UnixAddr::new_abstract(rest),
         _ => bail!("environment variable {VARIABLE}: {} is neither a path from / nor @ and a name", name.display()),
     };
-    Ok(address.doing("connect", name.display()).context(format!("environment variable {VARIABLE}"))?)
+    address.doing("connect", name.display()).with_context(|| format!("environment variable {VARIABLE}"))
 }
 
 impl Host {
