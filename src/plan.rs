@@ -9,11 +9,13 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::rootfs::InRoot;
+use hooks::Hooks;
 
 pub mod build;
 pub mod capabilities;
 pub mod cgroup_paths;
 pub mod devices;
+pub mod hooks;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
@@ -42,6 +44,8 @@ pub struct Plan {
     pub readonly_paths: Vec<InRoot>,
     pub sysctls: Vec<Sysctl>,
     pub process: ProcessPlan,
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// `linux.cgroupsPath` as given; the cgroup floor turns it and `linux.resources` into directories and writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroups_path: Option<String>,

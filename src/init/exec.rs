@@ -10,15 +10,21 @@ use crate::error::strerror;
 use crate::sys::clone;
 
 impl Init<'_> {
-    /// Returns never. A failure is told through the start FIFO, by as many bytes read as the errno says, since reading
-    /// is what any filter allows; its text goes where `start` will find it, if writing is allowed.
+    /// Returns never.
     pub(super) fn exec(&mut self) -> Result<()> {
         let Some(program) = &self.program else { clone::exit_now(255) };
         let errno = program.image.execve(&program.path);
-        let mut unread = [0; 256];
-        let _ = nix::unistd::read(&self.handles.start, &mut unread[..(errno as usize).min(255)]);
         let name = program.path.to_string_lossy();
-        let _ = write!(self.handles.start_error, "exec {name}: {} ({errno:?}){}", strerror(errno), advice(errno));
+        let text = format!("exec {name}: {} ({errno:?}){}", strerror(errno), advice(errno));
+        self.fail_start(errno, &text)
+    }
+
+    /// Told through the start FIFO, by as many bytes read as the errno says, since reading is what any filter allows;
+    /// the text goes where `start` will find it, if writing is allowed.
+    pub(super) fn fail_start(&self, errno: Errno, text: &str) -> ! {
+        let mut unread = [0; 255];
+        let _ = nix::unistd::read(&self.handles.start, &mut unread[..(errno as usize).min(255)]);
+        let _ = (&self.handles.start_error).write_all(text.as_bytes());
         clone::exit_now(255)
     }
 }

@@ -9,7 +9,7 @@ use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{mount_options, mounts, namespaces, process, sysctl};
+use super::{hooks, mount_options, mounts, namespaces, process, sysctl};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -53,6 +53,11 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &namespaces)?;
+    let devices = devices::plan(&linux.devices, dev, &mut warnings)?;
+    let process = match &spec.process {
+        Some(process) => process::plan(process, host, &mut warnings)?,
+        None => bail!("process: missing; this version of rrun cannot create a container without one"),
+    };
     Ok(Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
@@ -60,15 +65,13 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         root: root(spec, linux, options, own_mounts)?,
         hostname: namespaces::uts_name("hostname", &spec.hostname, &namespaces)?,
         mounts,
-        devices: devices::plan(&linux.devices, dev, &mut warnings)?,
+        devices,
         links: devices::links(dev),
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
         sysctls: sysctl::plan(&linux.sysctl, &namespaces, domainname.as_deref())?,
-        process: match &spec.process {
-            Some(process) => process::plan(process, host, &mut warnings)?,
-            None => bail!("process: missing; this version of rrun cannot create a container without one"),
-        },
+        hooks: hooks::plan(spec.hooks.as_ref(), &process.env)?,
+        process,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
         namespaces,
@@ -95,17 +98,6 @@ fn check_version(version: Option<&str>) -> Result<()> {
 /// Fields that the spec knows and this version does not act on. What concerns one mount, one namespace or the process
 /// is refused beside what reads it.
 fn refuse_unapplied(spec: &Spec) -> Result<()> {
-    let hooks = spec.hooks.as_ref().map(|hooks| {
-        [
-            ("hooks.prestart", &hooks.prestart),
-            ("hooks.createRuntime", &hooks.create_runtime),
-            ("hooks.createContainer", &hooks.create_container),
-            ("hooks.startContainer", &hooks.start_container),
-            ("hooks.poststart", &hooks.poststart),
-            ("hooks.poststop", &hooks.poststop),
-        ]
-    });
-    let hooks = hooks.iter().flatten().map(|(field, list)| (*field, !list.is_empty()));
     let linux = spec.linux.as_ref().map(|linux| {
         [
             ("linux.seccomp", linux.seccomp.is_some()),
@@ -119,7 +111,7 @@ fn refuse_unapplied(spec: &Spec) -> Result<()> {
             ("linux.mountLabel", given(&linux.mount_label).is_some()),
         ]
     });
-    match hooks.chain(linux.iter().flatten().copied()).find(|(_, set)| *set) {
+    match linux.iter().flatten().find(|(_, set)| *set) {
         Some((field, _)) => Err(not_yet(field)),
         None => Ok(()),
     }
