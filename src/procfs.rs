@@ -85,9 +85,10 @@ impl Proc {
 
     /// Every process of a session that has not ended.
     pub fn session(&self, session: Pid) -> Result<Vec<Pid>, SysError> {
-        let mut dir = Dir::openat(&self.dir, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-            .doing("opendir", "/proc")?;
-        let pids = dir.iter().filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok().map(Pid::from_raw));
+        let mut dir =
+            Dir::openat(&self.dir, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing("opendir", "/proc")?;
+        let pids =
+            dir.iter().filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok().map(Pid::from_raw));
         let is_member = |stat: Stat| stat.session == session && !stat.has_ended();
         Ok(pids.filter(|pid| self.stat(*pid).is_ok_and(is_member)).collect())
     }

@@ -2,29 +2,34 @@
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::errno::Errno;
 
-use super::Init;
+use super::{Init, StartHandles};
 use crate::error::strerror;
 use crate::sys::clone;
 
 impl Init<'_> {
-    /// Returns never.
+    /// Returns only to tell a parent that still listens, which that of `exec` does.
     pub(super) fn exec(&mut self) -> Result<()> {
         let Some(program) = &self.program else { clone::exit_now(255) };
         let errno = program.image.execve(&program.path);
         let name = program.path.to_string_lossy();
-        let text = format!("exec {name}: {} ({errno:?}){}", strerror(errno), advice(errno));
-        self.fail_start(errno, &text)
+        let told = format!("{name}: {} ({errno:?}){}", strerror(errno), advice(errno));
+        match &self.handles.start {
+            Some(start) => start.fail(errno, &format!("exec {told}")),
+            None => bail!(told),
+        }
     }
+}
 
-    /// Told through the start FIFO, by as many bytes read as the errno says, since reading is what any filter allows;
-    /// the text goes where `start` will find it, if writing is allowed.
-    pub(super) fn fail_start(&self, errno: Errno, text: &str) -> ! {
+impl StartHandles {
+    /// Ends init. Told through the start FIFO, by as many bytes read as the errno says, since reading is what any filter
+    /// allows; the text goes where `start` will find it, if writing is allowed.
+    pub(super) fn fail(&self, errno: Errno, text: &str) -> ! {
         let mut unread = [0; 255];
-        let _ = nix::unistd::read(&self.handles.start, &mut unread[..(errno as usize).min(255)]);
-        let _ = (&self.handles.start_error).write_all(text.as_bytes());
+        let _ = nix::unistd::read(&self.channel, &mut unread[..(errno as usize).min(255)]);
+        let _ = (&self.error).write_all(text.as_bytes());
         clone::exit_now(255)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::getpid;
@@ -22,22 +22,24 @@ impl Init<'_> {
     pub(super) fn run_container_hooks(&mut self) -> Result<()> {
         // rrun's own is 0 here, for what it makes itself
         let before = umask(Mode::from_bits_truncate(0o022));
-        let result = self.run_hooks(&self.plan.hooks.create_container, "creating", Some(self.rootfs()?.as_fd()));
+        let hooks = &self.plan()?.hooks.create_container;
+        let result = self.run_hooks(hooks, "creating", Some(self.rootfs()?.as_fd()));
         umask(before);
         result
     }
 
     /// Nobody listens to the child any more: a failure is told as that of the program is.
     pub(super) fn run_start_hooks(&mut self) -> Result<()> {
-        if let Err(error) = self.run_hooks(&self.plan.hooks.start_container, "created", None) {
-            self.fail_start(Errno::ECANCELED, &error::line(&error, Wording::Verbatim));
+        let start = self.handles.start.as_ref().context("there is no start to run hooks at")?;
+        if let Err(error) = self.run_hooks(&self.plan()?.hooks.start_container, "created", None) {
+            start.fail(Errno::ECANCELED, &error::line(&error, Wording::Verbatim));
         }
-        nix::unistd::read(&self.handles.start, &mut [0; HOOKS_DONE]).doing("read", "start.fifo")?;
+        nix::unistd::read(&start.channel, &mut [0; HOOKS_DONE]).doing("read", "start.fifo")?;
         Ok(())
     }
 
     fn run_hooks(&self, hooks: &[Hook], status: &str, directory: Option<BorrowedFd>) -> Result<()> {
-        let plan = self.plan;
+        let plan = self.plan()?;
         let state = &state(&plan.id, status, Some(getpid().as_raw()), &plan.bundle, &plan.annotations)?;
         run_all(hooks, &Surroundings { state, environment: &[], directory, stop: None, side: Side::Container })
     }

@@ -26,12 +26,7 @@ pub trait Duties {
 }
 
 /// Returns when the child is ready. `hooks` are those that the child runs itself.
-pub fn serve(
-    launched: &Launched,
-    interrupts: &Interrupts,
-    duties: &mut impl Duties,
-    hooks: &[Hook],
-) -> Result<()> {
+pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Duties, hooks: &[Hook]) -> Result<()> {
     let patience = hooks::patience(PATIENCE, hooks);
     let mut deadline = from_now(patience);
     loop {

@@ -5,7 +5,8 @@ use nix::sys::prctl;
 
 use super::bring_up::{Place, Up, bring_up};
 use super::delete::delete_own;
-use super::{CreateOptions, RunOptions, Store, start};
+use super::start::start_unless;
+use super::{CreateOptions, RunOptions, Store};
 use crate::error::Doing;
 use crate::launch::foreground::{self, Relay};
 use crate::launch::interrupts::Interrupts;
@@ -35,7 +36,7 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
     if outcome.is_ok() && (place == Place::Detached || options.keep) {
         return outcome;
     }
-    match (delete_own(store, id), outcome) {
+    match (delete_own(store, id, &interrupts), outcome) {
         (Err(error), Err(outcome)) => {
             // the first thing that went wrong is what a user needs
             log::warning(&format!("{id}: what is left could not be removed: {error:#}"));
@@ -48,7 +49,7 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
 
 fn after_start(store: &Store, id: &str, up: Up, place: Place, interrupts: &Interrupts) -> Result<i32> {
     let relay = up.console.map(Relay::new).transpose()?;
-    start(store, id)?;
+    start_unless(Some(interrupts), store, id)?;
     match place {
         Place::Detached => Ok(0),
         Place::Foreground => {

@@ -11,8 +11,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Store;
 use super::container::Container;
+use super::delete::delete_failed;
+use super::hooks::{self, Runner};
 use super::process::{self, ends_within};
 use crate::error::{Doing, Matched, strerror};
+use crate::hooks::Stop;
+use crate::log;
+use crate::plan::hooks::{Hooks, patience};
 use crate::protocol::{self, Outcome, START};
 use crate::state::Status;
 use crate::state::directory::{Directory, StartChannel};
@@ -22,9 +27,22 @@ use crate::sys::fds::bytes_waiting;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn start(store: &Store, id: &str) -> Result<()> {
+    start_unless(None, store, id)
+}
+
+/// `stop` ends the wait for hooks.
+pub(super) fn start_unless(stop: Option<&dyn Stop>, store: &Store, id: &str) -> Result<()> {
     crate::state::check_id(id)?;
     let given = give(store, id)?;
-    await_outcome(&given)
+    await_outcome(&given, stop)?;
+    let container = given.container;
+    let pid = container.state.init.map_or(0, |init| init.pid);
+    let Err(error) = Runner::of_state(&container.state, stop).poststart(&given.hooks, pid) else { return Ok(()) };
+    // runtime.md, "Lifecycle": it is stopped, and all that follows is done.
+    if let Err(left) = delete_failed(store, id, container, stop) {
+        log::warning(&format!("start {id}: what is left could not be removed: {left:#}"));
+    }
+    Err(error)
 }
 
 /// A start that cannot be taken back any more.
@@ -32,6 +50,7 @@ struct Given {
     container: Container,
     channel: File,
     init: OwnedFd,
+    hooks: Hooks,
 }
 
 /// Decides under the lock that this start is the one, and gives it.
@@ -54,29 +73,43 @@ fn give(store: &Store, id: &str) -> Result<Given> {
     if bytes_waiting(channel.as_fd())? != 0 {
         return Err(Matched::StartRunning.into());
     }
+    let hooks = hooks::recorded(&container.directory, &container.state, &["startContainer", "poststart"])?;
     // An empty FIFO takes it whole: less than PIPE_BUF, pipe(7).
     channel.write_all(&START).doing("write", "start.fifo")?;
-    Ok(Given { container, channel, init: pidfd })
+    Ok(Given { container, channel, init: pidfd, hooks })
 }
 
 /// Init holds the FIFO until its execve, or its end.
-fn await_outcome(given: &Given) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<()> {
+    let hooks = &given.hooks.start_container;
+    // without hooks it is over in a moment, and a signal is the container's
+    let stop = stop.filter(|_| !hooks.is_empty());
+    let patience = patience(PATIENCE, hooks);
+    let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
     loop {
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(given.channel.as_fd(), PollFlags::empty()),
             PollFd::new(given.init.as_fd(), PollFlags::POLLIN),
         ];
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        fds.extend(stop.map(|stop| PollFd::new(stop.fd(), PollFlags::POLLIN)));
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         match poll(&mut fds, timeout) {
             Err(Errno::EINTR) => continue,
-            Ok(0) => bail!("init did not execute the program within {} s; the start stays given", PATIENCE.as_secs()),
             result => result.doing("poll", "init")?,
         };
-        break;
+        if fds[..2].iter().any(|fd| fd.any().unwrap_or(false)) {
+            break;
+        }
+        if let Some(by) = stop.map(Stop::asked).transpose()?.flatten() {
+            bail!("ended by {by} before init has executed the program");
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            let seconds = patience.unwrap_or_default().as_secs();
+            bail!("init did not execute the program within {seconds} s; the start stays given");
+        }
     }
-    let outcome = protocol::outcome(bytes_waiting(given.channel.as_fd())?);
+    let outcome = protocol::outcome(bytes_waiting(given.channel.as_fd())?, !hooks.is_empty());
     let ended = ends_within(&given.init, Duration::ZERO)?;
     if ended && given.container.cgroups()?.oom_kills()? > 0 {
         bail!("out of memory: linux.resources.memory.limit is too small to start the program; give more");
@@ -84,6 +117,7 @@ fn await_outcome(given: &Given) -> Result<()> {
     match outcome {
         Outcome::Executed => Ok(()),
         Outcome::NotRead => bail!("init was ended before it could execute the program"),
+        Outcome::EndedInHooks => bail!("init was ended while its startContainer hooks ran"),
         Outcome::Failed(errno) => {
             let told = given.container.directory.read_start_error()?;
             ensure!(told.is_empty(), "{told}");

@@ -149,8 +149,8 @@ mod tests {
     }
 
     fn everywhere(hook: Value) -> Value {
-        let kinds = Hooks::default().by_kind();
-        kinds.iter().map(|(kind, _)| (kind.to_string(), json!([hook]))).collect::<serde_json::Map<_, _>>().into()
+        let kinds = Hooks::default().by_kind().map(|(kind, _)| (kind.to_string(), json!([hook])));
+        Value::Object(kinds.into_iter().collect())
     }
 
     #[test]
