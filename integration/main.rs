@@ -21,6 +21,8 @@ mod devices;
 mod faults;
 mod fds;
 mod freeze;
+mod hook_failures;
+mod hooks;
 mod lifecycle;
 mod mount_options;
 mod mounts;

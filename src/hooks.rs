@@ -101,12 +101,13 @@ enum Outcome {
     Stopped(String),
 }
 
-/// As much of a hook's output as is kept; the rest is read and forgotten, so that the hook goes on.
+/// The last of a hook's output is kept; the rest is read and forgotten, so that the hook goes on.
 const KEPT: usize = 64 * 1024;
+/// A pipe holds 16 pages: pipe(7).
+const AT_ONCE: usize = 4096;
+const MOST_IN_PIPE: usize = 16;
 /// As much of it as an error shows.
 const SHOWN: usize = 400;
-/// For what is left in the pipes at the end: somebody else may go on writing.
-const DRAIN: Duration = Duration::from_secs(1);
 
 /// The reading end of what a hook writes.
 struct Output {
@@ -118,11 +119,12 @@ impl Output {
     /// Reads what is there now. False when there is nothing more at the moment, or ever.
     fn read(&mut self) -> bool {
         let Some(pipe) = &mut self.pipe else { return false };
-        let mut bytes = [0; 4096];
+        let mut bytes = [0; AT_ONCE];
         match pipe.read(&mut bytes) {
             Ok(length) if length > 0 => {
-                let room = KEPT - self.kept.len();
-                self.kept.extend_from_slice(&bytes[..length.min(room)]);
+                self.kept.extend_from_slice(&bytes[..length]);
+                let excess = self.kept.len().saturating_sub(KEPT);
+                self.kept.drain(..excess);
                 true
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => false,
@@ -263,9 +265,9 @@ impl<'a> Running<'a> {
                 end => break end.doing("waitid", "the hook")?,
             }
         };
-        let until = Instant::now() + DRAIN;
+        // What the hook itself has said is there by now. No more than that: somebody else may go on writing.
         for output in [&mut self.stdout, &mut self.stderr] {
-            while output.kept.len() < KEPT && Instant::now() < until && output.read() {}
+            let _ = (0..MOST_IN_PIPE).all(|_| output.read());
         }
         Ok(end)
     }
