@@ -23,6 +23,7 @@ mod fds;
 mod freeze;
 mod hook_failures;
 mod hooks;
+mod joined;
 mod lifecycle;
 mod mount_options;
 mod mounts;

@@ -51,6 +51,8 @@ impl Claim {
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             no_new_keyring: plan.no_new_keyring,
             hooks: plan.hooks.kinds().map(String::from).collect(),
+            init_process_pid: None,
+            namespace_paths: BTreeMap::new(),
             warnings: plan.warnings.clone(),
         };
         Ok(Self {
@@ -76,7 +78,11 @@ impl Claim {
     }
 
     pub fn record_init(&self, init: Process) -> Result<()> {
-        self.record(|state| state.init = Some(init))
+        self.record(|state| {
+            state.init = Some(init);
+            state.init_process_pid = Some(init.pid);
+            state.namespace_paths = namespaces::paths(init.pid());
+        })
     }
 
     pub fn record_ready(&self) -> Result<()> {

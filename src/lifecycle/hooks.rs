@@ -74,7 +74,5 @@ pub fn recorded(directory: &Directory, state: &State, kinds: &[&str]) -> Result<
         return Ok(Hooks::default());
     }
     let config = directory.read_config()?.context("config.json: missing from the record, and with it the hooks")?;
-    let spec = Spec::parse(&config)?;
-    let env = spec.process.as_ref().map_or(&[][..], |process| &process.env);
-    hooks::plan(spec.hooks.as_ref(), env)
+    hooks::plan(&Spec::parse(&config)?)
 }

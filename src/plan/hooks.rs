@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
 
-use super::spec::{self, given};
+use super::spec::{self, Spec, given};
 use crate::OCI_VERSION;
 
 /// In the order in which a container meets them.
@@ -72,8 +72,9 @@ impl Hooks {
 
 /// A hook without `env` gets rrun's own environment, if it belongs to the host. One that runs inside never does, and
 /// one that runs there as root does not get the image's either, which could name a library to load (CVE-2025-23266).
-pub fn plan(hooks: Option<&spec::Hooks>, process_env: &[String]) -> Result<Hooks> {
-    let Some(hooks) = hooks else { return Ok(Hooks::default()) };
+pub fn plan(spec: &Spec) -> Result<Hooks> {
+    let Some(hooks) = &spec.hooks else { return Ok(Hooks::default()) };
+    let process_env = spec.process.as_ref().map_or(&[][..], |process| &process.env);
     Ok(Hooks {
         prestart: list("prestart", &hooks.prestart, None)?,
         create_runtime: list("createRuntime", &hooks.create_runtime, None)?,
@@ -144,8 +145,8 @@ mod tests {
     use super::*;
 
     fn planned(hooks: Value) -> Result<Hooks> {
-        let config = json!({ "hooks": hooks }).to_string();
-        plan(spec::Spec::parse(config.as_bytes()).unwrap().hooks.as_ref(), &["A=image".into()])
+        let config = json!({ "hooks": hooks, "process": {"env": ["A=image"]} }).to_string();
+        plan(&Spec::parse(config.as_bytes()).unwrap())
     }
 
     fn everywhere(hook: Value) -> Value {
