@@ -7,7 +7,7 @@
 //!
 //! One controller, one file: each turns the spec's values into [`Write`]s and touches nothing. To add a value, add a
 //! write there. Nothing here knows of namespaces, state or the container's processes other than by its cgroups.
-//! Hosts with v1 hierarchies, with or without a v2 tree beside them; a v2 tree alone is refused.
+//! A controller is in a v1 hierarchy or in the v2 tree, each for itself: so v1, hybrid and v2 hosts are all alike here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::host::cgroups::{CgroupLayout, Unified};
 use crate::plan::cgroup_paths::CgroupsPath;
-use crate::plan::spec::resources::Resources;
+use crate::plan::spec::resources::{Cpu, Resources};
 
 pub use create::{NewCgroups, UnifiedHandles, create};
 pub use freeze::Freezer;
@@ -43,6 +43,7 @@ mod freeze;
 mod perform;
 mod recorded;
 mod remove;
+mod subtree;
 mod walk;
 
 /// What is made and written, in which order. `rrun plan` prints it.
@@ -73,6 +74,9 @@ pub struct HierarchyPlan {
     /// v2: what each directory above must hand down.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub enable: Vec<String>,
+    /// What they hand down where nothing is in the way: for statistics, for `update`, for cgroups made inside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub enable_also: Vec<String>,
     /// v1 cpu: for each directory above that has no real-time budget yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub realtime_above: Vec<Write>,
@@ -82,6 +86,9 @@ pub struct HierarchyPlan {
     /// When init has set itself up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub last: Vec<Write>,
+    /// v2: the user of the host who may make cgroups below it, where the container sees it as its own and writable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
 }
 
 impl HierarchyPlan {
@@ -96,45 +103,65 @@ impl HierarchyPlan {
             mountpoint: mountpoint.to_path_buf(),
             path,
             enable: Vec::new(),
+            enable_also: Vec::new(),
             realtime_above: Vec::new(),
             before: Vec::new(),
             last: Vec::new(),
+            owner: None,
         }
     }
 }
 
 pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout: &CgroupLayout) -> Result<CgroupPlan> {
+    use Version::{V1, V2};
     let mut draft = Draft::new(&CgroupsPath::new(id, cgroups_path)?, layout)?;
     let mut warnings = Vec::new();
 
-    draft.before("cpu", cpu::v1(&resources.cpu, &mut warnings)?)?;
-    draft.realtime_above(cpu::realtime(&resources.cpu)?);
-    draft.before("cpuset", cpuset::v1(&resources.cpu)?)?;
-    draft.before("pids", pids::v1(&resources.pids))?;
-    draft.before("blkio", blkio::v1(&resources.block_io)?)?;
+    let cpu = match draft.version("cpu") {
+        V1 => cpu::v1(&resources.cpu, &mut warnings)?,
+        V2 => cpu::v2(&resources.cpu, &mut warnings)?,
+    };
+    draft.before("cpu", cpu)?;
+    draft.realtime_above(&resources.cpu)?;
+    let cpuset = match draft.version("cpuset") {
+        V1 => cpuset::v1(&resources.cpu)?,
+        V2 => cpuset::v2(&resources.cpu)?,
+    };
+    draft.before("cpuset", cpuset)?;
+    draft.before("pids", pids::both(&resources.pids))?;
+    match draft.version("io") {
+        V1 => draft.before("blkio", blkio::v1(&resources.block_io)?)?,
+        V2 => draft.before("io", blkio::v2(&resources.block_io)?)?,
+    }
     draft.before("net_cls", network::class_v1(&resources.network))?;
     draft.before("net_prio", network::priorities_v1(&resources.network)?)?;
-    match draft.tree_with("hugetlb") {
-        Some(tree) => draft.in_tree(tree, "hugetlb", hugetlb::v2(&resources.hugepage_limits)?),
-        None => draft.before("hugetlb", hugetlb::v1(&resources.hugepage_limits)?)?,
-    }
-    match draft.tree_with("rdma") {
-        Some(tree) => draft.in_tree(tree, "rdma", rdma::both(&resources.rdma)?),
-        None => draft.before("rdma", rdma::both(&resources.rdma)?)?,
-    }
+    let hugetlb = match draft.version("hugetlb") {
+        V1 => hugetlb::v1(&resources.hugepage_limits)?,
+        V2 => hugetlb::v2(&resources.hugepage_limits)?,
+    };
+    draft.before("hugetlb", hugetlb)?;
+    draft.before("rdma", rdma::both(&resources.rdma)?)?;
     let devices = devices::v1(&resources.devices)?;
     if draft.v1("devices").is_some() {
         draft.before("devices", devices)?;
     } else if devices::restricts(&devices) {
         bail!("linux.resources.devices: this host has no devices controller mounted to keep any from the container");
     }
-    draft.before("memory", memory::v1_hierarchy(&resources.memory))?;
-    draft.last("memory", memory::v1(&resources.memory, &mut warnings)?)?;
-    for (controller, write) in unified::hybrid(&resources.unified, layout.v2.as_ref())? {
-        let Some(tree) = draft.tree_with(&controller) else {
-            bail!("{}: its {controller} controller is mounted as cgroup v1 here; use the field of v1", write.field);
-        };
-        draft.in_tree(tree, &controller, [write]);
+    match draft.version("memory") {
+        V1 => {
+            draft.before("memory", memory::v1_hierarchy(&resources.memory))?;
+            draft.last("memory", memory::v1(&resources.memory, &mut warnings)?)?;
+        }
+        V2 => draft.last("memory", memory::v2(&resources.memory, &mut warnings)?)?,
+    }
+    for (controller, write) in unified::v2(&resources.unified, layout.v2.as_ref())? {
+        match (draft.version(&controller), controller.as_str()) {
+            (V1, _) => {
+                bail!("{}: its {controller} controller is mounted as cgroup v1 here; use that field", write.field)
+            }
+            (V2, "memory") => draft.last(&controller, [write])?,
+            (V2, _) => draft.before(&controller, [write])?,
+        }
     }
     Ok(CgroupPlan { hierarchies: draft.hierarchies, warnings })
 }
@@ -165,6 +192,13 @@ impl CgroupPlan {
         }
         paths
     }
+
+    /// The container's own user may then make cgroups below its own: systemd in a container does.
+    pub fn delegate_to(&mut self, host_uid: u32) {
+        for tree in self.hierarchies.iter_mut().filter(|hierarchy| hierarchy.version == Version::V2) {
+            tree.owner = Some(host_uid);
+        }
+    }
 }
 
 struct Draft<'a> {
@@ -174,13 +208,9 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(path: &CgroupsPath, layout: &'a CgroupLayout) -> Result<Self> {
-        if layout.v1.is_empty() {
-            match layout.v2 {
-                Some(_) => bail!("this host has cgroup v2 alone; support for that comes in a later version of rrun"),
-                None => {
-                    bail!("this host has no cgroup file system mounted; mount the hierarchies below /sys/fs/cgroup")
-                }
-            }
+        let alone = layout.v1.is_empty();
+        if alone && layout.v2.is_none() {
+            bail!("this host has no cgroup file system mounted; mount cgroup2 on /sys/fs/cgroup");
         }
         let mut hierarchies = Vec::new();
         for v1 in &layout.v1 {
@@ -189,7 +219,12 @@ impl<'a> Draft<'a> {
         }
         if let Some(tree) = &layout.v2 {
             // even without a controller there: the child is born into it, and all of it can be killed at once
-            hierarchies.push(HierarchyPlan::new(Version::V2, &[], &tree.mountpoint, path.in_hybrid_tree(tree)?));
+            let path = if alone { path.in_only_tree(tree)? } else { path.in_hybrid_tree(tree)? };
+            let mut plan = HierarchyPlan::new(Version::V2, &[], &tree.mountpoint, path);
+            if alone {
+                plan.enable_also = tree.controllers.clone();
+            }
+            hierarchies.push(plan);
         }
         Ok(Self { layout, hierarchies })
     }
@@ -204,6 +239,11 @@ impl<'a> Draft<'a> {
         let has = |tree: &Unified| tree.controllers.iter().any(|own| own == controller);
         let there = self.v1(controller).is_none() && self.layout.v2.as_ref().is_some_and(has);
         there.then(|| self.hierarchies.iter().position(|hierarchy| hierarchy.version == Version::V2)).flatten()
+    }
+
+    /// What a controller's values are to be converted for. One that is nowhere is refused when it is given a value.
+    fn version(&self, controller: &str) -> Version {
+        if self.tree_with(controller).is_some() { Version::V2 } else { Version::V1 }
     }
 
     fn before(&mut self, controller: &str, writes: impl IntoIterator<Item = Write>) -> Result<()> {
@@ -222,32 +262,25 @@ impl<'a> Draft<'a> {
     ) -> Result<()> {
         let mut writes = writes.into_iter().peekable();
         let Some(first) = writes.peek() else { return Ok(()) };
-        match (self.v1(controller), self.tree_with(controller)) {
-            (Some(home), _) => group(&mut self.hierarchies[home]).extend(writes),
-            (None, Some(_)) => bail!(
-                "{}: this host has its {controller} controller in the cgroup v2 tree, where rrun cannot set this yet",
-                first.field
-            ),
-            (None, None) => {
-                bail!("{}: this host has no {controller} controller mounted; mount it or leave this out", first.field)
+        let Some(home) = self.v1(controller).or(self.tree_with(controller)) else {
+            bail!("{}: this host has no {controller} controller mounted; mount it or leave this out", first.field);
+        };
+        let home = &mut self.hierarchies[home];
+        group(home).extend(writes);
+        if home.version == Version::V2 {
+            home.enable_also.retain(|own| own != controller);
+            if !home.enable.iter().any(|own| own == controller) {
+                home.enable.push(controller.to_string());
             }
         }
         Ok(())
     }
 
-    fn in_tree(&mut self, tree: usize, controller: &str, writes: impl IntoIterator<Item = Write>) {
-        let tree = &mut self.hierarchies[tree];
-        let before = tree.before.len();
-        tree.before.extend(writes);
-        if tree.before.len() > before && !tree.enable.iter().any(|own| own == controller) {
-            tree.enable.push(controller.to_string());
+    fn realtime_above(&mut self, cpu: &Cpu) -> Result<()> {
+        if let Some(home) = self.v1("cpu") {
+            self.hierarchies[home].realtime_above = cpu::realtime(cpu)?;
         }
-    }
-
-    fn realtime_above(&mut self, writes: Vec<Write>) {
-        if let Some(cpu) = self.v1("cpu") {
-            self.hierarchies[cpu].realtime_above = writes;
-        }
+        Ok(())
     }
 }
 

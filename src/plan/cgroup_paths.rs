@@ -100,8 +100,8 @@ pub fn mount(
     if layout.v1.is_empty() {
         let Some(tree) = &layout.v2 else { bail!("this host has no cgroup file system mounted") };
         let shown = &tree.mountpoint;
-        let otherwise = if has_cgroup_namespace { shown.join(path.in_only_tree(tree)?) } else { shown.clone() };
-        return Ok(CgroupMount::V2 { otherwise });
+        let bind = if has_cgroup_namespace { shown.join(path.in_only_tree(tree)?) } else { shown.clone() };
+        return Ok(CgroupMount::V2 { new: has_cgroup_namespace, bind });
     }
     let names = directory_names(&layout.v1);
     let mut hierarchies = Vec::new();
@@ -240,8 +240,8 @@ mod tests {
     fn a_mount_on_a_host_with_v2_alone() {
         let layout = CgroupLayout { v1: vec![], v2: Some(tree("/", "/user/me")) };
         for (namespace, want) in [(false, "/sys/fs/cgroup"), (true, "/sys/fs/cgroup/user/c1")] {
-            let CgroupMount::V2 { otherwise } = mount(&layout, "c1", None, namespace).unwrap() else { panic!() };
-            assert_eq!(otherwise.as_os_str(), want, "namespace {namespace}");
+            let CgroupMount::V2 { new, bind } = mount(&layout, "c1", None, namespace).unwrap() else { panic!() };
+            assert_eq!((new, bind.as_os_str()), (namespace, want.as_ref()));
         }
         assert!(mount(&CgroupLayout::default(), "c1", None, false).is_err());
     }
