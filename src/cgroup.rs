@@ -15,11 +15,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::host::cgroups::{CgroupLayout, Unified};
+use crate::host::cgroups::CgroupLayout;
 use crate::plan::cgroup_paths::CgroupsPath;
-use crate::plan::spec::resources::{Cpu, Resources};
+use crate::plan::spec::resources::Resources;
+
+use self::draft::Draft;
 
 pub use create::{NewCgroups, UnifiedHandles, create};
+pub use device_filter::{DeviceFilter, attach as attach_device_filter};
 pub use freeze::Freezer;
 pub use recorded::Recorded;
 pub use remove::Holders;
@@ -28,7 +31,9 @@ pub use write::Write;
 mod blkio;
 mod cpu;
 mod cpuset;
+mod device_filter;
 mod devices;
+mod draft;
 mod hugetlb;
 mod memory;
 mod network;
@@ -83,6 +88,9 @@ pub struct HierarchyPlan {
     /// Before init joins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Write>,
+    /// v2, where no v1 hierarchy has the devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<DeviceFilter>,
     /// When init has set itself up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub last: Vec<Write>,
@@ -106,6 +114,7 @@ impl HierarchyPlan {
             enable_also: Vec::new(),
             realtime_above: Vec::new(),
             before: Vec::new(),
+            devices: None,
             last: Vec::new(),
             owner: None,
         }
@@ -141,12 +150,7 @@ pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout:
     };
     draft.before("hugetlb", hugetlb)?;
     draft.before("rdma", rdma::both(&resources.rdma)?)?;
-    let devices = devices::v1(&resources.devices)?;
-    if draft.v1("devices").is_some() {
-        draft.before("devices", devices)?;
-    } else if devices::restricts(&devices) {
-        bail!("linux.resources.devices: this host has no devices controller mounted to keep any from the container");
-    }
+    draft.devices(&resources.devices)?;
     match draft.version("memory") {
         V1 => {
             draft.before("memory", memory::v1_hierarchy(&resources.memory))?;
@@ -198,89 +202,6 @@ impl CgroupPlan {
         for tree in self.hierarchies.iter_mut().filter(|hierarchy| hierarchy.version == Version::V2) {
             tree.owner = Some(host_uid);
         }
-    }
-}
-
-struct Draft<'a> {
-    layout: &'a CgroupLayout,
-    hierarchies: Vec<HierarchyPlan>,
-}
-
-impl<'a> Draft<'a> {
-    fn new(path: &CgroupsPath, layout: &'a CgroupLayout) -> Result<Self> {
-        let alone = layout.v1.is_empty();
-        if alone && layout.v2.is_none() {
-            bail!("this host has no cgroup file system mounted; mount cgroup2 on /sys/fs/cgroup");
-        }
-        let mut hierarchies = Vec::new();
-        for v1 in &layout.v1 {
-            let path = path.in_hierarchy(v1)?;
-            hierarchies.push(HierarchyPlan::new(Version::V1, &v1.controllers, &v1.mountpoint, path));
-        }
-        if let Some(tree) = &layout.v2 {
-            // even without a controller there: the child is born into it, and all of it can be killed at once
-            let path = if alone { path.in_only_tree(tree)? } else { path.in_hybrid_tree(tree)? };
-            let mut plan = HierarchyPlan::new(Version::V2, &[], &tree.mountpoint, path);
-            if alone {
-                plan.enable_also = tree.controllers.clone();
-            }
-            hierarchies.push(plan);
-        }
-        Ok(Self { layout, hierarchies })
-    }
-
-    /// The index of the hierarchy that has this controller.
-    fn v1(&self, controller: &str) -> Option<usize> {
-        self.hierarchies.iter().position(|hierarchy| hierarchy.controllers.iter().any(|own| own == controller))
-    }
-
-    /// The index of the v2 tree, if this controller is there.
-    fn tree_with(&self, controller: &str) -> Option<usize> {
-        let has = |tree: &Unified| tree.controllers.iter().any(|own| own == controller);
-        let there = self.v1(controller).is_none() && self.layout.v2.as_ref().is_some_and(has);
-        there.then(|| self.hierarchies.iter().position(|hierarchy| hierarchy.version == Version::V2)).flatten()
-    }
-
-    /// What a controller's values are to be converted for. One that is nowhere is refused when it is given a value.
-    fn version(&self, controller: &str) -> Version {
-        if self.tree_with(controller).is_some() { Version::V2 } else { Version::V1 }
-    }
-
-    fn before(&mut self, controller: &str, writes: impl IntoIterator<Item = Write>) -> Result<()> {
-        self.place(controller, writes, |hierarchy| &mut hierarchy.before)
-    }
-
-    fn last(&mut self, controller: &str, writes: impl IntoIterator<Item = Write>) -> Result<()> {
-        self.place(controller, writes, |hierarchy| &mut hierarchy.last)
-    }
-
-    fn place(
-        &mut self,
-        controller: &str,
-        writes: impl IntoIterator<Item = Write>,
-        group: fn(&mut HierarchyPlan) -> &mut Vec<Write>,
-    ) -> Result<()> {
-        let mut writes = writes.into_iter().peekable();
-        let Some(first) = writes.peek() else { return Ok(()) };
-        let Some(home) = self.v1(controller).or(self.tree_with(controller)) else {
-            bail!("{}: this host has no {controller} controller mounted; mount it or leave this out", first.field);
-        };
-        let home = &mut self.hierarchies[home];
-        group(home).extend(writes);
-        if home.version == Version::V2 {
-            home.enable_also.retain(|own| own != controller);
-            if !home.enable.iter().any(|own| own == controller) {
-                home.enable.push(controller.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    fn realtime_above(&mut self, cpu: &Cpu) -> Result<()> {
-        if let Some(home) = self.v1("cpu") {
-            self.hierarchies[home].realtime_above = cpu::realtime(cpu)?;
-        }
-        Ok(())
     }
 }
 

@@ -1,6 +1,5 @@
 //! The parent's half of a start: one clone3, then the child is served until it is ready or has failed.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -9,10 +8,11 @@ use nix::errno::Errno;
 
 use crate::cgroup::UnifiedHandles;
 use crate::error::SysError;
-use crate::init::{self, Handles};
-use crate::plan::Plan;
+use crate::init::{self, Handles, StartHandles};
+use crate::plan::{Descriptors, Plan};
 use crate::protocol::{Channel, Ready};
 use crate::sys::clone::{self, Child};
+use crate::sys::fds;
 
 pub mod choreography;
 pub mod foreground;
@@ -22,8 +22,7 @@ pub mod serve;
 
 /// What the parent made ready for the child.
 pub struct Prepared {
-    pub start: File,
-    pub start_error: File,
+    pub start: StartHandles,
     /// `tasks` of every v1 hierarchy.
     pub tasks: Vec<(PathBuf, OwnedFd)>,
     /// The v2 directory that the child is born into.
@@ -50,8 +49,7 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
     let mut handles = Some(Handles {
         channel: childs_channel,
         ready: childs_ready,
-        start: prepared.start,
-        start_error: prepared.start_error,
+        start: Some(prepared.start),
         parent,
         cgroups: prepared.tasks,
     });
@@ -74,5 +72,7 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
             result => result?,
         },
     };
+    // They are the container's: a copy of ours would keep a pipe from its end for as long as rrun stays.
+    fds::close_inherited(Descriptors::FIRST, plan.process.descriptors.end());
     Ok(Launched { child, channel, ready })
 }

@@ -15,7 +15,7 @@ use super::directory::Directory;
 use super::perform::{shortfalls, write_all};
 use super::recorded::{Recorded, oom_kills};
 use super::remove::Holders;
-use super::{CgroupPlan, HierarchyPlan, Version, cpuset, refuse_occupied, subtree};
+use super::{CgroupPlan, HierarchyPlan, Version, cpuset, device_filter, refuse_occupied, subtree};
 use crate::error::SysError;
 use crate::log;
 
@@ -81,6 +81,9 @@ impl<'a> NewCgroups<'a> {
             shortfalls(&cgroup.directory, &cgroup.plan.before).iter().for_each(|warning| log::warning(warning));
             if let Some(uid) = cgroup.plan.owner {
                 subtree::delegate(&cgroup.directory, uid)?;
+            }
+            if let Some(filter) = &cgroup.plan.devices {
+                device_filter::attach(cgroup.directory.as_fd(), filter)?;
             }
         }
         Ok(())

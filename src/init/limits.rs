@@ -9,7 +9,7 @@ use crate::sys::limits;
 
 impl Init<'_> {
     pub(super) fn set_limits(&mut self) -> Result<()> {
-        self.plan.process.rlimits.iter().try_for_each(set)
+        self.process.rlimits.iter().try_for_each(set)
     }
 }
 

@@ -60,7 +60,8 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let mut steps = vec![Step::DieWithParent, Step::JoinCgroups, Step::AllProcessors];
     // After joining: a cgroup namespace has the cgroup of its maker as its root.
     steps.extend(plan.has(Namespace::Cgroup).then_some(Step::NewCgroupNamespace));
-    steps.extend([Step::NewSession, Step::SessionKeyring(&plan.id)]);
+    steps.push(Step::NewSession);
+    steps.extend((!plan.no_new_keyring).then_some(Step::SessionKeyring(&plan.id)));
     steps.extend(plan.hostname.as_deref().map(Step::Hostname));
     steps.extend(plan.domainname.as_deref().map(Step::Domainname));
     steps.extend(plan.has(Namespace::Network).then_some(Step::Loopback));
@@ -206,6 +207,7 @@ fn verb(source: &Source) -> &'static str {
 mod tests {
     use super::*;
     use crate::host::Host;
+    use crate::plan::Descriptors;
     use crate::plan::build::Options;
     use crate::plan::spec::Spec;
 
@@ -237,6 +239,8 @@ mod tests {
             no_pivot: false,
             detached: false,
             console_socket: false,
+            descriptors: Descriptors::default(),
+            no_new_keyring: false,
         };
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }

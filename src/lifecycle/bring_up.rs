@@ -14,6 +14,7 @@ use super::process::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
 use crate::cgroup;
 use crate::error::Doing;
+use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{Duties, reap, serve};
 use crate::launch::{Launched, Prepared, launch};
@@ -46,6 +47,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         no_pivot: options.no_pivot,
         detached: place == Place::Detached,
         console_socket: options.console_socket.is_some(),
+        descriptors: options.descriptors,
+        no_new_keyring: options.no_new_keyring,
     };
     let Decided { host, plan, cgroup, config } =
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
@@ -72,8 +75,10 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)).inspect_err(|_| claim.keep()));
     cgroups.apply_before()?;
     let prepared = Prepared {
-        start: claim.directory.make_start_channel()?,
-        start_error: claim.directory.make_start_error()?,
+        start: StartHandles {
+            channel: claim.directory.make_start_channel()?,
+            error: claim.directory.make_start_error()?,
+        },
         tasks: cgroups.tasks()?,
         unified: cgroups.unified()?,
     };

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::spec::{Linux, Spec, given, not_yet};
-use super::{CgroupMount, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
+use super::{CgroupMount, Descriptors, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
 use super::{mount_options, mounts, namespaces, process, sysctl};
 use crate::error::Matched;
 use crate::host::Host;
@@ -26,11 +26,14 @@ pub struct Options {
     /// rrun ends before the container does: `create`, or `run --detach`.
     pub detached: bool,
     pub console_socket: bool,
+    pub descriptors: Descriptors,
+    pub no_new_keyring: bool,
 }
 
 impl Plan {
     pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
-        let plan = decide(spec, options, host).context("config.json")?;
+        let mut plan = decide(spec, options, host).context("config.json")?;
+        plan.process.keep(options.descriptors);
         check_terminal(plan.process.terminal.is_some(), options)?;
         Ok(plan)
     }
@@ -69,6 +72,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
             Some(process) => process::plan(process, host, &mut warnings)?,
             None => bail!("process: missing; this version of rrun cannot create a container without one"),
         },
+        no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
         namespaces,

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::{CgroupHierarchy, CgroupMount};
+use super::{CgroupHierarchy, CgroupMount, MountPlan, Namespace, Plan, Source};
 use crate::host::cgroups::{CgroupLayout, Hierarchy, Unified};
 use crate::rootfs::InRoot;
 
@@ -113,6 +113,19 @@ pub fn mount(
         links.extend(linked.map(|controller| (controller.clone(), name.clone())));
     }
     Ok(CgroupMount::V1 { hierarchies, links })
+}
+
+/// Whom a container's cgroup is given to: the program's user on the host, if the container has a view of its own of cgroup
+/// v2 and may write there. Root needs no gift.
+pub fn owner(plan: &Plan) -> Option<u32> {
+    let writable = |mount: &MountPlan| {
+        let read_only = (mount.attributes.set | mount.recursive.set) & libc::MOUNT_ATTR_RDONLY != 0;
+        matches!(mount.source, Source::Cgroup(CgroupMount::V2 { .. }))
+            && mount.target.as_path() == Path::new("sys/fs/cgroup")
+            && !read_only
+    };
+    let delegated = plan.has(Namespace::Cgroup) && plan.mounts.iter().any(writable);
+    Some(plan.process.uid).filter(|uid| delegated && *uid != 0)
 }
 
 /// As on the host, where programs expect them; by controllers where two mountpoints have the same last name.

@@ -10,6 +10,8 @@ fn options() -> Options {
         no_pivot: false,
         detached: true,
         console_socket: false,
+        descriptors: Descriptors::default(),
+        no_new_keyring: false,
     }
 }
 
