@@ -114,6 +114,14 @@ impl Bundle {
         dir
     }
 
+    /// A new file beside the rootfs with `file` of the host bound onto it.
+    pub fn host_pin(&mut self, name: &str, file: &str) -> PathBuf {
+        let place = self.host_file(name, "");
+        nix::mount::mount(Some(file), &place, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+        self.host_mounts.push(place.clone());
+        place
+    }
+
     /// A new file in the image, executable if it is a script or an ELF file.
     pub fn image_file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
@@ -127,11 +135,15 @@ impl Bundle {
 
     /// The command, ready to be changed before it starts.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.write_config();
+        self.command_on_config_as_it_is(args)
+    }
+
+    pub fn write_config(&self) {
         // by rename: another command may be reading it
         let new = self.dir.join("config.json.new");
         fs::write(&new, serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
         fs::rename(new, self.dir.join("config.json")).unwrap();
-        self.command_on_config_as_it_is(args)
     }
 
     pub fn command_on_config_as_it_is(&self, args: &[&str]) -> Command {

@@ -4,6 +4,7 @@
 //! plan and what the parent opened for it; it cannot reach cgroups or state. An error ends it, and is told whole.
 
 use std::ffi::CString;
+use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
 
 use crate::error::Report;
-use crate::plan::{Plan, ProcessPlan};
+use crate::plan::{Namespace, Plan, ProcessPlan};
 use crate::protocol::{Ask, Channel, Ready};
 use crate::rootfs::Rootfs;
 use crate::sys::exec::Image;
@@ -45,6 +46,23 @@ pub struct Handles {
     pub parent: OwnedFd,
     /// `tasks` of every v1 hierarchy; `cgroup.procs` of the v2 tree only where the kernel could not clone into it.
     pub cgroups: Vec<(PathBuf, OwnedFd)>,
+    /// The namespaces that it is to be put into.
+    pub joins: Vec<Joined>,
+}
+
+/// An existing namespace, opened once and checked, so that what is entered is what was looked at.
+pub struct Joined {
+    pub kind: Namespace,
+    pub field: String,
+    pub path: PathBuf,
+    pub fd: OwnedFd,
+}
+
+/// How it is named in an error.
+impl fmt::Display for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.path.display())
+    }
 }
 
 pub struct StartHandles {

@@ -10,6 +10,7 @@ mod claim;
 mod container;
 mod delete;
 mod freeze;
+mod pidfd_socket;
 mod process;
 mod query;
 mod run;
@@ -39,6 +40,7 @@ pub struct CreateOptions {
     /// Another file in place of BUNDLE/config.json.
     pub config: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub no_pivot: bool,
     pub descriptors: Descriptors,

@@ -119,9 +119,6 @@ fn stripped(config: &Value) -> Value {
     }
     let namespaces = linux["namespaces"].as_array_mut().unwrap();
     namespaces.retain(|namespace| namespace["type"] != "user");
-    for namespace in namespaces {
-        namespace.as_object_mut().unwrap().remove("path");
-    }
     config
 }
 

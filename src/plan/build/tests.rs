@@ -75,7 +75,6 @@ fn what_cannot_be_applied_yet_is_refused_by_name() {
         ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"})),
         ("/linux/uidMappings", mapping()),
         ("/linux/gidMappings", mapping()),
-        ("/linux/timeOffsets", json!({"boottime": {"secs": 1}})),
         ("/linux/netDevices", json!({"eth0": {}})),
         ("/linux/intelRdt", json!({})),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_DEFAULT"})),
