@@ -213,7 +213,12 @@ impl Suspect {
         let stat = proc.stat(Pid::from_raw(id)).ok()?;
         let waits_in = read("wchan").filter(|function| function != "0").unwrap_or_default();
         let name = read("comm")?.trim_end().to_string();
-        (!FROZEN.contains(&waits_in.as_str()) && !stat.has_ended()).then_some(Self { id, name, state: stat.state, waits_in })
+        (!FROZEN.contains(&waits_in.as_str()) && !stat.has_ended()).then_some(Self {
+            id,
+            name,
+            state: stat.state,
+            waits_in,
+        })
     }
 }
 
