@@ -1,5 +1,6 @@
 //! `start`: lets init execute the user's program, and learns what became of it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,9 +15,11 @@ use super::container::Container;
 use super::delete::delete_failed;
 use super::hooks::{self, Runner};
 use super::process::{self, ends_within};
+use super::readiness;
 use crate::error::{Doing, Matched, strerror};
 use crate::hooks::Stop;
 use crate::log;
+use crate::notify::{self, Readiness};
 use crate::plan::hooks::{Hooks, patience};
 use crate::protocol::{self, Outcome, START};
 use crate::state::Status;
@@ -26,20 +29,36 @@ use crate::sys::fds::bytes_waiting;
 /// For init to read its start and execute.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub fn start(store: &Store, id: &str) -> Result<()> {
-    start_unless(None, store, id)
+/// Returns when the program runs; for a service manager at `notify_socket`, when it is ready.
+pub fn start(store: &Store, id: &str, notify_socket: Option<&OsStr>) -> Result<()> {
+    crate::state::check_id(id)?;
+    let host = notify_socket.map(notify::Host::connect).transpose()?;
+    let given = start_and_follow(store, id, host, None)?;
+    match given.readiness {
+        Some(readiness) => readiness::wait(readiness, given.init.as_fd(), None),
+        None => Ok(()),
+    }
 }
 
-/// `stop` ends the wait for hooks.
-pub(super) fn start_unless(stop: Option<&dyn Stop>, store: &Store, id: &str) -> Result<()> {
-    crate::state::check_id(id)?;
-    let given = give(store, id)?;
+/// The same, but it is left to the caller to wait until the program is ready. `stop` ends the wait for hooks.
+pub(super) fn start_unready(
+    store: &Store,
+    id: &str,
+    host: Option<notify::Host>,
+    stop: &dyn Stop,
+) -> Result<Option<Readiness>> {
+    start_and_follow(store, id, host, Some(stop)).map(|given| given.readiness)
+}
+
+/// The start, and the hooks that follow it.
+fn start_and_follow(store: &Store, id: &str, host: Option<notify::Host>, stop: Option<&dyn Stop>) -> Result<Given> {
+    let given = give(store, id, host)?;
     await_outcome(&given, stop)?;
-    let container = given.container;
-    let pid = container.state.init.map_or(0, |init| init.pid);
-    let Err(error) = Runner::of_state(&container.state, stop).poststart(&given.hooks, pid) else { return Ok(()) };
+    let pid = given.container.state.init.map_or(0, |init| init.pid);
+    let runner = Runner::of_state(&given.container.state, stop);
+    let Err(error) = runner.poststart(&given.hooks, pid) else { return Ok(given) };
     // runtime.md, "Lifecycle": it is stopped, and all that follows is done.
-    if let Err(left) = delete_failed(store, id, container, stop) {
+    if let Err(left) = delete_failed(store, id, given.container, stop) {
         log::warning(&format!("start {id}: what is left could not be removed: {left:#}"));
     }
     Err(error)
@@ -51,10 +70,12 @@ struct Given {
     channel: File,
     init: OwnedFd,
     hooks: Hooks,
+    /// Where the program says that it is ready, if somebody waits for that.
+    readiness: Option<Readiness>,
 }
 
 /// Decides under the lock that this start is the one, and gives it.
-fn give(store: &Store, id: &str) -> Result<Given> {
+fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
     let (directory, _lock) = Directory::open_locked(&store.root, id)?.ok_or(Matched::DoesNotExist)?;
     let container = Container::in_directory(directory)?.ok_or(Matched::DoesNotExist)?;
     match container.status()? {
@@ -74,9 +95,17 @@ fn give(store: &Store, id: &str) -> Result<Given> {
         return Err(Matched::StartRunning.into());
     }
     let hooks = hooks::recorded(&container.directory, &container.state, &["startContainer", "poststart"])?;
+    let readiness = match (host, container.directory.notify_directory()?) {
+        (Some(host), Some(directory)) => Some(Readiness::await_from(directory.as_fd(), host, init.pid)?),
+        (Some(_), None) => {
+            log::warning("created without NOTIFY_SOCKET: the program cannot say when it is ready");
+            None
+        }
+        (None, _) => None,
+    };
     // An empty FIFO takes it whole: less than PIPE_BUF, pipe(7).
     channel.write_all(&START).doing("write", "start.fifo")?;
-    Ok(Given { container, channel, init: pidfd, hooks })
+    Ok(Given { container, channel, init: pidfd, hooks, readiness })
 }
 
 /// Init holds the FIFO until its execve, or its end.
