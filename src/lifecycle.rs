@@ -15,6 +15,7 @@ mod query;
 mod run;
 mod signal;
 mod start;
+mod update;
 pub mod view;
 
 pub use delete::delete;
@@ -23,6 +24,7 @@ pub use query::{list, plan, processes, state};
 pub use run::{create, run};
 pub use signal::kill;
 pub use start::start;
+pub use update::update;
 
 /// Where containers are recorded: one directory each.
 #[derive(Debug, Clone)]

@@ -22,6 +22,7 @@ pub mod namespaces;
 pub mod process;
 pub mod spec;
 pub mod sysctl;
+pub mod update;
 pub mod time;
 
 #[derive(Debug, Clone, Serialize)]

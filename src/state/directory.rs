@@ -20,6 +20,7 @@ use crate::rootfs::is_same_file;
 const STATE: &str = "state.json";
 const NEW_STATE: &str = "state.json.new";
 const CONFIG: &str = "config.json";
+const NEW_CONFIG: &str = "config.json.new";
 const START: &str = "start.fifo";
 const START_ERROR: &str = "start.error";
 
@@ -119,6 +120,16 @@ impl Directory {
     /// The config that the container was made from: later commands need it when the bundle may be gone.
     pub fn write_config(&self, config: &[u8]) -> Result<(), SysError> {
         self.write(CONFIG, config)
+    }
+
+    pub fn read_config(&self) -> Result<Vec<u8>> {
+        Ok(self.read(CONFIG)?.with_context(|| format!("{}: is gone; make the container anew", self.name(CONFIG)))?)
+    }
+
+    /// For an `update`; as `write_state`.
+    pub fn replace_config(&self, config: &[u8]) -> Result<(), SysError> {
+        self.write(NEW_CONFIG, config)?;
+        renameat(&self.fd, NEW_CONFIG, &self.fd, CONFIG).doing("rename", self.name(CONFIG))
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), SysError> {
