@@ -26,6 +26,7 @@ mod lifecycle;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod notify;
 mod process;
 mod protection;
 mod ps;

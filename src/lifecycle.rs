@@ -1,5 +1,6 @@
 //! What each command means. The command line turns words into these options and calls one function.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::plan::Descriptors;
@@ -10,8 +11,10 @@ mod claim;
 mod container;
 mod delete;
 mod freeze;
+mod pidfd_socket;
 mod process;
 mod query;
+mod readiness;
 mod run;
 mod signal;
 mod start;
@@ -41,10 +44,13 @@ pub struct CreateOptions {
     /// Another file in place of BUNDLE/config.json.
     pub config: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub no_pivot: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    /// Where a service manager waits for the container to be ready: sd_notify(3).
+    pub notify_socket: Option<OsString>,
 }
 
 #[derive(Debug, Clone)]

@@ -19,6 +19,7 @@ pub mod devices;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod notify;
 pub mod process;
 pub mod spec;
 pub mod sysctl;

@@ -67,6 +67,7 @@ fn build(config: &Value) -> Result<Plan, String> {
         console_socket: terminal,
         descriptors: Descriptors::default(),
         no_new_keyring: false,
+        notify: None,
     };
     Plan::build(&spec, &options, &host()).map_err(|error| format!("{error:#}"))
 }

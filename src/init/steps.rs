@@ -242,6 +242,7 @@ mod tests {
             console_socket: false,
             descriptors: Descriptors::default(),
             no_new_keyring: false,
+            notify: None,
         };
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }

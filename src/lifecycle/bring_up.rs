@@ -10,6 +10,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
+use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
 use crate::cgroup;
@@ -19,8 +20,10 @@ use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{Duties, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
+use crate::notify;
 use crate::procfs::Proc;
 use crate::state::Process;
+use crate::state::directory::Directory;
 use crate::state::pid_file::PidFile;
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::socket;
@@ -43,12 +46,15 @@ pub struct Up {
 pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts: &Interrupts) -> Result<Up> {
     // The caller's would shape what we make; the container's own is set by init.
     umask(Mode::from_bits_truncate(0o022));
+    let notify_socket = options.notify_socket.as_deref();
+    notify_socket.map(notify::address).transpose()?;
     let manner = Manner {
         no_pivot: options.no_pivot,
         detached: place == Place::Detached,
         console_socket: options.console_socket.is_some(),
         descriptors: options.descriptors,
         no_new_keyring: options.no_new_keyring,
+        notify: notify_socket.map(|_| Directory::notify_path(&store.root, &options.id)),
     };
     let Decided { host, plan, cgroup, config } =
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
@@ -62,6 +68,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let joins = joined::open(&plan).context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
+    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
@@ -70,6 +77,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     // What is recorded as ours is killed and removed by `delete`.
     cgroup::refuse_occupied(&cgroup)?;
     claim.record_intent(&config)?;
+    if notify_socket.is_some() {
+        claim.directory.make_notify_directory()?;
+    }
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
     let cgroups = cgroup::create(&cgroup)?;
@@ -101,6 +111,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
+    if let Some(socket) = pidfd_socket {
+        socket.send(Role::Init, child.pidfd.as_fd())?;
+    }
     let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
     if let Some(pid_file) = &pid_file {
         pid_file.write(child.pid.as_raw())?;

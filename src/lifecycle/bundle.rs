@@ -26,6 +26,7 @@ pub struct Manner {
     pub console_socket: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    pub notify: Option<PathBuf>,
 }
 
 pub struct Decided {
@@ -50,6 +51,7 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
         console_socket: manner.console_socket,
         descriptors: manner.descriptors,
         no_new_keyring: manner.no_new_keyring,
+        notify: manner.notify,
     };
     let plan = Plan::build(&spec, &options, &host)?;
     let absent = Resources::default();
