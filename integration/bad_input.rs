@@ -211,7 +211,7 @@ fn nofile(limit: u64) -> Value {
 
 #[test]
 fn a_controller_that_the_host_has_not() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid); // the v2 tree has all or is not mounted; v2 has no net_cls at all: cgroups.rs
     for (controller, field, value) in [
         ("net_cls", "/linux/resources/network/classID", json!(4097)),
         ("rdma", "/linux/resources/rdma", json!({"mlx5_1": {"hcaHandles": 3}})),

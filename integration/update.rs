@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
 use crate::cgroups::disk;
-use crate::need::cgroup_v1;
 use crate::runtime::{Call, Output, on_rrun, run};
 
 #[track_caller]
@@ -56,7 +55,7 @@ const FLAGS: [(&str, &str, &str, &str, &str); 9] = [
 
 #[test]
 fn each_flag_sets_its_value() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let bundle = running(json!({}));
     for (flag, given, controller, file, want) in FLAGS {
         if flag == "--memory-swap" && !on_rrun() {
@@ -73,7 +72,7 @@ fn each_flag_sets_its_value() {
 
 #[test]
 fn all_flags_at_once() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let bundle = running(json!({}));
     let words: Vec<&str> = FLAGS.iter().flat_map(|(flag, given, ..)| [*flag, *given]).collect();
     update(&bundle, &words).ok();
@@ -84,7 +83,8 @@ fn all_flags_at_once() {
 
 #[test]
 fn weights_burst_and_idle() {
-    need!(rrun, cgroup_v1); // flags of later versions
+    layout!(V1, Hybrid);
+    need!(rrun); // flags of later versions
     let bundle = running(json!({}));
     for (flags, controller, file, want) in [
         (&["--blkio-weight", "300"][..], "blkio", "blkio.bfq.weight", "300"),
@@ -101,7 +101,8 @@ fn weights_burst_and_idle() {
 
 #[test]
 fn real_time_budgets() {
-    need!(rrun, cgroup_v1); // runc leaves it to the caller to give the cgroups above a budget
+    layout!(V1, Hybrid);
+    need!(rrun); // runc leaves it to the caller to give the cgroups above a budget
     let bundle = running(json!({}));
     if !bundle.cgroup("cpu").join("cpu.rt_runtime_us").exists() {
         return crate::need::skip("CONFIG_RT_GROUP_SCHED");
@@ -113,7 +114,7 @@ fn real_time_budgets() {
 
 #[test]
 fn a_file_or_stdin_says_the_same() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let bundle = running(json!({}));
     let text =
         json!({"memory": {"limit": 60 << 20}, "cpu": {"shares": 700}, "pids": {"limit": 55}, "someday": {"x": 1}});
@@ -135,7 +136,8 @@ fn a_file_or_stdin_says_the_same() {
 // runc panics at a section that is null
 #[test]
 fn null_and_empty_sections_change_nothing() {
-    need!(rrun, cgroup_v1);
+    layout!(V1, Hybrid);
+    need!(rrun);
     let bundle = running(json!({"cpu": {"shares": 600}, "pids": {"limit": 44}, "memory": {"limit": 60 << 20}}));
     let before = stored(&bundle);
     for text in [
@@ -155,7 +157,7 @@ fn null_and_empty_sections_change_nothing() {
 
 #[test]
 fn what_is_not_given_stays() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let bundle = running(json!({
         "cpu": {"shares": 600, "quota": 30000, "period": 50000, "cpus": "0"}, "pids": {"limit": 44},
         "memory": {"limit": 60 << 20},
@@ -176,7 +178,8 @@ fn what_is_not_given_stays() {
 // somebody else's business: a value that was neither asked for nor changed is not written again
 #[test]
 fn what_others_wrote_is_left_alone() {
-    need!(rrun, cgroup_v1); // runc writes all that it has stored
+    layout!(V1, Hybrid);
+    need!(rrun); // runc writes all that it has stored
     let bundle = running(json!({"cpu": {"shares": 600}, "pids": {"limit": 44}}));
     fs::write(bundle.cgroup("pids").join("pids.max"), "33").unwrap();
     update(&bundle, &["--cpu-share", "700"]).ok();
@@ -187,7 +190,7 @@ fn what_others_wrote_is_left_alone() {
 
 #[test]
 fn limits_of_memory_and_swap_go_up_and_down() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let bundle = running(json!({"memory": {"limit": 60 << 20, "swap": 80 << 20}}));
     for (memory, swap) in [(100, 200), (20, 30), (30, 30), (90, 90), (40, 1000)] {
         let [limit, both] = [memory, swap].map(|megabytes| format!("{megabytes}M"));
@@ -202,7 +205,8 @@ fn limits_of_memory_and_swap_go_up_and_down() {
 
 #[test]
 fn no_limit_of_memory_means_none_with_swap() {
-    need!(rrun, cgroup_v1); // runc of Debian leaves the one with swap in the way, which is an error
+    layout!(V1, Hybrid);
+    need!(rrun); // runc of Debian leaves the one with swap in the way, which is an error
     let bundle = running(json!({"memory": {"limit": 60 << 20, "swap": 80 << 20}}));
     update(&bundle, &["--memory", "-1"]).ok();
     assert!(value(&bundle, "memory", "memory.limit_in_bytes").len() > 15);
@@ -213,7 +217,8 @@ fn no_limit_of_memory_means_none_with_swap() {
 
 #[test]
 fn disks_keep_their_limits_beside_new_ones() {
-    need!(rrun, cgroup_v1); // runc takes no throttles at update
+    layout!(V1, Hybrid);
+    need!(rrun); // runc takes no throttles at update
     let (major, minor) = disk();
     let throttle = |rate: u32| json!([{"major": major, "minor": minor, "rate": rate}]);
     let bundle = running(json!({"blockIO": {"throttleReadBpsDevice": throttle(1_000_000)}}));
@@ -227,7 +232,8 @@ fn disks_keep_their_limits_beside_new_ones() {
 
 #[test]
 fn a_controller_of_the_v2_tree_is_reached_too() {
-    need!(rrun, cgroup_v1, hugetlb); // runc knows one tree only
+    layout!(Hybrid);
+    need!(rrun, hugetlb); // runc knows one tree only
     if !fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default().contains("hugetlb") {
         return crate::need::skip("hugetlb in a v2 tree");
     }
@@ -239,7 +245,8 @@ fn a_controller_of_the_v2_tree_is_reached_too() {
 
 #[test]
 fn a_value_that_is_refused_brings_the_others_back() {
-    need!(rrun, cgroup_v1); // runc tries the refused value of memory once more, and leaves what came before it
+    layout!(V1, Hybrid);
+    need!(rrun); // runc tries the refused value of memory once more, and leaves what came before it
     let bundle = running(json!({
         "cpu": {"shares": 600, "quota": 30000, "period": 50000, "cpus": "0"}, "pids": {"limit": 44},
         "memory": {"limit": 60 << 20, "swap": 80 << 20},
@@ -270,7 +277,8 @@ fn a_value_that_is_refused_brings_the_others_back() {
 
 #[test]
 fn a_limit_below_what_is_in_use_names_it() {
-    need!(rrun, cgroup_v1);
+    layout!(V1, Hybrid);
+    need!(rrun);
     let bundle = running(json!({}));
     let output = update(&bundle, &["--memory", "4096"]);
     output.refused(&["linux.resources.memory.limit: 4096 bytes are too few for memory.limit_in_bytes: ", "are in use"]);
@@ -305,7 +313,8 @@ const REFUSED: [(&str, &str); 20] = [
 
 #[test]
 fn bad_values_are_refused_and_change_nothing() {
-    need!(rrun, cgroup_v1); // runc hands the wrong ones to the kernel, or takes them for unset
+    layout!(V1, Hybrid);
+    need!(rrun); // runc hands the wrong ones to the kernel, or takes them for unset
     let bundle = running(json!({"cpu": {"shares": 600}, "memory": {"limit": 60 << 20}, "pids": {"limit": 44}}));
     let before = stored(&bundle);
     for (text, says) in REFUSED {
@@ -333,7 +342,8 @@ fn bad_values_are_refused_and_change_nothing() {
 
 #[test]
 fn limits_of_kernel_memory_are_ignored_with_a_word() {
-    need!(rrun, cgroup_v1);
+    layout!(V1, Hybrid);
+    need!(rrun);
     let bundle = running(json!({"memory": {"limit": 60 << 20}}));
     let log = bundle.dir.join("log");
     let warnings = |flags: &[&str]| {
@@ -349,7 +359,6 @@ fn limits_of_kernel_memory_are_ignored_with_a_word() {
 
 #[test]
 fn created_running_and_paused_ones_can_be_updated() {
-    need!(cgroup_v1);
     let bundle = Bundle::sleeping();
     bundle.create().ok();
     let step = |limit: &str, status: &str| {
@@ -376,7 +385,7 @@ fn without_a_container_that_lives_it_is_refused() {
 
 #[test]
 fn rules_of_devices_are_never_touched() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let bundle = running(json!({"devices": [{"allow": false, "access": "rwm"}]}));
     let before = value(&bundle, "devices", "devices.list");
     update_to(&bundle, "{\"devices\": [{\"allow\": true, \"access\": \"rwm\"}], \"pids\": {\"limit\": 5}}").ok();
@@ -386,21 +395,21 @@ fn rules_of_devices_are_never_touched() {
 
 #[test]
 fn the_bundle_may_be_gone() {
-    need!(cgroup_v1);
-    let bundle = running(json!({"cpu": {"period": 50000, "quota": 30000}}));
+    let bundle = running(json!({"pids": {"limit": 44}}));
     fs::remove_file(bundle.dir.join("config.json")).unwrap();
     let elsewhere = |flags: &[&str]| {
         run(bundle.command_on_config_as_it_is(&[&["update"], flags, &[&*bundle.id]].concat()).current_dir("/"))
     };
-    elsewhere(&["--cpu-quota", "20000"]).ok();
-    elsewhere(&["--pids-limit", "5"]).ok();
-    assert_eq!(value(&bundle, "cpu", "cpu.cfs_quota_us"), "20000");
-    assert_eq!(value(&bundle, "pids", "pids.max"), "5");
+    for limit in ["5", "6"] {
+        elsewhere(&["--pids-limit", limit]).ok();
+        assert_eq!(value(&bundle, "pids", "pids.max"), limit);
+    }
 }
 
 #[test]
 fn later_updates_know_of_earlier_ones() {
-    need!(rrun, cgroup_v1); // what is stored where differs
+    layout!(V1, Hybrid);
+    need!(rrun); // what is stored where differs
     let bundle = running(json!({"memory": {"limit": 60 << 20}}));
     let process = |bundle: &Bundle| {
         let config = fs::read(bundle.state_root.join(&bundle.id).join("config.json")).unwrap();
@@ -418,7 +427,8 @@ fn later_updates_know_of_earlier_ones() {
 // a relative path starts at the cgroup of whoever creates, not of whoever updates
 #[test]
 fn the_container_is_found_from_any_cgroup() {
-    need!(rrun, cgroup_v1); // runc records it as well; its test would be the same but for the state root
+    layout!(V1, Hybrid);
+    need!(rrun); // runc records it as well; its test would be the same but for the state root
     let mut bundle = Bundle::sleeping();
     bundle.set("/linux/cgroupsPath", bundle.id.clone());
     bundle.run_detached().ok();
@@ -438,7 +448,8 @@ fn the_container_is_found_from_any_cgroup() {
 
 #[test]
 fn many_at_once_all_count() {
-    need!(rrun, cgroup_v1); // runc has no lock: the last one stores its own view
+    layout!(V1, Hybrid);
+    need!(rrun); // runc has no lock: the last one stores its own view
     let bundle = running(json!({}));
     let calls: Vec<_> =
         FLAGS.iter().map(|(flag, given, ..)| bundle.spawn(&["update", flag, given, &bundle.id])).collect();
@@ -460,11 +471,9 @@ fn many_at_once_all_count() {
 
 #[test]
 fn hosts_with_a_v2_tree_alone() {
-    if cgroup_v1() {
-        return crate::need::skip("cgroup v2 alone");
-    }
+    layout!(V2);
     let bundle = running(json!({"memory": {"limit": 60 << 20, "swap": 80 << 20}}));
-    let file = |name: &str| fs::read_to_string(format!("/sys/fs/cgroup/{}/{name}", bundle.id)).unwrap();
+    let file = |name: &str| value(&bundle, "unified", name);
     for (flags, name, want) in [
         (&["--cpu-quota", "30000", "--cpu-period", "50000"][..], "cpu.max", "30000 50000"),
         (&["--cpu-quota", "20000"], "cpu.max", "20000 50000"),
@@ -474,10 +483,10 @@ fn hosts_with_a_v2_tree_alone() {
         (&["--cpuset-cpus", "0"], "cpuset.cpus", "0"),
     ] {
         update(&bundle, flags).ok();
-        assert_eq!(file(name).trim(), want, "{flags:?}");
+        assert_eq!(file(name), want, "{flags:?}");
     }
-    assert_eq!(file("memory.swap.max").trim(), (30 << 20).to_string(), "what is left of 80M");
+    assert_eq!(file("memory.swap.max"), (30 << 20).to_string(), "what is left of 80M");
     let text = json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}, "pids": {"limit": 5}}).to_string();
     assert!(update_to(&bundle, &text).code == 1);
-    assert_eq!((file("memory.max").trim(), file("pids.max").trim()), ("52428800", "77"));
+    assert_eq!((&*file("memory.max"), &*file("pids.max")), ("52428800", "77"));
 }

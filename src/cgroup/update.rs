@@ -6,9 +6,10 @@ use nix::errno::Errno;
 
 use super::create::NewCgroup;
 use super::directory::Directory;
-use super::perform::write_all;
+use super::perform::{shortfalls, write_all};
 use super::write::{Otherwise, Write};
 use super::{CgroupPlan, memory};
+use crate::log;
 
 /// What was written, and can be taken back.
 #[derive(Debug, Default)]
@@ -52,7 +53,9 @@ impl Updated {
         let writes: Vec<Write> = writes.into_iter().cloned().collect();
         self.old.push((directory, old));
         let (directory, _) = &self.old[self.old.len() - 1];
-        write_all(directory, &writes)
+        write_all(directory, &writes)?;
+        shortfalls(directory, &writes).iter().for_each(|warning| log::warning(warning));
+        Ok(())
     }
 
     /// All of them are tried, whatever becomes of one.
@@ -65,7 +68,7 @@ impl Updated {
 /// The write that undoes one which is about to be done; none where there is no telling.
 fn old_value(directory: &Directory, write: &Write) -> Option<Write> {
     let others = write.otherwise.iter().filter_map(|(_, otherwise)| match otherwise {
-        Otherwise::File(file) => Some(*file),
+        Otherwise::File(file) | Otherwise::Other(file, _) => Some(*file),
         _ => None,
     });
     let mut files = std::iter::once(&*write.file).chain(others);

@@ -67,7 +67,6 @@ fn args() -> Vec<Arg> {
 }
 
 fn run(call: &Call) -> Result<u8> {
-    call.global.refuse_later()?;
     let update = match call.value("resources") {
         Some(file) => {
             let shown = file.to_string_lossy();
