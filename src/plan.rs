@@ -23,8 +23,8 @@ pub mod notify;
 pub mod process;
 pub mod spec;
 pub mod sysctl;
-pub mod update;
 pub mod time;
+pub mod update;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
