@@ -26,8 +26,8 @@ pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
         Status::Creating => bail!("the container is still being created; wait until `create` has returned"),
         Status::Stopped => return Err(Matched::NotRunning.into()),
     }
-    let mut config: Value =
-        serde_json::from_slice(&container.directory.read_config()?).context("stored config.json")?;
+    let config = container.directory.read_config()?.context("config.json: missing from the record")?;
+    let mut config: Value = serde_json::from_slice(&config).context("stored config.json")?;
     let layout = CgroupLayout::detect(&Proc::open()?)?;
     let before = Planned::new(&config, &container, &layout)?;
     update.lay_over(&mut config);

@@ -123,8 +123,8 @@ impl Directory {
         self.write(CONFIG, config)
     }
 
-    pub fn read_config(&self) -> Result<Vec<u8>> {
-        Ok(self.read(CONFIG)?.with_context(|| format!("{}: is gone; make the container anew", self.name(CONFIG)))?)
+    pub fn read_config(&self) -> Result<Option<Vec<u8>>, SysError> {
+        self.read(CONFIG)
     }
 
     /// For an `update`; as `write_state`.
@@ -185,7 +185,7 @@ impl Directory {
         Ok(String::from_utf8_lossy(&self.read(START_ERROR)?.unwrap_or_default()).into_owned())
     }
 
-    /// The record goes last: until then `delete` finds what is left.
+    /// The record goes last: until then `delete` finds what is left. The config, just before: it names poststop hooks.
     pub fn remove(&self) -> Result<(), SysError> {
         let mut names = Vec::new();
         let mut dir = Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
@@ -195,7 +195,7 @@ impl Directory {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
         names.retain(|name| name != "." && name != "..");
-        names.sort_by_key(|name| name == STATE);
+        names.sort_by_key(|name| (name == STATE, name == CONFIG));
         for name in names {
             match unlinkat(&self.fd, name.as_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
