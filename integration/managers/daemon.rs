@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::runtime::{self, Call, Output, eventually_within, run};
@@ -47,7 +48,10 @@ pub fn containerd() -> &'static Daemon {
 
 impl Daemon {
     fn start(kind: &str, variable: &'static str, address: impl Fn(&Path) -> String) -> Self {
-        let dir = std::env::temp_dir().join(format!("rrun-{kind}-{}", std::process::id()));
+        // a number more: one that did not answer may not be gone yet
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("rrun-{kind}-{}.{number}", std::process::id()));
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/managers/daemon.sh");
         let mut command = Command::new(script);
         command.arg(kind).arg(runtime::path()).arg(&dir).stdin(Stdio::piped());

@@ -62,7 +62,7 @@ unshare --mount --net --pid --fork --kill-child --propagation private \
 daemon=$!
 disown -a
 # Clients enter the namespaces of this process.
-until pgrep --parent $daemon >"$dir/pid"; do sleep 0.01; done
+until pgrep --parent $daemon >"$dir/pid" || ! kill -0 $daemon; do sleep 0.01; done
 cat >/dev/null # until the end of stdin
 kill -KILL $daemon 2>/dev/null || true
 wait $daemon 2>/dev/null || true

@@ -3,10 +3,6 @@
 //! `make managers` runs it; `RUNTIME=runc make managers` tries the tests themselves. One topic per file; a test is what
 //! a user of the manager types, and what the user sees.
 
-#[macro_use]
-#[path = "../need.rs"]
-#[allow(dead_code, unused_macros)]
-mod need;
 #[path = "../runtime.rs"]
 #[allow(dead_code)]
 mod runtime;
