@@ -10,10 +10,12 @@ use serde::Serialize;
 
 use crate::rootfs::InRoot;
 
+pub mod affinity;
 pub mod build;
 pub mod capabilities;
 pub mod cgroup_paths;
 pub mod devices;
+pub mod exec;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;

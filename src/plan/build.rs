@@ -31,7 +31,7 @@ pub struct Options {
 impl Plan {
     pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         let plan = decide(spec, options, host).context("config.json")?;
-        check_terminal(plan.process.terminal.is_some(), options)?;
+        check_terminal(plan.process.terminal.is_some(), options.detached, options.console_socket)?;
         Ok(plan)
     }
 }
@@ -203,8 +203,8 @@ fn paths(field: &str, paths: &[String]) -> Result<Vec<InRoot>> {
 }
 
 /// A terminal whose user ends before the container must be handed to somebody; any other stays with rrun.
-fn check_terminal(terminal: bool, options: &Options) -> Result<()> {
-    match (terminal && options.detached, options.console_socket) {
+pub fn check_terminal(terminal: bool, detached: bool, console_socket: bool) -> Result<()> {
+    match (terminal && detached, console_socket) {
         (true, false) => Err(Matched::TtyWithoutConsoleSocket.into()),
         (false, true) => Err(Matched::ConsoleSocketWithoutTty.into()),
         _ => Ok(()),
