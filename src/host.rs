@@ -33,12 +33,17 @@ impl Host {
     pub fn detect() -> Result<Self> {
         let (bounding, last_capability) = bounding_set();
         Ok(Self {
-            rootless: !geteuid().is_root() || !in_initial_user_namespace()?,
+            rootless: rootless()?,
             capabilities: capget()?.permitted & bounding,
             last_capability,
             cgroups: CgroupLayout::detect(&Proc::open()?)?,
         })
     }
+}
+
+/// Without root's rights in the initial user namespace.
+pub fn rootless() -> Result<bool> {
+    Ok(!geteuid().is_root() || !in_initial_user_namespace()?)
 }
 
 /// The link itself is magic, so it is asked by path; a forged answer would only change which errors are given.

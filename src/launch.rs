@@ -5,19 +5,25 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 
 use crate::cgroup::UnifiedHandles;
 use crate::error::SysError;
-use crate::init::{self, Handles, StartHandles};
-use crate::plan::Plan;
+use crate::init::{self, Handles, Joined, StartHandles};
+use crate::plan::choreography::Enter;
+use crate::plan::{Descriptors, Plan};
 use crate::protocol::{Channel, Ready};
 use crate::sys::clone::{self, Child};
+use crate::sys::fds;
 
-pub mod choreography;
+use self::stages::{Around, Entry};
+
 pub mod foreground;
 pub mod interrupts;
+pub mod joined;
 pub mod seal;
 pub mod serve;
+pub mod stages;
 
 /// What the parent made ready for the child.
 pub struct Prepared {
@@ -26,6 +32,8 @@ pub struct Prepared {
     pub tasks: Vec<(PathBuf, OwnedFd)>,
     /// The v2 directory that the child is born into.
     pub unified: Option<UnifiedHandles>,
+    /// Of `joined::open`.
+    pub joins: Vec<Joined>,
 }
 
 /// A child that is setting itself up.
@@ -40,7 +48,11 @@ const CANNOT_CLONE_INTO: &[Errno] =
     &[Errno::ENOSYS, Errno::E2BIG, Errno::EINVAL, Errno::EACCES, Errno::EOPNOTSUPP, Errno::EBUSY];
 
 pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
-    let moves = choreography::choreography(&plan.namespaces);
+    let choreography = plan.choreography();
+    let by_parent = |joined: &Joined| choreography.around.contains(&Enter::Join(joined.kind));
+    let (around, inside): (Vec<_>, Vec<_>) = prepared.joins.into_iter().partition(by_parent);
+    let around = Around { entries: around.iter().map(Entry::from).collect(), offsets: &plan.time_offsets };
+    let flags = choreography.clone.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
     let (channel, childs_channel) = Channel::pair()?;
     let ready = Ready::new()?;
     let parent = clone::pidfd_open(nix::unistd::getpid())?;
@@ -51,25 +63,28 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
         start: Some(prepared.start),
         parent,
         cgroups: prepared.tasks,
+        joins: inside,
     });
     // Only the copy runs this, so `handles` stays with the original, which may have to try again.
     let spawn = |into: Option<BorrowedFd>, handles: &mut Option<Handles>| {
-        clone::spawn(moves.clone, moves.new_time, into, || match handles.take() {
+        clone::spawn(flags, into, || match handles.take() {
             Some(handles) => init::main(plan, handles),
             None => 1,
         })
     };
-    let child = match prepared.unified {
-        None => spawn(None, &mut handles)?,
+    let child = stages::within(&around, || match prepared.unified {
+        None => spawn(None, &mut handles),
         Some(UnifiedHandles { path, directory, procs }) => match spawn(Some(directory.as_fd()), &mut handles) {
             Err(SysError { errno, .. }) if CANNOT_CLONE_INTO.contains(&errno) => {
                 if let Some(handles) = &mut handles {
                     handles.cgroups.push((path, procs));
                 }
-                spawn(None, &mut handles)?
+                spawn(None, &mut handles)
             }
-            result => result?,
+            result => result,
         },
-    };
+    })?;
+    // They are the container's: a copy of ours would keep a pipe from its end for as long as rrun stays.
+    fds::close_inherited(Descriptors::FIRST, plan.process.descriptors.end());
     Ok(Launched { child, channel, ready })
 }

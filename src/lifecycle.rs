@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::plan::Descriptors;
+
 mod bring_up;
 mod bundle;
 mod claim;
@@ -39,6 +41,8 @@ pub struct CreateOptions {
     pub console_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub no_pivot: bool,
+    pub descriptors: Descriptors,
+    pub no_new_keyring: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -8,12 +8,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use self::choreography::Choreography;
 use crate::rootfs::InRoot;
 
 pub mod affinity;
 pub mod build;
 pub mod capabilities;
 pub mod cgroup_paths;
+pub mod choreography;
 pub mod devices;
 pub mod exec;
 pub mod mount_options;
@@ -22,6 +24,7 @@ pub mod namespaces;
 pub mod process;
 pub mod spec;
 pub mod sysctl;
+pub mod time;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
@@ -30,7 +33,12 @@ pub struct Plan {
     pub bundle: PathBuf,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Those that it gets anew. Types that are listed neither here nor in `joined` are shared with rrun.
     pub namespaces: Vec<Namespace>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<JoinPlan>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub time_offsets: Vec<TimeOffset>,
     pub root: RootPlan,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
@@ -44,6 +52,9 @@ pub struct Plan {
     pub readonly_paths: Vec<InRoot>,
     pub sysctls: Vec<Sysctl>,
     pub process: ProcessPlan,
+    /// The caller's session keyring is kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_keyring: bool,
     /// `linux.cgroupsPath` as given; the cgroup floor turns it and `linux.resources` into directories and writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroups_path: Option<String>,
@@ -52,7 +63,7 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// A namespace that the container gets anew. Types that are not listed stay the runtime's own.
+/// A type of namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Namespace {
@@ -65,9 +76,44 @@ pub enum Namespace {
     Time,
 }
 
+/// An existing namespace that the container is put into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JoinPlan {
+    /// Where it stands, for errors: `linux.namespaces[2].path`.
+    #[serde(skip)]
+    pub field: String,
+    #[serde(rename = "type")]
+    pub kind: Namespace,
+    pub path: PathBuf,
+}
+
+/// How far a clock of a new time namespace is off the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TimeOffset {
+    pub clock: Clock,
+    pub secs: i64,
+    pub nanosecs: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    Monotonic,
+    Boottime,
+}
+
 impl Plan {
+    /// Another namespace of this type than rrun's, be it new or joined.
     pub fn has(&self, namespace: Namespace) -> bool {
+        self.has_new(namespace) || self.joined.iter().any(|join| join.kind == namespace)
+    }
+
+    pub fn has_new(&self, namespace: Namespace) -> bool {
         self.namespaces.contains(&namespace)
+    }
+
+    pub fn choreography(&self) -> Choreography {
+        choreography::choreography(&self.namespaces, &self.joined, &self.time_offsets)
     }
 }
 
@@ -273,6 +319,31 @@ pub struct ProcessPlan {
     /// Present when the process has a terminal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Terminal>,
+    #[serde(skip_serializing_if = "Descriptors::is_empty")]
+    pub descriptors: Descriptors,
+}
+
+/// Descriptors of the caller that the process keeps under their numbers, from 3 on: sockets by which systemd starts a
+/// service (sd_listen_fds(3)), then those of `--preserve-fds`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Descriptors {
+    pub listen: u32,
+    pub preserve: u32,
+}
+
+impl Descriptors {
+    /// The first one; those before are the standard ones.
+    pub const FIRST: i32 = 3;
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The first number that is not among them.
+    pub fn end(&self) -> i32 {
+        let count = u64::from(self.listen) + u64::from(self.preserve);
+        i32::try_from(count + Self::FIRST as u64).unwrap_or(i32::MAX)
+    }
 }
 
 /// Bit n is the capability with number n (capability(7)).

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod allocator;
+pub mod bpf;
 pub mod clone;
 pub mod credentials;
 pub mod exec;
@@ -10,6 +11,7 @@ pub mod fds;
 pub mod keyring;
 pub mod limits;
 pub mod mount;
+pub mod namespace;
 pub mod network;
 pub mod signals;
 pub mod socket;

@@ -33,7 +33,8 @@ impl Init<'_> {
     }
 
     /// Really closed, not only close-on-exec: nothing of the host stays reachable while init waits for its start
-    /// (CVE-2024-21626). The four that stay are close-on-exec.
+    /// (CVE-2024-21626). The four of ours that stay are close-on-exec; none has a number that the program was promised,
+    /// since all of those were open when rrun began.
     pub(super) fn close_other_descriptors(&mut self) -> Result<()> {
         signals::reset_all()?;
         let handles = &self.handles;
@@ -41,7 +42,7 @@ impl Init<'_> {
         if let Some(start) = &handles.start {
             keep.extend([start.channel.as_fd(), start.error.as_fd()]);
         }
-        Ok(fds::close_all_but(3, &keep)?)
+        Ok(fds::close_all_but(self.process.descriptors.end(), &keep)?)
     }
 
     /// The parent records what is left to record and commits; if it dies before, so does init.

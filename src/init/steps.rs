@@ -6,17 +6,17 @@ use std::fmt;
 use anyhow::{Context, Result};
 
 use super::Init;
+use crate::plan::choreography::Move;
 use crate::plan::{
-    DevicePlan, LinkPlan, MountPlan, Namespace, Plan, Propagation, RootSwitch, Source, Sysctl, Terminal,
+    DevicePlan, LinkPlan, MountPlan, Namespace, Plan, Propagation, RootSwitch, Source, Sysctl, Terminal, namespaces,
 };
 use crate::rootfs::InRoot;
 
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'p> {
     DieWithParent,
-    JoinCgroups,
+    Move(Move),
     AllProcessors,
-    NewCgroupNamespace,
     NewSession,
     SessionKeyring(&'p str),
     Hostname(&'p str),
@@ -57,13 +57,13 @@ pub enum Step<'p> {
 pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
     let mounts = plan.has(Namespace::Mount);
-    let mut steps = vec![Step::DieWithParent, Step::JoinCgroups, Step::AllProcessors];
-    // After joining: a cgroup namespace has the cgroup of its maker as its root.
-    steps.extend(plan.has(Namespace::Cgroup).then_some(Step::NewCgroupNamespace));
-    steps.extend([Step::NewSession, Step::SessionKeyring(&plan.id)]);
+    let mut steps = vec![Step::DieWithParent];
+    steps.extend(plan.choreography().inside.into_iter().map(Step::Move));
+    steps.extend([Step::AllProcessors, Step::NewSession]);
+    steps.extend((!plan.no_new_keyring).then_some(Step::SessionKeyring(&plan.id)));
     steps.extend(plan.hostname.as_deref().map(Step::Hostname));
     steps.extend(plan.domainname.as_deref().map(Step::Domainname));
-    steps.extend(plan.has(Namespace::Network).then_some(Step::Loopback));
+    steps.extend(plan.has_new(Namespace::Network).then_some(Step::Loopback));
 
     steps.push(Step::PrepareRoot);
     steps.extend(plan.mounts.iter().map(Step::Mount));
@@ -110,9 +110,10 @@ impl Init<'_> {
     fn perform(&mut self, step: &Step) -> Result<()> {
         match *step {
             Step::DieWithParent | Step::DieWithParentAgain => self.die_with_parent(),
-            Step::JoinCgroups => self.join_cgroups(),
+            Step::Move(Move::JoinCgroups) => self.join_cgroups(),
+            Step::Move(Move::Join(kind)) => self.join_namespace(kind),
+            Step::Move(Move::Unshare(kind)) => self.new_namespace(kind),
             Step::AllProcessors => self.run_on_all_processors(),
-            Step::NewCgroupNamespace => self.new_cgroup_namespace(),
             Step::NewSession => self.new_session(),
             Step::SessionKeyring(id) => self.join_session_keyring(id),
             Step::Hostname(name) => self.set_hostname(name),
@@ -156,9 +157,10 @@ impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DieWithParent | Self::DieWithParentAgain => f.write_str("tie to the parent"),
-            Self::JoinCgroups => f.write_str("join cgroups"),
+            Self::Move(Move::JoinCgroups) => f.write_str("join cgroups"),
+            Self::Move(Move::Join(kind)) => write!(f, "join the {} namespace", namespaces::name(*kind)),
+            Self::Move(Move::Unshare(kind)) => write!(f, "new {} namespace", namespaces::name(*kind)),
             Self::AllProcessors => f.write_str("processors"),
-            Self::NewCgroupNamespace => f.write_str("new cgroup namespace"),
             Self::NewSession => f.write_str("new session"),
             Self::SessionKeyring(_) => f.write_str("session keyring"),
             Self::Hostname(name) => write!(f, "hostname {name}"),
@@ -206,6 +208,7 @@ fn verb(source: &Source) -> &'static str {
 mod tests {
     use super::*;
     use crate::host::Host;
+    use crate::plan::Descriptors;
     use crate::plan::build::Options;
     use crate::plan::spec::Spec;
 
@@ -237,12 +240,17 @@ mod tests {
             no_pivot: false,
             detached: false,
             console_socket: false,
+            descriptors: Descriptors::default(),
+            no_new_keyring: false,
         };
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }
 
     fn order(plan: &Plan) -> Vec<String> {
-        let name = |step: &Step| format!("{step:?}").split(['(', ' ']).next().unwrap_or_default().to_string();
+        let name = |step: &Step| match step {
+            Step::Move(step) => format!("{step:?}"),
+            step => format!("{step:?}").split(['(', ' ']).next().unwrap_or_default().to_string(),
+        };
         steps(plan).iter().map(name).collect()
     }
 
@@ -257,7 +265,7 @@ mod tests {
             for (first, then, why) in [
                 ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that has not recorded it"),
                 ("JoinCgroups", "AllProcessors", "the cpuset says which there are"),
-                ("JoinCgroups", "NewCgroupNamespace", "its root is the cgroup of its maker"),
+                ("JoinCgroups", "Unshare(Cgroup)", "its root is the cgroup of its maker"),
                 ("PrepareRoot", "Mount", "mounts go into the root"),
                 ("Mount", "Device", "a tmpfs may lie on /dev"),
                 ("Device", "SwitchRoot", ""),

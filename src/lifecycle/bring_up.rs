@@ -17,7 +17,7 @@ use crate::error::Doing;
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{Duties, reap, serve};
-use crate::launch::{Launched, Prepared, launch};
+use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::procfs::Proc;
 use crate::state::Process;
@@ -47,6 +47,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         no_pivot: options.no_pivot,
         detached: place == Place::Detached,
         console_socket: options.console_socket.is_some(),
+        descriptors: options.descriptors,
+        no_new_keyring: options.no_new_keyring,
     };
     let Decided { host, plan, cgroup, config } =
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
@@ -57,6 +59,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     );
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
+    let joins = joined::open(&plan).context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
@@ -79,6 +82,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         },
         tasks: cgroups.tasks()?,
         unified: cgroups.unified()?,
+        joins,
     };
 
     let launched = launch(&plan, prepared)?;

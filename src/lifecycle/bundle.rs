@@ -10,19 +10,22 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
 use crate::host::Host;
-use crate::plan::Plan;
 use crate::plan::build::Options;
 use crate::plan::spec::Spec;
 use crate::plan::spec::resources::Resources;
+use crate::plan::{Descriptors, Plan};
 
 /// Real ones have some ten thousand bytes.
 const LONGEST_CONFIG: u64 = 16 << 20;
 
 /// How the container is to be run, as far as the plan depends on it.
+#[derive(Default)]
 pub struct Manner {
     pub no_pivot: bool,
     pub detached: bool,
     pub console_socket: bool,
+    pub descriptors: Descriptors,
+    pub no_new_keyring: bool,
 }
 
 pub struct Decided {
@@ -45,6 +48,8 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
         no_pivot: manner.no_pivot,
         detached: manner.detached,
         console_socket: manner.console_socket,
+        descriptors: manner.descriptors,
+        no_new_keyring: manner.no_new_keyring,
     };
     let plan = Plan::build(&spec, &options, &host)?;
     let absent = Resources::default();

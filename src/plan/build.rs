@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::spec::{Linux, Spec, given, not_yet};
-use super::{CgroupMount, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{mount_options, mounts, namespaces, process, sysctl};
+use super::{CgroupMount, Descriptors, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
+use super::{mount_options, mounts, namespaces, process, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -26,11 +26,14 @@ pub struct Options {
     /// rrun ends before the container does: `create`, or `run --detach`.
     pub detached: bool,
     pub console_socket: bool,
+    pub descriptors: Descriptors,
+    pub no_new_keyring: bool,
 }
 
 impl Plan {
     pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
-        let plan = decide(spec, options, host).context("config.json")?;
+        let mut plan = decide(spec, options, host).context("config.json")?;
+        plan.process.keep(options.descriptors);
         check_terminal(plan.process.terminal.is_some(), options.detached, options.console_socket)?;
         Ok(plan)
     }
@@ -41,37 +44,42 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     refuse_unapplied(spec)?;
     let absent = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&absent);
-    let namespaces = namespaces::plan(&linux.namespaces)?;
-    let own_mounts = namespaces.contains(&Namespace::Mount);
+    let (namespaces, joined) = namespaces::plan(&linux.namespaces)?;
+    // Whatever is not rrun's own: it may be changed, and mounted in.
+    let apart: Vec<_> = namespaces.iter().copied().chain(joined.iter().map(|join| join.kind)).collect();
+    let own_mounts = apart.contains(&Namespace::Mount);
     if !own_mounts {
         refuse_without_mount_namespace(spec, linux)?;
     }
     let cgroups_path = given(&linux.cgroups_path);
     CgroupsPath::new(&options.id, cgroups_path)?;
     let mut warnings = Vec::new();
-    let cgroup = || cgroup_mount(linux, options, host, &namespaces);
+    let cgroup = || cgroup_mount(linux, options, host, &apart);
     let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
-    let domainname = namespaces::uts_name("domainname", &spec.domainname, &namespaces)?;
+    let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
     Ok(Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
         annotations: (*spec.annotations).clone(),
         root: root(spec, linux, options, own_mounts)?,
-        hostname: namespaces::uts_name("hostname", &spec.hostname, &namespaces)?,
+        hostname: namespaces::uts_name("hostname", &spec.hostname, &apart)?,
         mounts,
         devices: devices::plan(&linux.devices, dev, &mut warnings)?,
         links: devices::links(dev),
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
-        sysctls: sysctl::plan(&linux.sysctl, &namespaces, domainname.as_deref())?,
+        sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref())?,
         process: match &spec.process {
             Some(process) => process::plan(process, host, &mut warnings)?,
             None => bail!("process: missing; this version of rrun cannot create a container without one"),
         },
+        no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
+        time_offsets: time::plan(&linux.time_offsets, &namespaces, &joined)?,
         namespaces,
+        joined,
         warnings,
     })
 }
@@ -111,7 +119,6 @@ fn refuse_unapplied(spec: &Spec) -> Result<()> {
             ("linux.seccomp", linux.seccomp.is_some()),
             ("linux.uidMappings", !linux.uid_mappings.is_empty()),
             ("linux.gidMappings", !linux.gid_mappings.is_empty()),
-            ("linux.timeOffsets", !linux.time_offsets.is_empty()),
             ("linux.netDevices", !linux.net_devices.is_empty()),
             ("linux.intelRdt", linux.intel_rdt.is_some()),
             ("linux.memoryPolicy", linux.memory_policy.is_some()),

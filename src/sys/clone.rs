@@ -9,10 +9,8 @@ use nix::unistd::Pid;
 
 use crate::error::{Doing, SysError};
 
-/// clone3's own flags: above 32 bits, so neither libc nor nix can say them as an int.
+/// clone3's own flag: above 32 bits, so neither libc nor nix can say them as an int.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-/// Only clone3 knows it: it shares its bit with clone's exit signal.
-pub const CLONE_NEWTIME: u64 = 0x80;
 
 pub struct Child {
     pub pid: Pid,
@@ -21,19 +19,11 @@ pub struct Child {
 
 /// Runs `child` in a copy of this process, in new namespaces by `flags` and born into `cgroup` (v2). The copy ends
 /// with `child`'s exit code; only the original returns.
-pub fn spawn(
-    flags: CloneFlags,
-    new_time: bool,
-    cgroup: Option<BorrowedFd>,
-    child: impl FnOnce() -> i32,
-) -> Result<Child, SysError> {
+pub fn spawn(flags: CloneFlags, cgroup: Option<BorrowedFd>, child: impl FnOnce() -> i32) -> Result<Child, SysError> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: all-zero is a valid clone_args: no stack, no tls, no tid pointers.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags.bits() as u32 as u64 | libc::CLONE_PIDFD as u64;
-    if new_time {
-        args.flags |= CLONE_NEWTIME;
-    }
     args.pidfd = &raw mut pidfd as u64;
     args.exit_signal = Signal::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {

@@ -10,6 +10,8 @@ fn options() -> Options {
         no_pivot: false,
         detached: true,
         console_socket: false,
+        descriptors: Descriptors::default(),
+        no_new_keyring: false,
     }
 }
 
@@ -73,7 +75,6 @@ fn what_cannot_be_applied_yet_is_refused_by_name() {
         ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"})),
         ("/linux/uidMappings", mapping()),
         ("/linux/gidMappings", mapping()),
-        ("/linux/timeOffsets", json!({"boottime": {"secs": 1}})),
         ("/linux/netDevices", json!({"eth0": {}})),
         ("/linux/intelRdt", json!({})),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_DEFAULT"})),
