@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
 
 use crate::error::Report;
+use crate::plan::exec::ExecPlan;
 use crate::plan::{Namespace, Plan, ProcessPlan};
 use crate::protocol::{Ask, Channel, Ready};
 use crate::rootfs::Rootfs;
@@ -24,6 +25,7 @@ mod copy_up;
 mod credentials;
 mod devices;
 mod exec;
+pub mod join;
 mod limits;
 mod masks;
 mod mounts;
@@ -34,6 +36,8 @@ mod root;
 mod stdio;
 pub mod steps;
 mod sysctl;
+
+pub use join::Container;
 
 /// What the parent opened for the child.
 pub struct Handles {
@@ -47,6 +51,8 @@ pub struct Handles {
     pub cgroups: Vec<(PathBuf, OwnedFd)>,
     /// The namespaces that it is to be put into.
     pub joins: Vec<Joined>,
+    /// What a process of `exec` is to join.
+    pub container: Option<Container>,
 }
 
 /// An existing namespace, opened once and checked, so that what is entered is what was looked at.
@@ -89,8 +95,12 @@ struct Program {
 
 /// Runs the child; the result is its exit code, but after a good start it is the user's program that ends.
 pub fn main(plan: &Plan, handles: Handles) -> i32 {
-    let init = Init::new(Some(plan), &plan.process, handles);
-    init.run(&steps::steps(plan))
+    Init::new(Some(plan), &plan.process, handles).run(&steps::steps(plan))
+}
+
+/// As `main`, of a process that joins a container.
+pub fn exec_main(plan: &ExecPlan, handles: Handles) -> i32 {
+    Init::new(None, &plan.process, handles).run(&steps::steps_of_exec(plan))
 }
 
 impl<'p> Init<'p> {

@@ -9,6 +9,7 @@ mod bundle;
 mod claim;
 mod container;
 mod delete;
+mod exec;
 mod freeze;
 mod process;
 mod query;
@@ -17,7 +18,9 @@ mod signal;
 mod start;
 pub mod view;
 
+pub use bring_up::Place;
 pub use delete::delete;
+pub use exec::{ExecOptions, exec};
 pub use freeze::{pause, resume};
 pub use query::{list, plan, processes, state};
 pub use run::{create, run};

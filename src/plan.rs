@@ -23,6 +23,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod process;
 pub mod spec;
+pub mod sub_cgroups;
 pub mod sysctl;
 pub mod time;
 

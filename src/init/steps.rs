@@ -6,9 +6,12 @@ use std::fmt;
 use anyhow::{Context, Result};
 
 use super::Init;
+use crate::plan::affinity::Last;
 use crate::plan::choreography::Move;
+use crate::plan::exec::ExecPlan;
 use crate::plan::{
-    DevicePlan, LinkPlan, MountPlan, Namespace, Plan, Propagation, RootSwitch, Source, Sysctl, Terminal, namespaces,
+    DevicePlan, LinkPlan, MountPlan, Namespace, Plan, ProcessPlan, Propagation, RootSwitch, Source, Sysctl, Terminal,
+    namespaces,
 };
 use crate::rootfs::InRoot;
 
@@ -17,6 +20,12 @@ pub enum Step<'p> {
     DieWithParent,
     Move(Move),
     AllProcessors,
+    Processors(&'p [u32]),
+    OomScore(i32),
+    JoinNamespaces,
+    CheckContainer,
+    ShareSessionKeyring(&'p str),
+    EnterRoot,
     NewSession,
     SessionKeyring(&'p str),
     Hostname(&'p str),
@@ -28,6 +37,7 @@ pub enum Step<'p> {
     Link(&'p LinkPlan),
     WorkingDirectory(&'p str),
     Terminal(Terminal),
+    Console,
     FindProgram(&'p str),
     SwitchRoot(RootSwitch),
     ReplaceDevNull,
@@ -71,6 +81,7 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend(plan.links.iter().map(Step::Link));
     steps.push(Step::WorkingDirectory(&process.cwd));
     steps.extend(process.terminal.map(Step::Terminal));
+    steps.extend(process.terminal.is_some().then_some(Step::Console));
     // In the finished tree, and while the host's binfmt_misc can still be asked.
     steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
 
@@ -87,8 +98,37 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     // After the masks: what is unbindable cannot be cloned over them.
     steps.extend(plan.root.propagation_after.map(Step::RootPropagation));
 
-    steps.push(Step::StdioOwner(process.uid));
-    steps.push(Step::EnterDirectory(&process.cwd));
+    steps.extend(become_the_program(process));
+    steps.extend([Step::Ready, Step::WaitForStart, Step::Exec]);
+    steps
+}
+
+/// What `exec` does: no container is made, so little is left of the above.
+pub fn steps_of_exec(plan: &ExecPlan) -> Vec<Step<'_>> {
+    let process = &plan.process;
+    let mut steps = vec![Step::DieWithParent];
+    steps.extend(process.oom_score_adj.map(Step::OomScore));
+    steps.push(Step::Move(Move::JoinCgroups));
+    // The cpuset of the new cgroups says which there are.
+    match &plan.affinity.last {
+        Last::All => steps.push(Step::AllProcessors),
+        Last::These(cpus) => steps.push(Step::Processors(cpus)),
+        Last::LeftToKernel => {}
+    }
+    steps.extend([Step::JoinNamespaces, Step::CheckContainer, Step::NewSession]);
+    // The names of keyrings belong to the user namespace.
+    steps.extend(plan.keyring.then_some(Step::ShareSessionKeyring(&plan.id)));
+    steps.push(Step::EnterRoot);
+    steps.push(process.terminal.map_or(Step::ReplaceDevNull, Step::Terminal));
+    steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
+    steps.extend(become_the_program(process));
+    steps.extend([Step::Ready, Step::Exec]);
+    steps
+}
+
+/// The end of both: everything is in place, and rights are given up.
+fn become_the_program(process: &ProcessPlan) -> Vec<Step<'_>> {
+    let mut steps = vec![Step::StdioOwner(process.uid), Step::EnterDirectory(&process.cwd)];
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
     // Nothing below opens a file, but for a working directory that only the user may enter: a tiny RLIMIT_NOFILE is the
     // user's business, not ours.
@@ -98,7 +138,6 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend([Step::BoundingSet, Step::Ids, Step::CapabilitySets, Step::DieWithParentAgain]);
     steps.push(Step::EnterDirectoryAsUser(&process.cwd));
     steps.extend([Step::OutliveParent, Step::CloseOtherDescriptors]);
-    steps.extend([Step::Ready, Step::WaitForStart, Step::Exec]);
     steps
 }
 
@@ -114,6 +153,12 @@ impl Init<'_> {
             Step::Move(Move::Join(kind)) => self.join_namespace(kind),
             Step::Move(Move::Unshare(kind)) => self.new_namespace(kind),
             Step::AllProcessors => self.run_on_all_processors(),
+            Step::Processors(cpus) => self.run_on(cpus),
+            Step::OomScore(value) => self.set_oom_score(value),
+            Step::JoinNamespaces => self.join_namespaces(),
+            Step::CheckContainer => self.check_container(),
+            Step::ShareSessionKeyring(id) => self.share_session_keyring(id),
+            Step::EnterRoot => self.enter_root(),
             Step::NewSession => self.new_session(),
             Step::SessionKeyring(id) => self.join_session_keyring(id),
             Step::Hostname(name) => self.set_hostname(name),
@@ -125,6 +170,7 @@ impl Init<'_> {
             Step::Link(link) => self.make_link(link),
             Step::WorkingDirectory(cwd) => self.make_working_directory(cwd),
             Step::Terminal(terminal) => self.open_terminal(terminal),
+            Step::Console => self.bind_console(),
             Step::FindProgram(name) => self.find_program(name),
             Step::SwitchRoot(switch) => self.switch_root(switch),
             Step::ReplaceDevNull => self.replace_dev_null(),
@@ -161,8 +207,13 @@ impl fmt::Display for Step<'_> {
             Self::Move(Move::Join(kind)) => write!(f, "join the {} namespace", namespaces::name(*kind)),
             Self::Move(Move::Unshare(kind)) => write!(f, "new {} namespace", namespaces::name(*kind)),
             Self::AllProcessors => f.write_str("processors"),
+            Self::Processors(_) => f.write_str("process.execCPUAffinity.final"),
+            Self::OomScore(_) => f.write_str("process.oomScoreAdj"),
+            Self::JoinNamespaces => f.write_str("join namespaces"),
+            Self::CheckContainer => f.write_str("container"),
+            Self::EnterRoot => f.write_str("the container's root"),
             Self::NewSession => f.write_str("new session"),
-            Self::SessionKeyring(_) => f.write_str("session keyring"),
+            Self::SessionKeyring(_) | Self::ShareSessionKeyring(_) => f.write_str("session keyring"),
             Self::Hostname(name) => write!(f, "hostname {name}"),
             Self::Domainname(name) => write!(f, "domainname {name}"),
             Self::Loopback => f.write_str("loopback interface"),
@@ -173,7 +224,7 @@ impl fmt::Display for Step<'_> {
             Self::WorkingDirectory(cwd) | Self::EnterDirectory(cwd) | Self::EnterDirectoryAsUser(cwd) => {
                 write!(f, "process.cwd {cwd}")
             }
-            Self::Terminal(_) => f.write_str("process.terminal"),
+            Self::Terminal(_) | Self::Console => f.write_str("process.terminal"),
             Self::FindProgram(_) => f.write_str("process.args"),
             Self::SwitchRoot(_) => f.write_str("switch root"),
             Self::ReplaceDevNull | Self::StdioOwner(_) => f.write_str("stdio"),

@@ -15,25 +15,40 @@ use crate::protocol::Ask;
 use crate::sys::clone::{Child, End, wait_for_end};
 
 /// A mount of a dead server can block; whoever waits for us gets an answer all the same.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How far the child is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Set up, it waits to hear that it is recorded.
+    Ready,
+    /// The program runs: execve has closed the child's end of the socket.
+    Executed,
+}
 
 /// What the parent does for the child.
 pub trait Duties {
     fn take_console(&mut self, master: OwnedFd) -> Result<()>;
 }
 
-/// Returns when the child is ready.
-pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Duties) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+pub fn serve(
+    launched: &Launched,
+    interrupts: &Interrupts,
+    until: Until,
+    patience: Duration,
+    duties: &mut impl Duties,
+) -> Result<()> {
+    let deadline = Instant::now() + patience;
     loop {
-        let seen = wait(launched, interrupts, deadline)?;
+        let seen = wait(launched, interrupts, until, deadline)?;
         // The socket first: what was said before Ready comes before it.
         if seen.said {
             match launched.channel.listen()? {
                 Some((Ask::Console, Some(master))) => duties.take_console(master)?,
                 Some((Ask::Console, None)) => bail!("the child sent no terminal"),
                 Some((Ask::Failed(report), _)) => return Err(report.into_error()),
-                None => bail!("init ended during set-up: {}", how_it_ended(&launched.child)?),
+                None if until == Until::Executed && launched.ready.is_announced()? => return Ok(()),
+                None => bail!("it ended during set-up: {}", how_it_ended(&launched.child)?),
             }
         } else if seen.interrupted {
             if let Some(signal) = interrupts.end_asked()? {
@@ -51,16 +66,17 @@ struct Seen {
     interrupted: bool,
 }
 
-fn wait(launched: &Launched, interrupts: &Interrupts, deadline: Instant) -> Result<Seen> {
+fn wait(launched: &Launched, interrupts: &Interrupts, until: Until, deadline: Instant) -> Result<Seen> {
+    let ready = if until == Until::Ready { PollFlags::POLLOUT } else { PollFlags::empty() };
     let mut fds = [
         PollFd::new(launched.channel.as_fd(), PollFlags::POLLIN),
-        PollFd::new(launched.ready.as_fd(), PollFlags::POLLOUT),
+        PollFd::new(launched.ready.as_fd(), ready),
         PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
     ];
     let left = deadline.saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
     if poll(&mut fds, timeout).doing("poll", "the child")? == 0 {
-        bail!("set-up did not end within {} s: a file system that it needs may not answer", PATIENCE.as_secs());
+        bail!("set-up takes too long: a file system that it needs may not answer");
     }
     let [said, ready, interrupted] = fds.map(|fd| fd.any().unwrap_or(false));
     Ok(Seen { said, ready, interrupted })

@@ -16,7 +16,7 @@ use crate::cgroup;
 use crate::error::Doing;
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
-use crate::launch::serve::{Duties, reap, serve};
+use crate::launch::serve::{self, Duties, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::procfs::Proc;
@@ -97,7 +97,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
 
     let mut console = ConsoleDuty { socket: console_socket, master: None };
-    serve(&launched, interrupts, &mut console).map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    serve(&launched, interrupts, Until::Ready, serve::PATIENCE, &mut console)
+        .map_err(|error| told_of_oom(error, cgroups.paths()))?;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
@@ -112,9 +113,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
 }
 
 /// Hands the container's terminal to the caller, or keeps it for the foreground.
-struct ConsoleDuty {
-    socket: Option<OwnedFd>,
-    master: Option<OwnedFd>,
+pub(super) struct ConsoleDuty {
+    pub socket: Option<OwnedFd>,
+    pub master: Option<OwnedFd>,
 }
 
 impl Duties for ConsoleDuty {
@@ -129,12 +130,12 @@ impl Duties for ConsoleDuty {
     }
 }
 
-/// Init and, by its pid namespace or the parent-death signal, whatever it started.
-fn end(child: &Child) -> Result<()> {
+/// The child and, by its pid namespace or the parent-death signal, whatever it started.
+pub(super) fn end(child: &Child) -> Result<()> {
     // ESRCH: ended and reaped already
     let _ = pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
     if !ends_within(&child.pidfd, PATIENCE)? {
-        bail!("init {} does not end after SIGKILL", child.pid);
+        bail!("process {} does not end after SIGKILL", child.pid);
     }
     let _ = reap(child);
     Ok(())

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::affinity::{self, Affinity};
 use super::spec::given;
-use super::{ProcessPlan, build, capabilities, process, spec};
+use super::{Descriptors, ProcessPlan, build, capabilities, process, spec};
 use crate::host::Host;
 
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct ExecPlan {
     pub id: String,
     pub process: ProcessPlan,
     pub affinity: Affinity,
+    /// The container has a session keyring of its own.
+    pub keyring: bool,
 }
 
 /// What the command line says about the process. Each wins over what it stands for.
@@ -55,13 +57,21 @@ pub enum Base {
 pub struct Manner {
     pub detached: bool,
     pub console_socket: bool,
+    pub descriptors: Descriptors,
+}
+
+/// What `create` recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    pub id: &'a str,
+    /// Of the config that it was made from.
+    pub process: &'a spec::Process,
+    pub keyring: bool,
 }
 
 impl ExecPlan {
-    /// `container` is the process of the config that the container was made from.
     pub fn build(
-        id: &str,
-        container: &spec::Process,
+        target: Target,
         base: Base,
         flags: &Flags,
         manner: Manner,
@@ -70,8 +80,8 @@ impl ExecPlan {
     ) -> Result<ExecPlan> {
         let (process, file) = match base {
             // told when the container was made
-            Base::Container => (instead_of_first(container, flags), None),
-            Base::File(process, file) => (completed(*process, container), Some(file)),
+            Base::Container => (instead_of_first(target.process, flags), None),
+            Base::File(process, file) => (completed(*process, target.process), Some(file)),
         };
         let mut told = Vec::new();
         let planned = decide(&with_flags(process, flags), flags, host, &mut told);
@@ -79,12 +89,13 @@ impl ExecPlan {
             Some(file) => planned.with_context(|| format!("--process {file}")),
             None => planned,
         };
-        let (process, affinity) = planned?;
+        let (mut process, affinity) = planned?;
         if let Some(file) = file {
             warnings.extend(told.into_iter().map(|warning| format!("--process {file}: {warning}")));
         }
         build::check_terminal(process.terminal.is_some(), manner.detached, manner.console_socket)?;
-        Ok(ExecPlan { id: id.into(), process, affinity })
+        process.keep(manner.descriptors);
+        Ok(ExecPlan { id: target.id.into(), process, affinity, keyring: target.keyring })
     }
 }
 

@@ -121,6 +121,11 @@ impl Directory {
         self.write(CONFIG, config)
     }
 
+    /// `None` when the container is gone.
+    pub fn read_config(&self) -> Result<Option<Vec<u8>>, SysError> {
+        self.read(CONFIG)
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), SysError> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
         let mut file = self.open_file(name, flags).doing("create", self.name(name))?;

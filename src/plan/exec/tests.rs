@@ -28,11 +28,13 @@ fn container() -> spec::Process {
     }))
 }
 
-const RELAYED: Manner = Manner { detached: false, console_socket: false };
+const RELAYED: Manner = Manner { detached: false, console_socket: false, descriptors: NONE };
+const NONE: Descriptors = Descriptors { listen: 0, preserve: 0 };
 
 fn build(base: Base, flags: &Flags, manner: Manner) -> Result<(ExecPlan, Vec<String>)> {
     let mut warnings = Vec::new();
-    let plan = ExecPlan::build("c1", &container(), base, flags, manner, &host(), &mut warnings)?;
+    let target = Target { id: "c1", process: &container(), keyring: true };
+    let plan = ExecPlan::build(target, base, flags, manner, &host(), &mut warnings)?;
     Ok((plan, warnings))
 }
 
@@ -50,14 +52,14 @@ fn args(args: &[&str]) -> Flags {
 
 #[test]
 fn other_arguments_in_the_container_are_as_its_first_process() {
-    let ExecPlan { id, process, affinity } = planned(Base::Container, &args(&["sh", "-c", "x"]));
+    let ExecPlan { id, process, affinity, keyring } = planned(Base::Container, &args(&["sh", "-c", "x"]));
     assert_eq!((id.as_str(), process.args), ("c1", ["sh", "-c", "x"].map(String::from).to_vec()));
     assert_eq!((process.cwd.as_str(), process.env), ("/srv", ["PATH=/bin", "A=1"].map(String::from).to_vec()));
     assert_eq!((process.uid, process.gid, process.umask, process.additional_gids), (7, 8, 0o27, vec![9]));
     assert_eq!((process.capabilities.bounding, process.capabilities.ambient), (KILL, 0));
     let core = Rlimit { name: "RLIMIT_CORE".into(), resource: 4, soft: 0, hard: 0 };
     assert_eq!((process.rlimits, process.oom_score_adj), (vec![core], Some(300)));
-    assert!(process.no_new_privileges);
+    assert!(process.no_new_privileges && keyring);
     assert_eq!(process.terminal, None, "the first one's terminal is its own");
     assert_eq!(affinity, Affinity { initial: Some(vec![0]), last: Last::These(vec![1]) });
 }
@@ -121,7 +123,7 @@ fn a_capability_that_is_added_does_not_become_inheritable() {
 
 #[test]
 fn what_is_wrong_is_named_with_its_flag_or_file() {
-    let detached = Manner { detached: true, console_socket: false };
+    let detached = Manner { detached: true, ..RELAYED };
     for (base, flags, manner, want) in [
         (Base::Container, args(&[]), RELAYED, "process.args: empty; add the program to run"),
         (Base::Container, Flags { cwd: Some("x".into()), ..args(&["sh"]) }, RELAYED, "process.cwd: x is not absolute"),
@@ -156,7 +158,7 @@ fn what_is_wrong_is_named_with_its_flag_or_file() {
         (
             Base::Container,
             args(&["sh"]),
-            Manner { detached: true, console_socket: true },
+            Manner { detached: true, console_socket: true, ..RELAYED },
             "cannot use console socket if rrun",
         ),
     ] {
