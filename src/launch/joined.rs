@@ -38,7 +38,7 @@ fn open_one(join: &JoinPlan) -> Result<Joined> {
     if flag != join.kind.flag() {
         bail!("{path} is a {} namespace, not {wanted}; correct the path or the type", name_of(flag));
     }
-    Ok(Joined { kind: join.kind, path: join.path.clone(), fd: fd.into() })
+    Ok(Joined { kind: join.kind, field: join.field.clone(), path: join.path.clone(), fd: fd.into() })
 }
 
 fn name_of(flag: CloneFlags) -> &'static str {

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::serve::reap;
 use crate::error::{Doing, SysError};
 use crate::init::Joined;
-use crate::plan::{Namespace, TimeOffset, time};
+use crate::plan::{Namespace, TimeOffset, namespaces, time};
 use crate::procfs::Proc;
 use crate::sys::clone::{Child, pidfd_send_signal};
 
@@ -22,7 +22,7 @@ pub struct Entry<'a> {
     /// A namespace's file, or a pidfd: then the namespaces of `kinds` that its process is in.
     pub by: BorrowedFd<'a>,
     pub kinds: Vec<Namespace>,
-    /// For errors: what the user wrote.
+    /// For errors: the field and its value, or what else it is known by.
     pub named: String,
 }
 
@@ -36,7 +36,7 @@ pub struct Around<'a> {
 
 impl<'a> From<&'a Joined> for Entry<'a> {
     fn from(joined: &'a Joined) -> Self {
-        Self { by: joined.fd.as_fd(), kinds: vec![joined.kind], named: joined.path.display().to_string() }
+        Self { by: joined.fd.as_fd(), kinds: vec![joined.kind], named: joined.to_string() }
     }
 }
 
@@ -51,7 +51,7 @@ impl Around<'_> {
 /// Runs `clone` inside. A rrun that cannot come back ends the child: it would go on in the container's namespaces.
 pub fn within(around: &Around, clone: impl FnOnce() -> Result<Child, SysError>) -> Result<Child> {
     let own: Vec<Own> = around.kinds().map(Own::open).collect::<Result<_, _>>()?;
-    let child = enter(around).and_then(|()| Ok(clone()?));
+    let child = enter(around).and_then(|()| clone().map_err(|error| explained(around, error)));
     // All of them, also after one has failed.
     let left = own.iter().map(Own::enter).fold(Ok(()), Result::and);
     let Err(error) = left else { return child };
@@ -66,12 +66,24 @@ pub fn within(around: &Around, clone: impl FnOnce() -> Result<Child, SysError>) 
 fn enter(around: &Around) -> Result<()> {
     for Entry { by, kinds, named } in &around.entries {
         let flags = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
-        setns(by, flags).doing("setns", named)?;
+        let names: Vec<_> = kinds.iter().map(|kind| namespaces::name(*kind)).collect();
+        setns(by, flags).doing("setns", names.join(",")).with_context(|| named.clone())?;
     }
     if !around.offsets.is_empty() {
         new_time_namespace(around.offsets)?;
     }
     Ok(())
+}
+
+/// What the kernel means by "no memory": pid_namespaces(7), "the init process".
+fn explained(around: &Around, error: SysError) -> anyhow::Error {
+    let entered = around.entries.iter().find(|entry| entry.kinds.contains(&Namespace::Pid));
+    match entered.filter(|_| error.errno == Errno::ENOMEM) {
+        Some(Entry { named, .. }) => anyhow::Error::new(error)
+            .context("nobody can be born in a pid namespace whose first process has ended")
+            .context(named.clone()),
+        None => error.into(),
+    }
 }
 
 /// The namespace that the next child is born in: rrun itself stays where it is (time_namespaces(7)).
