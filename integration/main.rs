@@ -18,6 +18,7 @@ mod cgroups;
 mod cli;
 mod device_filter;
 mod devices;
+mod exec;
 mod faults;
 mod fds;
 mod freeze;

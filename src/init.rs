@@ -130,14 +130,14 @@ impl<'p> Init<'p> {
     fn run(mut self, steps: &[steps::Step]) -> i32 {
         tell_of_panics(&self.handles.channel);
         umask(Mode::empty());
-        match steps::run(steps, &mut self) {
-            Ok(()) => 0,
-            Err(error) => {
-                // The parent may be gone; then nobody is left to be told.
-                let _ = self.handles.channel.ask(&Ask::Failed(Report::of(&error)), None);
-                1
-            }
+        let outcome = steps::run(steps, &mut self);
+        if let Err(error) = &outcome {
+            // The parent may be gone; then nobody is left to be told.
+            let _ = self.handles.channel.ask(&Ask::Failed(Report::of(error)), None);
         }
+        // Its descriptors may be closed by now, and their owners would close them again.
+        std::mem::forget(self);
+        outcome.is_err().into()
     }
 
     fn plan(&self) -> Result<&'p Plan> {

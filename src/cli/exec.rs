@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Arg, ArgAction};
 
 use super::words::Stop;
-use super::{Call, Verb, descriptors, id, later, positional, switch, value};
+use super::{Call, Verb, descriptors, id, positional, switch, value};
 use crate::lifecycle::{self, ExecOptions, Place};
 use crate::plan::exec::{self, Flags, User};
 use crate::plan::sub_cgroups::SubCgroups;
@@ -22,7 +22,7 @@ fn args() -> Vec<Arg> {
         positional("COMMAND", "Program and its arguments").action(ArgAction::Append).num_args(0..),
         value("process", "FILE", "Take the whole process from a JSON file").short('p'),
         value("console-socket", "PATH", "Unix socket that receives the terminal"),
-        value("pidfd-socket", "PATH", "Not in this version yet"),
+        value("pidfd-socket", "PATH", "Unix socket that receives a pidfd of the process"),
         value("pid-file", "FILE", "Write the process's pid to FILE"),
         switch("detach", "Leave the process running in the background").short('d'),
         switch("tty", "Give it a terminal").short('t'),
@@ -50,9 +50,6 @@ fn run(call: &Call) -> Result<u8> {
 }
 
 pub(super) fn options(call: &Call) -> Result<ExecOptions> {
-    if call.value("pidfd-socket").is_some() {
-        return Err(later::flag("--pidfd-socket"));
-    }
     let strings = |name| call.words(name).iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>();
     let flags = Flags {
         args: strings("COMMAND"),
@@ -73,6 +70,7 @@ pub(super) fn options(call: &Call) -> Result<ExecOptions> {
         sub_cgroups: SubCgroups::parse(strings("cgroup").iter().map(String::as_str))?,
         place: if call.is_on("detach") { Place::Detached } else { Place::Foreground },
         console_socket: call.path("console-socket")?,
+        pidfd_socket: call.path("pidfd-socket")?,
         pid_file: call.path("pid-file")?,
         ignore_paused: call.is_on("ignore-paused"),
         descriptors: descriptors::given(call)?,

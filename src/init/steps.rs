@@ -260,6 +260,7 @@ mod tests {
     use super::*;
     use crate::host::Host;
     use crate::plan::Descriptors;
+    use crate::plan::affinity::Affinity;
     use crate::plan::build::Options;
     use crate::plan::spec::Spec;
 
@@ -297,19 +298,19 @@ mod tests {
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }
 
-    fn order(plan: &Plan) -> Vec<String> {
+    fn names(steps: &[Step]) -> Vec<String> {
         let name = |step: &Step| match step {
             Step::Move(step) => format!("{step:?}"),
             step => format!("{step:?}").split(['(', ' ']).next().unwrap_or_default().to_string(),
         };
-        steps(plan).iter().map(name).collect()
+        steps.iter().map(name).collect()
     }
 
     #[test]
     fn what_must_come_before_what() {
         for (no_new_privileges, terminal) in [(false, false), (true, true)] {
             let plan = plan(no_new_privileges, terminal);
-            let order = order(&plan);
+            let order = names(&steps(&plan));
             let at = |name: &str| {
                 order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
             };
@@ -341,6 +342,46 @@ mod tests {
             assert_eq!(order.contains(&"NoNewPrivileges".to_string()), no_new_privileges);
             let (with, without) = ("Terminal".to_string(), "ReplaceDevNull".to_string());
             assert_eq!((order.contains(&with), order.contains(&without)), (terminal, !terminal));
+            assert_eq!(order.last().map(String::as_str), Some("Exec"));
+        }
+    }
+
+    #[test]
+    fn what_exec_must_do_before_what() {
+        for terminal in [false, true] {
+            let process = ProcessPlan {
+                oom_score_adj: Some(1),
+                terminal: terminal.then_some(Terminal { size: None }),
+                ..plan(true, false).process
+            };
+            let affinity = Affinity { initial: None, last: Last::These(vec![0]) };
+            let order = names(&steps_of_exec(&ExecPlan { id: "c".into(), process, affinity, keyring: true }));
+            let at = |name: &str| {
+                order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
+            };
+            for (first, then, why) in [
+                ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that does not know of it"),
+                ("OomScore", "JoinNamespaces", "the container's user namespace may not lower it"),
+                ("JoinCgroups", "Processors", "the cpuset says which there are"),
+                ("JoinCgroups", "CheckContainer", "who ends it looks for processes after init has ended"),
+                ("JoinNamespaces", "CheckContainer", ""),
+                ("JoinNamespaces", "ShareSessionKeyring", "its name belongs to the user namespace"),
+                ("JoinNamespaces", "EnterRoot", "the root is that of the mount namespace"),
+                ("NewSession", if terminal { "Terminal" } else { "ReplaceDevNull" }, "a session leader takes it"),
+                ("EnterRoot", "FindProgram", ""),
+                ("FindProgram", "Ready", "the pid file tells of a program that was found"),
+                ("EnterDirectory", "Limits", "it opens a descriptor"),
+                ("BoundingSet", "Ids", "dropping takes CAP_SETPCAP"),
+                ("Ids", "DieWithParentAgain", "a change of ids clears the death signal"),
+                ("OutliveParent", "Ready", "a process that is told of outlives rrun"),
+                ("CloseOtherDescriptors", "Ready", "no descriptor of the host reaches the program"),
+                ("Ready", "Exec", ""),
+            ] {
+                assert!(at(first) < at(then), "{first} must come before {then}: {why}; {order:?}");
+            }
+            for name in ["Console", "WaitForStart", "SwitchRoot", "WorkingDirectory"] {
+                assert!(!order.contains(&name.to_string()), "{name} is for a new container: {order:?}");
+            }
             assert_eq!(order.last().map(String::as_str), Some("Exec"));
         }
     }

@@ -2,7 +2,7 @@
 //! since it changes nothing that is recorded; that the container is still there is looked at again from inside.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use super::bring_up::{ConsoleDuty, end};
 use super::bundle::read_whole;
 use super::container::Container;
+use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
@@ -45,6 +46,7 @@ pub struct ExecOptions {
     pub sub_cgroups: SubCgroups,
     pub place: Place,
     pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub ignore_paused: bool,
     pub descriptors: Descriptors,
@@ -92,6 +94,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let plan = decide(&running.container, options)?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
+    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
     let commit = if pid_file.is_some() || relayed { Commit::Later } else { Commit::Given };
@@ -127,6 +130,9 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
         launched.channel.commit()?;
     }
     serve(&launched, interrupts, Until::Executed, patience, &mut console)?;
+    if let Some(socket) = pidfd_socket {
+        socket.send(Role::Exec, child.pidfd.as_fd())?;
+    }
     [started].into_iter().chain(told).for_each(Undo::commit);
     match options.place {
         Place::Detached => Ok(0),
