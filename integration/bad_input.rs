@@ -211,7 +211,7 @@ fn nofile(limit: u64) -> Value {
 
 #[test]
 fn a_controller_that_the_host_has_not() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid); // the v2 tree has all or is not mounted; v2 has no net_cls at all: cgroups.rs
     for (controller, field, value) in [
         ("net_cls", "/linux/resources/network/classID", json!(4097)),
         ("rdma", "/linux/resources/rdma", json!({"mlx5_1": {"hcaHandles": 3}})),
@@ -374,7 +374,6 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
     type Change = fn(&mut Bundle) -> &mut Bundle;
     let fields: &[(&str, Change)] = &[
         ("linux.seccomp", |b| b.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}))),
-        ("hooks", |b| b.set("/hooks", json!({"poststop": [{"path": "/bin/true"}]}))),
         ("user", |b| b.set("/linux/namespaces/-", json!({"type": "user"}))),
         ("linux.namespaces[1].path", |b| b.set("/linux/namespaces/1/path", "/proc/1/ns/net")),
         ("mounts[4]", |b| b.mount("/data", "bind", "/tmp", &["bind", "idmap"])),
@@ -391,9 +390,6 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
     }
     let bundle = Bundle::new();
     bundle.call(&["--systemd-cgroup", "create", &bundle.id]).refused(&["--systemd-cgroup"]);
-    let notified = crate::runtime::run(bundle.command(&["create", &bundle.id]).env("NOTIFY_SOCKET", "/run/x"));
-    notified.refused(&["NOTIFY_SOCKET"]);
-    bundle.leaves_nothing();
 }
 
 #[test]

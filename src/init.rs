@@ -26,6 +26,7 @@ mod copy_up;
 mod credentials;
 mod devices;
 mod exec;
+mod hooks;
 pub mod join;
 mod limits;
 mod masks;

@@ -1,5 +1,6 @@
 //! What each command means. The command line turns words into these options and calls one function.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::plan::Descriptors;
@@ -11,9 +12,11 @@ mod container;
 mod delete;
 mod exec;
 mod freeze;
+mod hooks;
 mod pidfd_socket;
 mod process;
 mod query;
+mod readiness;
 mod run;
 mod signal;
 mod start;
@@ -48,6 +51,8 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    /// Where a service manager waits for the container to be ready: sd_notify(3).
+    pub notify_socket: Option<OsString>,
 }
 
 #[derive(Debug, Clone)]

@@ -36,6 +36,8 @@ pub enum Step<'p> {
     Device(&'p DevicePlan),
     Link(&'p LinkPlan),
     WorkingDirectory(&'p str),
+    RuntimeHooks,
+    ContainerHooks,
     Terminal(Terminal),
     Console,
     FindProgram(&'p str),
@@ -61,6 +63,7 @@ pub enum Step<'p> {
     CloseOtherDescriptors,
     Ready,
     WaitForStart,
+    StartHooks,
     Exec,
 }
 
@@ -80,6 +83,9 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend(plan.devices.iter().map(Step::Device));
     steps.extend(plan.links.iter().map(Step::Link));
     steps.push(Step::WorkingDirectory(&process.cwd));
+    // In the finished tree, which they may add to: a device, a library, the program itself.
+    steps.extend(plan.hooks.at_create().then_some(Step::RuntimeHooks));
+    steps.extend((!plan.hooks.create_container.is_empty()).then_some(Step::ContainerHooks));
     steps.extend(process.terminal.map(Step::Terminal));
     steps.extend(process.terminal.is_some().then_some(Step::Console));
     // In the finished tree, and while the host's binfmt_misc can still be asked.
@@ -99,7 +105,9 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend(plan.root.propagation_after.map(Step::RootPropagation));
 
     steps.extend(become_the_program(process));
-    steps.extend([Step::Ready, Step::WaitForStart, Step::Exec]);
+    steps.extend([Step::Ready, Step::WaitForStart]);
+    steps.extend((!plan.hooks.start_container.is_empty()).then_some(Step::StartHooks));
+    steps.push(Step::Exec);
     steps
 }
 
@@ -169,6 +177,8 @@ impl Init<'_> {
             Step::Device(device) => self.make_device(device),
             Step::Link(link) => self.make_link(link),
             Step::WorkingDirectory(cwd) => self.make_working_directory(cwd),
+            Step::RuntimeHooks => self.ask_for_runtime_hooks(),
+            Step::ContainerHooks => self.run_container_hooks(),
             Step::Terminal(terminal) => self.open_terminal(terminal),
             Step::Console => self.bind_console(),
             Step::FindProgram(name) => self.find_program(name),
@@ -193,6 +203,7 @@ impl Init<'_> {
             Step::CloseOtherDescriptors => self.close_other_descriptors(),
             Step::Ready => self.announce_ready(),
             Step::WaitForStart => self.wait_for_start(),
+            Step::StartHooks => self.run_start_hooks(),
             Step::Exec => self.exec(),
         }
     }
@@ -224,6 +235,8 @@ impl fmt::Display for Step<'_> {
             Self::WorkingDirectory(cwd) | Self::EnterDirectory(cwd) | Self::EnterDirectoryAsUser(cwd) => {
                 write!(f, "process.cwd {cwd}")
             }
+            Self::RuntimeHooks => f.write_str("hooks of the runtime"),
+            Self::ContainerHooks | Self::StartHooks => f.write_str("in the container"),
             Self::Terminal(_) | Self::Console => f.write_str("process.terminal"),
             Self::FindProgram(_) => f.write_str("process.args"),
             Self::SwitchRoot(_) => f.write_str("switch root"),
@@ -265,11 +278,13 @@ mod tests {
     use crate::plan::spec::Spec;
 
     /// A plan with something of everything.
-    fn plan(no_new_privileges: bool, terminal: bool) -> Plan {
+    fn plan(no_new_privileges: bool, terminal: bool, hooks: bool) -> Plan {
         let kinds = ["pid", "network", "mount", "ipc", "uts", "cgroup"];
         let namespaces = kinds.map(|kind| serde_json::json!({"type": kind}));
+        let hook = if hooks { serde_json::json!([{"path": "/h"}]) } else { serde_json::json!([]) };
         let config = serde_json::json!({
             "ociVersion": "1.3.0",
+            "hooks": {"prestart": hook, "createContainer": hook, "startContainer": hook, "poststop": hook},
             "process": {
                 "args": ["true"], "cwd": "/", "terminal": terminal, "noNewPrivileges": no_new_privileges,
                 "user": {"uid": 1, "gid": 1},
@@ -294,6 +309,7 @@ mod tests {
             console_socket: false,
             descriptors: Descriptors::default(),
             no_new_keyring: false,
+            notify: None,
         };
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }
@@ -309,7 +325,7 @@ mod tests {
     #[test]
     fn what_must_come_before_what() {
         for (no_new_privileges, terminal) in [(false, false), (true, true)] {
-            let plan = plan(no_new_privileges, terminal);
+            let plan = plan(no_new_privileges, terminal, true);
             let order = names(&steps(&plan));
             let at = |name: &str| {
                 order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
@@ -321,6 +337,16 @@ mod tests {
                 ("PrepareRoot", "Mount", "mounts go into the root"),
                 ("Mount", "Device", "a tmpfs may lie on /dev"),
                 ("Device", "SwitchRoot", ""),
+                ("Device", "RuntimeHooks", "they see the finished tree"),
+                ("WorkingDirectory", "RuntimeHooks", ""),
+                ("RuntimeHooks", "ContainerHooks", ""),
+                ("ContainerHooks", "FindProgram", "a hook may bring it"),
+                ("ContainerHooks", "SwitchRoot", "their paths are the host's"),
+                ("ContainerHooks", "Sysctl", "they may set up the network"),
+                ("CapabilitySets", "StartHooks", "they run as the container's user"),
+                ("CloseOtherDescriptors", "StartHooks", ""),
+                ("WaitForStart", "StartHooks", ""),
+                ("StartHooks", "Exec", ""),
                 ("FindProgram", "SwitchRoot", "the host's binfmt_misc is asked"),
                 ("SwitchRoot", "Sysctl", ""),
                 ("Sysctl", "ReadonlyPath", "/proc/sys becomes read-only"),
@@ -347,12 +373,18 @@ mod tests {
     }
 
     #[test]
+    fn without_hooks_nothing_is_asked() {
+        let order = names(&steps(&plan(false, false, false)));
+        assert!(!order.iter().any(|step| step.ends_with("Hooks")), "{order:?}");
+    }
+
+    #[test]
     fn what_exec_must_do_before_what() {
         for terminal in [false, true] {
             let process = ProcessPlan {
                 oom_score_adj: Some(1),
                 terminal: terminal.then_some(Terminal { size: None }),
-                ..plan(true, false).process
+                ..plan(true, false, false).process
             };
             let affinity = Affinity { initial: None, last: Last::These(vec![0]) };
             let order = names(&steps_of_exec(&ExecPlan { id: "c".into(), process, affinity, keyring: true }));

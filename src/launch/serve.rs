@@ -29,16 +29,21 @@ pub enum Until {
 /// What the parent does for the child.
 pub trait Duties {
     fn take_console(&mut self, master: OwnedFd) -> Result<()>;
+    /// prestart and createRuntime.
+    fn run_hooks(&mut self) -> Result<()> {
+        bail!("only a new container has hooks")
+    }
 }
 
+/// `patience` is how long the child may take; `None` is for ever.
 pub fn serve(
     launched: &Launched,
     interrupts: &Interrupts,
     until: Until,
-    patience: Duration,
+    patience: Option<Duration>,
     duties: &mut impl Duties,
 ) -> Result<()> {
-    let deadline = Instant::now() + patience;
+    let mut deadline = from_now(patience);
     loop {
         let seen = wait(launched, interrupts, until, deadline)?;
         // The socket first: what was said before Ready comes before it.
@@ -46,6 +51,11 @@ pub fn serve(
             match launched.channel.listen()? {
                 Some((Ask::Console, Some(master))) => duties.take_console(master)?,
                 Some((Ask::Console, None)) => bail!("the child sent no terminal"),
+                Some((Ask::RunHooks, _)) => {
+                    duties.run_hooks()?;
+                    deadline = from_now(patience);
+                    launched.channel.answer(None)?;
+                }
                 Some((Ask::Failed(report), _)) => return Err(report.into_error()),
                 None if until == Until::Executed && launched.ready.is_announced()? => return Ok(()),
                 None => bail!("it ended during set-up: {}", how_it_ended(&launched.child)?),
@@ -66,17 +76,23 @@ struct Seen {
     interrupted: bool,
 }
 
-fn wait(launched: &Launched, interrupts: &Interrupts, until: Until, deadline: Instant) -> Result<Seen> {
+/// `None`: never.
+fn from_now(patience: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(patience?)
+}
+
+fn wait(launched: &Launched, interrupts: &Interrupts, until: Until, deadline: Option<Instant>) -> Result<Seen> {
     let ready = if until == Until::Ready { PollFlags::POLLOUT } else { PollFlags::empty() };
     let mut fds = [
         PollFd::new(launched.channel.as_fd(), PollFlags::POLLIN),
         PollFd::new(launched.ready.as_fd(), ready),
         PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
     ];
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-    if poll(&mut fds, timeout).doing("poll", "the child")? == 0 {
-        bail!("set-up takes too long: a file system that it needs may not answer");
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    let nothing = poll(&mut fds, timeout).doing("poll", "the child")? == 0;
+    if nothing && left.is_some_and(|left| left.is_zero()) {
+        bail!("set-up did not end in time: a file system that it needs may not answer");
     }
     let [said, ready, interrupted] = fds.map(|fd| fd.any().unwrap_or(false));
     Ok(Seen { said, ready, interrupted })

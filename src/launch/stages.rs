@@ -48,13 +48,18 @@ impl Around<'_> {
     }
 }
 
-/// Runs `clone` inside. A rrun that cannot come back ends the child: it would go on in the container's namespaces.
+/// Runs `clone` inside, and comes back.
 pub fn within(around: &Around, clone: impl FnOnce() -> Result<Child, SysError>) -> Result<Child> {
     let own: Vec<Own> = around.kinds().map(Own::open).collect::<Result<_, _>>()?;
     let child = enter(around).and_then(|()| clone().map_err(|error| explained(around, error)));
+    come_back(&own, child)
+}
+
+/// A rrun that cannot come back ends the child and gives up: it would go on in the container's namespaces.
+fn come_back(own: &[Own], child: Result<Child>) -> Result<Child> {
     // All of them, also after one has failed.
-    let left = own.iter().map(Own::enter).fold(Ok(()), Result::and);
-    let Err(error) = left else { return child };
+    let back = own.iter().map(Own::enter).fold(Ok(()), Result::and);
+    let Err(error) = back else { return child };
     if let Ok(child) = child {
         // ESRCH: it has ended
         let _ = pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
@@ -117,6 +122,49 @@ impl Own {
         match setns(&self.fd, self.kind.flag()) {
             Err(Errno::EINTR) => self.enter(),
             result => result.doing("setns", format_args!("/proc/self/ns/{}", self.kind.file())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::kill;
+
+    use super::*;
+    use crate::sys::clone;
+
+    // not silently: the parent would remove, record and run hooks in the container's namespaces
+    #[test]
+    fn without_a_way_back_nothing_is_launched() {
+        let lost = |kind| Own { kind, fd: File::open("/dev/null").unwrap().into() };
+        let own = [lost(Namespace::Network), lost(Namespace::Uts)];
+        let child = clone::spawn(CloneFlags::empty(), None, || {
+            nix::unistd::pause();
+            1
+        });
+        let child = child.unwrap();
+        let pid = child.pid;
+        let error = come_back(&own, Ok(child)).err().unwrap();
+        assert_eq!(format!("{error:#}"), "rrun's own namespaces: setns /proc/self/ns/net: invalid argument (EINVAL)");
+        assert_eq!(kill(pid, None), Err(Errno::ESRCH), "the child runs on");
+        assert!(come_back(&own, Err(anyhow::anyhow!("clone3"))).is_err());
+    }
+
+    #[test]
+    fn what_is_left_is_what_is_entered() {
+        let null = File::open("/dev/null").unwrap();
+        let entry = |kinds: &[Namespace]| Entry { by: null.as_fd(), kinds: kinds.to_vec(), named: String::new() };
+        let offset = TimeOffset { clock: crate::plan::Clock::Boottime, secs: 1, nanosecs: 0 };
+        for (entries, offsets, want) in [
+            (vec![], &[][..], vec![]),
+            (vec![], &[offset][..], vec![Namespace::Time]),
+            (
+                vec![entry(&[Namespace::Pid, Namespace::Time]), entry(&[Namespace::Ipc])],
+                &[],
+                vec![Namespace::Pid, Namespace::Time, Namespace::Ipc],
+            ),
+        ] {
+            assert_eq!(Around { entries, offsets }.kinds().collect::<Vec<_>>(), want);
         }
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 
-use super::bring_up::{ConsoleDuty, end};
+use super::bring_up::{Console, end};
 use super::bundle::read_whole;
 use super::container::Container;
 use super::pidfd_socket::{PidfdSocket, Role};
@@ -116,12 +116,12 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let started = Undo::new("process", || end(child));
 
     // A frozen container lets nobody through until it is thawed.
-    let patience = if options.ignore_paused { Duration::MAX / 4 } else { serve::PATIENCE };
-    let mut console = ConsoleDuty { socket: console_socket, master: None };
+    let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
+    let mut console = Console { socket: console_socket, kept: None };
     if commit == Commit::Later {
         serve(&launched, interrupts, Until::Ready, patience, &mut console)?;
     }
-    let relay = console.master.take().map(Relay::new).transpose()?;
+    let relay = console.kept.take().map(Relay::new).transpose()?;
     let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
     if let Some(pid_file) = &pid_file {
         pid_file.write(child.pid.as_raw())?;
@@ -136,7 +136,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     [started].into_iter().chain(told).for_each(Undo::commit);
     match options.place {
         Place::Detached => Ok(0),
-        Place::Foreground => foreground::wait(child, interrupts, relay),
+        Place::Foreground => foreground::wait(child, interrupts, relay, None),
     }
 }
 
