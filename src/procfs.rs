@@ -39,6 +39,10 @@ impl Proc {
         Ok(Self { dir })
     }
 
+    pub fn try_clone(&self) -> Result<Self, SysError> {
+        Ok(Self { dir: self.dir.try_clone().doing("dup", "/proc")? })
+    }
+
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }

@@ -99,13 +99,13 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
     let commit = if pid_file.is_some() || relayed { Commit::Later } else { Commit::Given };
 
-    let proc = &Proc::open()?;
-    let present = || Tree::of(running.process.pid(), proc);
+    let proc = Proc::open()?;
+    let present = || Tree::of(running.process.pid(), &proc);
     let prepared = Prepared {
         cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
         present: &present,
         pid_namespace: !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?,
-        container: way_in(running)?,
+        container: way_in(running, proc.try_clone()?)?,
     };
     if let Some(cpus) = &plan.affinity.initial {
         run_on(cpus).context("process.execCPUAffinity.initial")?;
@@ -166,7 +166,7 @@ fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
 
 /// What the child enters by itself; the pid namespace it is born in. What is ours already is left out: to join the
 /// user namespace that one is in is an error.
-fn way_in(running: &Running) -> Result<init::Container> {
+fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
     const KINDS: [(&str, CloneFlags); 7] = [
         ("user", CloneFlags::CLONE_NEWUSER),
         ("cgroup", CloneFlags::CLONE_NEWCGROUP),
@@ -176,7 +176,6 @@ fn way_in(running: &Running) -> Result<init::Container> {
         ("time", crate::sys::namespace::CLONE_NEWTIME),
         ("uts", CloneFlags::CLONE_NEWUTS),
     ];
-    let proc = Proc::open()?;
     let pid = running.process.pid();
     let mut namespaces = CloneFlags::empty();
     for (file, flag) in KINDS {
