@@ -41,3 +41,4 @@ mod root;
 mod state;
 mod stdio;
 mod terminal;
+mod update;

@@ -20,6 +20,7 @@ mod readiness;
 mod run;
 mod signal;
 mod start;
+mod update;
 pub mod view;
 
 pub use bring_up::Place;
@@ -30,6 +31,7 @@ pub use query::{list, plan, processes, state};
 pub use run::{create, run};
 pub use signal::kill;
 pub use start::start;
+pub use update::update;
 
 /// Where containers are recorded: one directory each.
 #[derive(Debug, Clone)]

@@ -29,6 +29,7 @@ pub mod spec;
 pub mod sub_cgroups;
 pub mod sysctl;
 pub mod time;
+pub mod update;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
