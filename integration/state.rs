@@ -157,3 +157,19 @@ fn every_legal_letter_can_stand_in_an_id() {
     assert!(bundle.call(&["state", &id]).ok().contains(&id));
     bundle.call(&["delete", "--force", &id]).ok();
 }
+
+#[test]
+fn a_damaged_record_is_told_and_the_others_are_listed() {
+    let bundle = Bundle::sleeping();
+    bundle.create().ok();
+    let damaged = bundle.state_root.join("damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    std::fs::write(damaged.join("state.json"), "{").unwrap();
+    for log in [&[][..], &["--log", "log"]] {
+        let list = bundle.call(&[log, &["list", "--quiet"]].concat());
+        assert_eq!((list.code, list.stdout.trim()), (0, bundle.id.as_str()), "{list}");
+        let said = list.stderr.lines().count();
+        assert!(said == 1 && list.stderr.contains("damaged"), "{list}");
+    }
+    std::fs::remove_dir_all(damaged).unwrap();
+}
