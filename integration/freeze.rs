@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::bundle::Bundle;
 use crate::layout::{freezer_state, is_v2, mountpoint, set_frozen};
 use crate::leftovers::{hierarchies, is_alive, status_letter};
-use crate::runtime::{eventually_within, on_rrun};
+use crate::runtime::{eventually_within, on_rrun, rounds};
 
 /// Counts in its output, as fast as it can.
 const COUNTING: &str = "while :; do echo; done > /out/file";
@@ -163,7 +163,7 @@ fn every_one_of_many_processes_is_frozen_when_pause_returns() {
 fn processes_that_fork_all_the_time_are_frozen() {
     let bundle = Bundle::sh("for i in 1 2 3; do while :; do busybox true; done & done; while :; do (true); done");
     bundle.run_detached().ok();
-    for _ in 0..10 {
+    for _ in rounds(10) {
         bundle.pause().ok();
         assert_eq!(state_of_freezer(&bundle), "FROZEN");
         let before = pids(&bundle);
