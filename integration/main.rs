@@ -24,6 +24,8 @@ mod devices;
 mod faults;
 mod fds;
 mod freeze;
+mod hook_failures;
+mod hooks;
 mod joined;
 mod lifecycle;
 mod mount_options;

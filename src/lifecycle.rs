@@ -11,6 +11,7 @@ mod claim;
 mod container;
 mod delete;
 mod freeze;
+mod hooks;
 mod pidfd_socket;
 mod process;
 mod query;

@@ -1,15 +1,18 @@
 //! The one path on which a container comes up: decided, recorded, made, served until it is ready, recorded as ready.
 //! docs/design.md, "Launching", has the whole order and the reason for each place.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
+use super::hooks::Runner;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
@@ -21,6 +24,7 @@ use crate::launch::serve::{Duties, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::notify;
+use crate::plan::Plan;
 use crate::procfs::Proc;
 use crate::state::Process;
 use crate::state::directory::Directory;
@@ -73,6 +77,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
     let claim = Claim::new(store, &plan, cgroup.paths())?;
+    let hooks = CreateHooks { plan: &plan, runner: Runner::of_plan(&plan, Some(interrupts)), begun: Cell::new(false) };
+    let followed = Undo::new("hooks", || hooks.undo(&claim));
     let recorded = Undo::new("record of the container", || claim.forget());
     // What is recorded as ours is killed and removed by `delete`.
     cgroup::refuse_occupied(&cgroup)?;
@@ -106,8 +112,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         proc.write_oom_score_adj(child.pid, value).context("process.oomScoreAdj")?;
     }
 
-    let mut console = ConsoleDuty { socket: console_socket, master: None };
-    serve(&launched, interrupts, &mut console).map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    let mut duties = ParentsDuties { console_socket, console: None, hooks: &hooks, init: child.pid };
+    let by_child = &plan.hooks.create_container;
+    serve(&launched, interrupts, &mut duties, by_child).map_err(|error| told_of_oom(error, cgroups.paths()))?;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
@@ -120,23 +127,51 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    [recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
-    Ok(Up { child: launched.child, console: console.master })
+    [followed, recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
+    Ok(Up { child: launched.child, console: duties.console })
 }
 
-/// Hands the container's terminal to the caller, or keeps it for the foreground.
-struct ConsoleDuty {
-    socket: Option<OwnedFd>,
-    master: Option<OwnedFd>,
+struct ParentsDuties<'a> {
+    console_socket: Option<OwnedFd>,
+    /// The container's terminal, where it is kept for the foreground.
+    console: Option<OwnedFd>,
+    hooks: &'a CreateHooks<'a>,
+    init: Pid,
 }
 
-impl Duties for ConsoleDuty {
+impl Duties for ParentsDuties<'_> {
     /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
     fn take_console(&mut self, master: OwnedFd) -> Result<()> {
-        match &self.socket {
+        match &self.console_socket {
             Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
                 .doing("sendmsg", "the console socket")?,
-            None => self.master = Some(master),
+            None => self.console = Some(master),
+        }
+        Ok(())
+    }
+
+    fn run_hooks(&mut self) -> Result<()> {
+        self.hooks.run(self.init)
+    }
+}
+
+/// What hooks of `create` have begun, those of poststop end.
+struct CreateHooks<'a> {
+    plan: &'a Plan,
+    runner: Runner<'a>,
+    begun: Cell<bool>,
+}
+
+impl CreateHooks<'_> {
+    fn run(&self, init: Pid) -> Result<()> {
+        self.begun.set(true);
+        self.runner.at_create(&self.plan.hooks, init.as_raw())
+    }
+
+    /// Once: where the record stays, or went by another's hand, `delete` does it.
+    fn undo(&self, claim: &Claim) -> Result<()> {
+        if self.begun.get() && claim.is_forgotten() {
+            self.runner.poststop(&self.plan.hooks);
         }
         Ok(())
     }
