@@ -300,6 +300,18 @@ fn below_a_cgroup_that_holds_processes_there_are_no_limits() {
 }
 
 #[test]
+fn a_cgroup_that_hands_controllers_down_takes_no_container() {
+    layout!(V2);
+    need!(rrun); // in its own words
+    let bundle = Bundle::sleeping();
+    let parent = Parent::new(&bundle);
+    fs::write(parent.path.join("cgroup.subtree_control"), "+pids").unwrap();
+    bundle.create().refused(&["join cgroup", "hands controllers down to cgroups below it"]);
+    assert!(bundle.status_if_any().is_none());
+    Leftovers::remove(&bundle.id, &bundle.state_root);
+}
+
+#[test]
 fn below_a_threaded_cgroup_a_container_is_threaded_too() {
     layout!(V2);
     need!(rrun); // in its own words

@@ -279,7 +279,7 @@ fn commands_answer_while_a_pause_waits_and_kill_9_ends_it() {
     let pause = bundle.spawn(&["pause", &bundle.id]);
     bundle.wait_until("paused");
     let listed = bundle.call(&["list"]);
-    assert!(listed.ok().contains("paused") && listed.took < Duration::from_secs(1), "{listed}");
+    assert!(listed.ok().contains("paused") && listed.took < Duration::from_secs(5), "{listed}");
     bundle.kill("KILL").ok();
     let output = pause.wait();
     output.refused(&["container not running"]);
@@ -353,7 +353,7 @@ fn pausing_says_nothing_and_waits_for_no_lock_of_a_state() {
         let output = bundle.call(&[verb, &bundle.id]);
         assert_eq!(output.ok(), "", "{output}");
         if on_rrun() {
-            assert!(output.took < Duration::from_secs(1), "{output}");
+            assert!(output.took < Duration::from_secs(5), "{output}");
         }
     }
 }
