@@ -252,7 +252,6 @@ fn env_and_args_are_taken_as_they_stand() {
 
 #[test]
 fn the_limits_stand_and_the_namespaces_are_there() {
-    need!(cgroup_v1);
     let mut bundle = with_log(Bundle::sleeping());
     bundle.set("/linux/resources/pids", json!({"limit": 33}));
     let pids = bundle.cgroup("pids").join("pids.max");
