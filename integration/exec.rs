@@ -437,7 +437,7 @@ fn its_session_keyring_is_the_containers() {
 
 #[test]
 fn it_goes_into_a_cgroup_below_the_containers_own_if_there_is_one() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let bundle = Bundle::sleeping();
     running(&bundle);
     let below = bundle.cgroup("pids").join("below/here");
@@ -452,6 +452,43 @@ fn it_goes_into_a_cgroup_below_the_containers_own_if_there_is_one() {
     fails(&exec(&bundle, &["--cgroup", "none:below"], &["true"]), &[]);
     fails(&exec(&bundle, &["--cgroup", "pids:below", "--cgroup", "pids:x"], &["true"]), &["pids"]);
     fs::remove_dir(&below).unwrap();
+}
+
+#[test]
+fn a_cgroup_below_stands_alone_on_v2() {
+    layout!(V2);
+    let bundle = Bundle::sleeping();
+    running(&bundle);
+    let below = bundle.cgroup("").join("below");
+    fails(&exec(&bundle, &["--cgroup", "below"], &["true"]), &["no such file or directory"]);
+    fs::create_dir(&below).unwrap();
+    let output = exec(&bundle, &["--cgroup", "/below"], &["cat", "/proc/self/cgroup"]);
+    assert!(output.ok().ends_with(&format!("/{}/below\n", bundle.id)), "{output}");
+    fails(&exec(&bundle, &["--cgroup", "pids:below"], &["true"]), &["pids"]);
+    fails(&exec(&bundle, &["--cgroup", "../x"], &["true"]), &["cgroup"]);
+    fs::remove_dir(&below).unwrap();
+}
+
+// programs such as systemd move themselves down, and then nobody can be put where they were
+#[test]
+fn it_goes_where_init_went_if_the_containers_own_cgroup_takes_nobody() {
+    layout!(Hybrid, V2);
+    let bundle = Bundle::sleeping();
+    running(&bundle);
+    let tree = bundle.cgroup("unified");
+    let below = tree.join("below");
+    fs::create_dir(&below).unwrap();
+    let init = bundle.pid();
+    fs::write(below.join("cgroup.procs"), init.to_string()).unwrap();
+    let controllers = fs::read_to_string(tree.join("cgroup.controllers")).unwrap();
+    let Some(controller) = controllers.split_whitespace().find(|name| !matches!(*name, "cpu" | "cpuset" | "pids"))
+    else {
+        return crate::need::skip("a controller in the v2 tree that knows no threads");
+    };
+    fs::write(tree.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
+    let pid = detached(&bundle, &["sleep", "1000"]);
+    assert_eq!(cgroups(pid), cgroups(init));
+    assert!(cgroups(pid).contains(&format!("0::/{}/below\n", bundle.id)), "{}", cgroups(pid));
 }
 
 #[test]
