@@ -40,3 +40,4 @@ mod root;
 mod state;
 mod stdio;
 mod terminal;
+mod update;

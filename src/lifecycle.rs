@@ -19,6 +19,7 @@ mod readiness;
 mod run;
 mod signal;
 mod start;
+mod update;
 pub mod view;
 
 pub use delete::delete;
@@ -27,6 +28,7 @@ pub use query::{list, plan, processes, state};
 pub use run::{create, run};
 pub use signal::kill;
 pub use start::start;
+pub use update::update;
 
 /// Where containers are recorded: one directory each.
 #[derive(Debug, Clone)]

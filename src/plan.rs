@@ -26,6 +26,7 @@ pub mod process;
 pub mod spec;
 pub mod sysctl;
 pub mod time;
+pub mod update;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {

@@ -20,6 +20,7 @@ use crate::rootfs::is_same_file;
 const STATE: &str = "state.json";
 const NEW_STATE: &str = "state.json.new";
 const CONFIG: &str = "config.json";
+const NEW_CONFIG: &str = "config.json.new";
 const NOTIFY: &str = "notify";
 const START: &str = "start.fifo";
 const START_ERROR: &str = "start.error";
@@ -124,6 +125,12 @@ impl Directory {
 
     pub fn read_config(&self) -> Result<Option<Vec<u8>>, SysError> {
         self.read(CONFIG)
+    }
+
+    /// For an `update`; as `write_state`.
+    pub fn replace_config(&self, config: &[u8]) -> Result<(), SysError> {
+        self.write(NEW_CONFIG, config)?;
+        renameat(&self.fd, NEW_CONFIG, &self.fd, CONFIG).doing("rename", self.name(CONFIG))
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), SysError> {
