@@ -20,6 +20,7 @@ pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
+pub mod seccomp;
 pub mod spec;
 pub mod sysctl;
 pub mod time;
