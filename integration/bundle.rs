@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::layout;
 use crate::leftovers::{self, Leftovers};
 use crate::runtime::{self, Call, Output, eventually_within};
 
@@ -134,11 +135,15 @@ impl Bundle {
 
     /// The command, ready to be changed before it starts.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.write_config();
+        self.command_on_config_as_it_is(args)
+    }
+
+    pub fn write_config(&self) {
         // by rename: another command may be reading it
         let new = self.dir.join("config.json.new");
         fs::write(&new, serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
         fs::rename(new, self.dir.join("config.json")).unwrap();
-        self.command_on_config_as_it_is(args)
     }
 
     pub fn command_on_config_as_it_is(&self, args: &[&str]) -> Command {
@@ -248,7 +253,7 @@ impl Bundle {
 
     /// The container's directory in the hierarchy of `controller`, on the host.
     pub fn cgroup(&self, controller: &str) -> PathBuf {
-        Path::new("/sys/fs/cgroup").join(controller).join(&self.id)
+        layout::mountpoint(controller).join(&self.id)
     }
 
     /// Ends in failure if anything of this container is on the machine.

@@ -5,6 +5,8 @@
 //! everything away again. A run that was killed is cleaned up after by the next one (see `leftovers`).
 
 #[macro_use]
+mod layout;
+#[macro_use]
 mod need;
 
 mod bundle;
@@ -15,17 +17,21 @@ mod tty;
 
 mod bad_input;
 mod cgroups;
+mod cgroups_v2;
 mod cli;
 mod device_filter;
 mod devices;
 mod faults;
 mod fds;
 mod freeze;
+mod hook_failures;
+mod hooks;
 mod joined;
 mod lifecycle;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod notify;
 mod process;
 mod protection;
 mod ps;
@@ -34,3 +40,4 @@ mod root;
 mod state;
 mod stdio;
 mod terminal;
+mod update;

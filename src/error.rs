@@ -171,12 +171,16 @@ const LONGEST: usize = 1000;
 
 /// Head and tail of what a config may make as long as it likes.
 fn shortened(text: &str) -> String {
+    shortened_to(LONGEST, text)
+}
+
+pub fn shortened_to(longest: usize, text: &str) -> String {
     let count = text.chars().count();
-    if count <= LONGEST {
+    if count <= longest {
         return text.to_string();
     }
-    let head: String = text.chars().take(LONGEST * 3 / 4).collect();
-    let tail: String = text.chars().skip(count - LONGEST / 4).collect();
+    let head: String = text.chars().take(longest * 3 / 4).collect();
+    let tail: String = text.chars().skip(count - longest / 4).collect();
     format!("{head} … {tail}")
 }
 
@@ -227,6 +231,10 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("clone3", Errno::EPERM, "new namespaces need root, or a user namespace in the config"),
     ("clone3", Errno::ENOSPC, "too many namespaces: see sysctl user.max_*_namespaces"),
     ("clone3", Errno::EAGAIN, "the limit of processes is reached: see pids.max of rrun's own cgroup and ulimit -u"),
+    ("setns", Errno::EINVAL, "a pid namespace can be joined from above only: it must be rrun's own or one below that"),
+    ("setns", Errno::EPERM, "joining a namespace needs CAP_SYS_ADMIN over it"),
+    ("write timens_offsets", Errno::ERANGE, "the clock would be negative, or beyond what the kernel counts to"),
+    ("write timens_offsets", Errno::EPERM, "setting clocks needs CAP_SYS_TIME"),
     ("fsopen", Errno::ENODEV, "this kernel has no such file system type, or its module is not loaded"),
     ("fsopen", Errno::EPERM, "mounting needs root, or a user namespace in the config"),
     (
@@ -236,12 +244,20 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ),
     ("open_tree", Errno::ENOENT, "a bind mount needs an existing source: create it on the host or correct `source`"),
     ("bind", Errno::ENOTDIR, "a file is bound onto a file, a folder onto a folder: correct source or destination"),
+    (
+        "join cgroup",
+        Errno::EBUSY,
+        "it hands controllers down to cgroups below it, so it may hold no processes: empty its cgroup.subtree_control",
+    ),
     ("mkdir cgroup", Errno::EROFS, "the cgroup tree is mounted read-only here"),
     ("mkdir cgroup", Errno::EACCES, "creating cgroups needs root or a delegated tree"),
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
     ("write cgroup", Errno::EBUSY, "the value is below what is in use now"),
     ("setrlimit", Errno::EPERM, "raising a hard limit needs CAP_SYS_RESOURCE; ask for at most the present one"),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
+    ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
+    ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),
+    ("exec", Errno::ENOEXEC, "neither a binary that this kernel knows nor a script that begins with #!"),
     ("connect", Errno::ECONNREFUSED, "nobody listens on that socket"),
     ("pivot_root", Errno::EINVAL, "the root of the host may be an initramfs: use --no-pivot there"),
     ("sethostname", Errno::EINVAL, "a name has at most 64 bytes"),

@@ -1,5 +1,6 @@
 //! What each command means. The command line turns words into these options and calls one function.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::plan::Descriptors;
@@ -10,11 +11,15 @@ mod claim;
 mod container;
 mod delete;
 mod freeze;
+mod hooks;
+mod pidfd_socket;
 mod process;
 mod query;
+mod readiness;
 mod run;
 mod signal;
 mod start;
+mod update;
 pub mod view;
 
 pub use delete::delete;
@@ -23,6 +28,7 @@ pub use query::{list, plan, processes, state};
 pub use run::{create, run};
 pub use signal::kill;
 pub use start::start;
+pub use update::update;
 
 /// Where containers are recorded: one directory each.
 #[derive(Debug, Clone)]
@@ -39,10 +45,13 @@ pub struct CreateOptions {
     /// Another file in place of BUNDLE/config.json.
     pub config: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub no_pivot: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    /// Where a service manager waits for the container to be ready: sd_notify(3).
+    pub notify_socket: Option<OsString>,
 }
 
 #[derive(Debug, Clone)]

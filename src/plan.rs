@@ -10,20 +10,24 @@ use serde::Serialize;
 
 use self::choreography::Choreography;
 use crate::rootfs::InRoot;
+use hooks::Hooks;
 
 pub mod build;
 pub mod capabilities;
 pub mod cgroup_paths;
 pub mod choreography;
 pub mod devices;
+pub mod hooks;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod notify;
 pub mod process;
 pub mod seccomp;
 pub mod spec;
 pub mod sysctl;
 pub mod time;
+pub mod update;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
@@ -51,6 +55,8 @@ pub struct Plan {
     pub readonly_paths: Vec<InRoot>,
     pub sysctls: Vec<Sysctl>,
     pub process: ProcessPlan,
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// The caller's session keyring is kept.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_new_keyring: bool,
@@ -227,8 +233,10 @@ pub enum Source {
 pub enum CgroupMount {
     /// A tmpfs with one directory per hierarchy.
     V1 { hierarchies: Vec<CgroupHierarchy>, links: Vec<(String, String)> },
-    /// cgroup2; where the kernel refuses a new mount (EPERM, EBUSY), `otherwise` is bound.
-    V2 { otherwise: PathBuf },
+    /// In a cgroup namespace of the container's own a new mount of cgroup2, which shows it from there, and where the
+    /// kernel refuses that (EPERM, EBUSY) a bind. Without such a namespace always a bind: a new mount made in the host's
+    /// own would give its options, such as none, to every mount of cgroup2 on the host.
+    V2 { new: bool, bind: PathBuf },
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -5,6 +5,7 @@ use std::fs::File;
 use anyhow::{Result, anyhow};
 use nix::errno::Errno;
 
+use super::cpuset;
 use super::directory::{Directory, write_once};
 use super::write::{Otherwise, Write};
 use crate::error::SysError;
@@ -22,10 +23,23 @@ pub fn write_all(directory: &Directory, writes: &[Write]) -> Result<()> {
         }
         match later.first() {
             None => return Ok(()),
-            Some((write, errno)) if later.len() == todo.len() => return Err(refusal(directory, write, *errno)),
+            Some((write, errno)) if later.len() == todo.len() => {
+                return Err(refusal(directory, write, &write.file, &write.value, *errno));
+            }
             Some(_) => todo = later.into_iter().map(|(write, _)| write).collect(),
         }
     }
+}
+
+/// What the kernel took of lists less than all of, as warnings.
+pub fn shortfalls(directory: &Directory, writes: &[Write]) -> Vec<String> {
+    let shortfall = |write: &Write| {
+        let effective = directory.read(write.effective?).ok()?;
+        let Write { field, value, .. } = write;
+        let told = || format!("{field}: of {value} the cgroups above leave {}", effective.trim());
+        (!cpuset::same(value, &effective)).then(told)
+    };
+    writes.iter().filter_map(shortfall).collect()
 }
 
 enum Outcome {
@@ -49,9 +63,10 @@ impl Pen<'_> {
             match otherwise.find(|(of, _)| *of == errno) {
                 Some((_, Otherwise::File(other))) => file = other,
                 Some((_, Otherwise::Value(other))) => value = other,
+                Some((_, Otherwise::Other(other, its))) => (file, value) = (other, its),
                 Some((_, Otherwise::Later)) => return Ok(Outcome::Later(errno)),
                 Some((_, Otherwise::Leave)) => return Ok(Outcome::Done),
-                None => return Err(refusal(self.directory, write, errno)),
+                None => return Err(refusal(self.directory, write, file, value, errno)),
             }
         }
     }
@@ -69,8 +84,8 @@ impl Pen<'_> {
 
 /// Names the field, the file, the value and the errno. A missing file of the kernel's must not read like a missing
 /// program, which is what strerror(3)'s words mean to managers.
-fn refusal(directory: &Directory, write: &Write, errno: Errno) -> anyhow::Error {
-    let Write { field, file, value, .. } = write;
+fn refusal(directory: &Directory, write: &Write, file: &str, value: &str, errno: Errno) -> anyhow::Error {
+    let field = &write.field;
     let dir = directory.path.display();
     let meaning = write.meanings.iter().find(|(of, _)| *of == errno).map(|(_, meaning)| *meaning);
     match (errno, meaning) {
@@ -81,16 +96,21 @@ fn refusal(directory: &Directory, write: &Write, errno: Errno) -> anyhow::Error 
         (errno, None) => {
             let error =
                 anyhow::Error::new(SysError::new("write cgroup", format_args!("{dir}/{file} = {value}"), errno));
-            match write.in_use.filter(|_| errno == Errno::EBUSY).and_then(|file| directory.read(file).ok()) {
+            match write.in_use.filter(|_| errno == Errno::EBUSY).and_then(|file| used(directory, file)) {
                 // without the errno's own words: the kernel tried to make room first, and what is in use changes
-                Some(used) => anyhow!(
-                    "{field}: {value} bytes are too small to start: setting up took {} (EBUSY); give more",
-                    used.trim()
+                Some((most, now)) => anyhow!(
+                    "{field}: {value} bytes are too few for {file}: {now} are in use, {most} were (EBUSY); give more"
                 ),
                 None => error.context(field.to_string()),
             }
         }
     }
+}
+
+/// The peak, whose file is given, and what is left of it now.
+fn used(directory: &Directory, peak: &str) -> Option<(String, String)> {
+    let read = |file: &str| Some(directory.read(file).ok()?.trim().to_string());
+    Some((read(peak)?, read(&peak.replace("max_usage", "usage"))?))
 }
 
 #[cfg(test)]
@@ -107,16 +127,26 @@ mod tests {
 
     #[test]
     fn a_missing_file_selects_the_alternative() {
-        let (dir, directory) = with_files(&["b", "c"]);
+        let (dir, directory) = with_files(&["b", "c", "d"]);
         let writes = [
             Write::new("f", "a", 1).on(Errno::ENOENT, Otherwise::File("b")),
+            Write::new("f", "a", 1).on(Errno::ENOENT, Otherwise::Other("d", "91".into())),
             Write::new("f", "x", 2).on(Errno::ENOENT, Otherwise::Leave),
             Write::new("f", "c", 3).on(Errno::ENOENT, Otherwise::Leave),
         ];
         write_all(&directory, &writes).unwrap();
         let read = |file| std::fs::read_to_string(dir.path().join(file)).unwrap();
-        assert_eq!((read("b"), read("c")), ("1".into(), "3".into()));
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was made");
+        assert_eq!([read("b"), read("c"), read("d")], ["1", "3", "91"]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3, "nothing was made");
+    }
+
+    #[test]
+    fn a_list_that_was_not_taken_whole_is_told() {
+        let (dir, directory) = with_files(&["cpuset.cpus.effective"]);
+        std::fs::write(dir.path().join("cpuset.cpus.effective"), "0-1\n").unwrap();
+        let write = |list: &str| [Write::new("linux.cpus", "cpuset.cpus", list).effective("cpuset.cpus.effective")];
+        assert_eq!(shortfalls(&directory, &write("1,0")), [""; 0]);
+        assert_eq!(shortfalls(&directory, &write("0-5")), ["linux.cpus: of 0-5 the cgroups above leave 0-1"]);
     }
 
     #[test]
@@ -136,7 +166,7 @@ mod tests {
             (Write::new("linux.x", "a", 1), format!("linux.x: cgroup {path} has no file a on this kernel (ENOENT)")),
             (
                 Write::new("linux.x", "a", 1).on(Errno::ENOENT, Otherwise::File("b")).meaning(MEANING),
-                format!("linux.x: cannot set a = 1 of cgroup {path}: boot with swapaccount=1 (ENOENT)"),
+                format!("linux.x: cannot set b = 1 of cgroup {path}: boot with swapaccount=1 (ENOENT)"),
             ),
         ] {
             assert_eq!(format!("{:#}", write_all(&directory, &[write]).unwrap_err()), want);

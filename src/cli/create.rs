@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Arg;
 
-use super::{Call, Verb, descriptors, id, later, switch, value};
+use super::{Call, Verb, descriptors, id, notify_socket, switch, value};
 use crate::error::Doing;
 use crate::lifecycle::{self, CreateOptions};
 
@@ -27,7 +27,7 @@ pub fn shared_args() -> Vec<Arg> {
         value("pid-file", "FILE", "Write the container's pid to FILE").short('p'),
         switch("no-pivot", "Do not use pivot_root, for hosts whose root is an initramfs"),
         switch("no-new-keyring", "Leave the container in the caller's session keyring"),
-        value("pidfd-socket", "PATH", "Not in this version yet"),
+        value("pidfd-socket", "PATH", "Unix socket that receives a pidfd of the container's process"),
         descriptors::flag(),
     ]
 }
@@ -40,17 +40,19 @@ fn run(call: &Call) -> Result<u8> {
 }
 
 pub fn options(call: &Call) -> Result<CreateOptions> {
-    refuse_later(call)?;
+    call.global.refuse_later()?;
     let bundle = call.path("bundle")?;
     Ok(CreateOptions {
         id: call.id(),
         bundle: bundle.map_or_else(|| std::env::current_dir().doing("getcwd", ""), Ok)?,
         config: config(call)?,
         console_socket: call.path("console-socket")?,
+        pidfd_socket: call.path("pidfd-socket")?,
         pid_file: call.path("pid-file")?,
         no_pivot: call.is_on("no-pivot"),
         descriptors: descriptors::given(call)?,
         no_new_keyring: call.is_on("no-new-keyring"),
+        notify_socket: notify_socket(),
     })
 }
 
@@ -60,12 +62,4 @@ fn config(call: &Call) -> Result<Option<PathBuf>> {
         Some(name) if name == "config.json" => Ok(None),
         _ => call.path("config"),
     }
-}
-
-fn refuse_later(call: &Call) -> Result<()> {
-    call.global.refuse_later()?;
-    if call.value("pidfd-socket").is_some() {
-        return Err(later::flag("--pidfd-socket"));
-    }
-    later::refuse_notify_socket()
 }

@@ -14,6 +14,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 
 use super::{Call, Verb, print};
 use crate::log;
+use crate::plan::hooks::Hooks;
 use crate::plan::{capabilities, mount_options, namespaces};
 
 pub const VERB: Verb = Verb {
@@ -34,7 +35,7 @@ fn features() -> Result<Features> {
     Ok(FeaturesBuilder::default()
         .oci_version_min("1.0.0")
         .oci_version_max(crate::OCI_VERSION)
-        .hooks(Vec::new())
+        .hooks(Hooks::default().by_kind().map(|(kind, _)| kind.to_string()).to_vec())
         .mount_options(mount_options::all_words())
         .linux(linux()?)
         .annotations(HashMap::new())
@@ -44,7 +45,7 @@ fn features() -> Result<Features> {
 
 fn linux() -> Result<LinuxFeature> {
     let namespaces = namespaces::all_types().into_iter().map(LinuxNamespaceType::try_from);
-    let cgroup = CgroupBuilder::default().v1(true).v2(false).systemd(false).systemd_user(false).rdma(true);
+    let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true);
     let none = Vec::<String>::new;
     let seccomp = SeccompBuilder::default()
         .enabled(false)

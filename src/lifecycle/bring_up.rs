@@ -1,15 +1,19 @@
 //! The one path on which a container comes up: decided, recorded, made, served until it is ready, recorded as ready.
 //! docs/design.md, "Launching", has the whole order and the reason for each place.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
+use super::hooks::Runner;
+use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
 use crate::cgroup;
@@ -19,8 +23,11 @@ use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{Duties, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
+use crate::notify;
+use crate::plan::Plan;
 use crate::procfs::Proc;
 use crate::state::Process;
+use crate::state::directory::Directory;
 use crate::state::pid_file::PidFile;
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::socket;
@@ -43,12 +50,15 @@ pub struct Up {
 pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts: &Interrupts) -> Result<Up> {
     // The caller's would shape what we make; the container's own is set by init.
     umask(Mode::from_bits_truncate(0o022));
+    let notify_socket = options.notify_socket.as_deref();
+    notify_socket.map(notify::address).transpose()?;
     let manner = Manner {
         no_pivot: options.no_pivot,
         detached: place == Place::Detached,
         console_socket: options.console_socket.is_some(),
         descriptors: options.descriptors,
         no_new_keyring: options.no_new_keyring,
+        notify: notify_socket.map(|_| Directory::notify_path(&store.root, &options.id)),
     };
     let Decided { host, plan, cgroup, config } =
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
@@ -62,14 +72,20 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let joins = joined::open(&plan).context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
+    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
     let claim = Claim::new(store, &plan, cgroup.paths())?;
+    let hooks = CreateHooks { plan: &plan, runner: Runner::of_plan(&plan, Some(interrupts)), begun: Cell::new(false) };
+    let followed = Undo::new("hooks", || hooks.undo(&claim));
     let recorded = Undo::new("record of the container", || claim.forget());
     // What is recorded as ours is killed and removed by `delete`.
     cgroup::refuse_occupied(&cgroup)?;
     claim.record_intent(&config)?;
+    if notify_socket.is_some() {
+        claim.directory.make_notify_directory()?;
+    }
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
     let cgroups = cgroup::create(&cgroup)?;
@@ -96,34 +112,66 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         proc.write_oom_score_adj(child.pid, value).context("process.oomScoreAdj")?;
     }
 
-    let mut console = ConsoleDuty { socket: console_socket, master: None };
-    serve(&launched, interrupts, &mut console).map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    let mut duties = ParentsDuties { console_socket, console: None, hooks: &hooks, init: child.pid };
+    let by_child = &plan.hooks.create_container;
+    serve(&launched, interrupts, &mut duties, by_child).map_err(|error| told_of_oom(error, cgroups.paths()))?;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
+    if let Some(socket) = pidfd_socket {
+        socket.send(Role::Init, child.pidfd.as_fd())?;
+    }
     let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
     if let Some(pid_file) = &pid_file {
         pid_file.write(child.pid.as_raw())?;
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    [recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
-    Ok(Up { child: launched.child, console: console.master })
+    [followed, recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
+    Ok(Up { child: launched.child, console: duties.console })
 }
 
-/// Hands the container's terminal to the caller, or keeps it for the foreground.
-struct ConsoleDuty {
-    socket: Option<OwnedFd>,
-    master: Option<OwnedFd>,
+struct ParentsDuties<'a> {
+    console_socket: Option<OwnedFd>,
+    /// The container's terminal, where it is kept for the foreground.
+    console: Option<OwnedFd>,
+    hooks: &'a CreateHooks<'a>,
+    init: Pid,
 }
 
-impl Duties for ConsoleDuty {
+impl Duties for ParentsDuties<'_> {
     /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
     fn take_console(&mut self, master: OwnedFd) -> Result<()> {
-        match &self.socket {
+        match &self.console_socket {
             Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
                 .doing("sendmsg", "the console socket")?,
-            None => self.master = Some(master),
+            None => self.console = Some(master),
+        }
+        Ok(())
+    }
+
+    fn run_hooks(&mut self) -> Result<()> {
+        self.hooks.run(self.init)
+    }
+}
+
+/// What hooks of `create` have begun, those of poststop end.
+struct CreateHooks<'a> {
+    plan: &'a Plan,
+    runner: Runner<'a>,
+    begun: Cell<bool>,
+}
+
+impl CreateHooks<'_> {
+    fn run(&self, init: Pid) -> Result<()> {
+        self.begun.set(true);
+        self.runner.at_create(&self.plan.hooks, init.as_raw())
+    }
+
+    /// Once: where the record stays, or went by another's hand, `delete` does it.
+    fn undo(&self, claim: &Claim) -> Result<()> {
+        if self.begun.get() && claim.is_forgotten() {
+            self.runner.poststop(&self.plan.hooks);
         }
         Ok(())
     }

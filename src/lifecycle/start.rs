@@ -1,5 +1,6 @@
 //! `start`: lets init execute the user's program, and learns what became of it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,8 +12,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Store;
 use super::container::Container;
+use super::delete::delete_failed;
+use super::hooks::{self, Runner};
 use super::process::{self, ends_within};
+use super::readiness;
 use crate::error::{Doing, Matched, strerror};
+use crate::hooks::Stop;
+use crate::log;
+use crate::notify::{self, Readiness};
+use crate::plan::hooks::{Hooks, patience};
 use crate::protocol::{self, Outcome, START};
 use crate::state::Status;
 use crate::state::directory::{Directory, StartChannel};
@@ -21,10 +29,39 @@ use crate::sys::fds::bytes_waiting;
 /// For init to read its start and execute.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub fn start(store: &Store, id: &str) -> Result<()> {
+/// Returns when the program runs; for a service manager at `notify_socket`, when it is ready.
+pub fn start(store: &Store, id: &str, notify_socket: Option<&OsStr>) -> Result<()> {
     crate::state::check_id(id)?;
-    let given = give(store, id)?;
-    await_outcome(&given)
+    let host = notify_socket.map(notify::Host::connect).transpose()?;
+    let given = start_and_follow(store, id, host, None)?;
+    match given.readiness {
+        Some(readiness) => readiness::wait(readiness, given.init.as_fd(), None),
+        None => Ok(()),
+    }
+}
+
+/// The same, but it is left to the caller to wait until the program is ready. `stop` ends the wait for hooks.
+pub(super) fn start_unready(
+    store: &Store,
+    id: &str,
+    host: Option<notify::Host>,
+    stop: &dyn Stop,
+) -> Result<Option<Readiness>> {
+    start_and_follow(store, id, host, Some(stop)).map(|given| given.readiness)
+}
+
+/// The start, and the hooks that follow it.
+fn start_and_follow(store: &Store, id: &str, host: Option<notify::Host>, stop: Option<&dyn Stop>) -> Result<Given> {
+    let given = give(store, id, host)?;
+    await_outcome(&given, stop)?;
+    let pid = given.container.state.init.map_or(0, |init| init.pid);
+    let runner = Runner::of_state(&given.container.state, stop);
+    let Err(error) = runner.poststart(&given.hooks, pid) else { return Ok(given) };
+    // runtime.md, "Lifecycle": it is stopped, and all that follows is done.
+    if let Err(left) = delete_failed(store, id, given.container, stop) {
+        log::warning(&format!("start {id}: what is left could not be removed: {left:#}"));
+    }
+    Err(error)
 }
 
 /// A start that cannot be taken back any more.
@@ -32,10 +69,13 @@ struct Given {
     container: Container,
     channel: File,
     init: OwnedFd,
+    hooks: Hooks,
+    /// Where the program says that it is ready, if somebody waits for that.
+    readiness: Option<Readiness>,
 }
 
 /// Decides under the lock that this start is the one, and gives it.
-fn give(store: &Store, id: &str) -> Result<Given> {
+fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
     let (directory, _lock) = Directory::open_locked(&store.root, id)?.ok_or(Matched::DoesNotExist)?;
     let container = Container::in_directory(directory)?.ok_or(Matched::DoesNotExist)?;
     match container.status()? {
@@ -54,29 +94,51 @@ fn give(store: &Store, id: &str) -> Result<Given> {
     if bytes_waiting(channel.as_fd())? != 0 {
         return Err(Matched::StartRunning.into());
     }
+    let hooks = hooks::recorded(&container.directory, &container.state, &["startContainer", "poststart"])?;
+    let readiness = match (host, container.directory.notify_directory()?) {
+        (Some(host), Some(directory)) => Some(Readiness::await_from(directory.as_fd(), host, init.pid)?),
+        (Some(_), None) => {
+            log::warning("created without NOTIFY_SOCKET: the program cannot say when it is ready");
+            None
+        }
+        (None, _) => None,
+    };
     // An empty FIFO takes it whole: less than PIPE_BUF, pipe(7).
     channel.write_all(&START).doing("write", "start.fifo")?;
-    Ok(Given { container, channel, init: pidfd })
+    Ok(Given { container, channel, init: pidfd, hooks, readiness })
 }
 
 /// Init holds the FIFO until its execve, or its end.
-fn await_outcome(given: &Given) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<()> {
+    let hooks = &given.hooks.start_container;
+    // without hooks it is over in a moment, and a signal is the container's
+    let stop = stop.filter(|_| !hooks.is_empty());
+    let patience = patience(PATIENCE, hooks);
+    let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
     loop {
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(given.channel.as_fd(), PollFlags::empty()),
             PollFd::new(given.init.as_fd(), PollFlags::POLLIN),
         ];
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        fds.extend(stop.map(|stop| PollFd::new(stop.fd(), PollFlags::POLLIN)));
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         match poll(&mut fds, timeout) {
             Err(Errno::EINTR) => continue,
-            Ok(0) => bail!("init did not execute the program within {} s; the start stays given", PATIENCE.as_secs()),
             result => result.doing("poll", "init")?,
         };
-        break;
+        if fds[..2].iter().any(|fd| fd.any().unwrap_or(false)) {
+            break;
+        }
+        if let Some(by) = stop.map(Stop::asked).transpose()?.flatten() {
+            bail!("ended by {by} before init has executed the program");
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            let seconds = patience.unwrap_or_default().as_secs();
+            bail!("init did not execute the program within {seconds} s; the start stays given");
+        }
     }
-    let outcome = protocol::outcome(bytes_waiting(given.channel.as_fd())?);
+    let outcome = protocol::outcome(bytes_waiting(given.channel.as_fd())?, !hooks.is_empty());
     let ended = ends_within(&given.init, Duration::ZERO)?;
     if ended && given.container.cgroups()?.oom_kills()? > 0 {
         bail!("out of memory: linux.resources.memory.limit is too small to start the program; give more");
@@ -84,6 +146,7 @@ fn await_outcome(given: &Given) -> Result<()> {
     match outcome {
         Outcome::Executed => Ok(()),
         Outcome::NotRead => bail!("init was ended before it could execute the program"),
+        Outcome::EndedInHooks => bail!("init was ended while its startContainer hooks ran"),
         Outcome::Failed(errno) => {
             let told = given.container.directory.read_start_error()?;
             ensure!(told.is_empty(), "{told}");

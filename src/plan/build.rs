@@ -9,7 +9,7 @@ use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{mount_options, mounts, namespaces, process, sysctl, time};
+use super::{hooks, mount_options, mounts, namespaces, notify, process, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -28,12 +28,17 @@ pub struct Options {
     pub console_socket: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    /// Where the socket will be that takes the program's sd_notify(3).
+    pub notify: Option<PathBuf>,
 }
 
 impl Plan {
     pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         let mut plan = decide(spec, options, host).context("config.json")?;
         plan.process.keep(options.descriptors);
+        if let Some(directory) = &options.notify {
+            notify::add(&mut plan, directory)?;
+        }
         check_terminal(plan.process.terminal.is_some(), options)?;
         Ok(plan)
     }
@@ -74,6 +79,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
             Some(process) => process::plan(process, host, &mut warnings)?,
             None => bail!("process: missing; this version of rrun cannot create a container without one"),
         },
+        hooks: hooks::plan(spec)?,
         no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
@@ -103,17 +109,6 @@ fn check_version(version: Option<&str>) -> Result<()> {
 /// Fields that the spec knows and this version does not act on. What concerns one mount, one namespace or the process
 /// is refused beside what reads it.
 fn refuse_unapplied(spec: &Spec) -> Result<()> {
-    let hooks = spec.hooks.as_ref().map(|hooks| {
-        [
-            ("hooks.prestart", &hooks.prestart),
-            ("hooks.createRuntime", &hooks.create_runtime),
-            ("hooks.createContainer", &hooks.create_container),
-            ("hooks.startContainer", &hooks.start_container),
-            ("hooks.poststart", &hooks.poststart),
-            ("hooks.poststop", &hooks.poststop),
-        ]
-    });
-    let hooks = hooks.iter().flatten().map(|(field, list)| (*field, !list.is_empty()));
     let linux = spec.linux.as_ref().map(|linux| {
         [
             ("linux.seccomp", linux.seccomp.is_some()),
@@ -126,7 +121,7 @@ fn refuse_unapplied(spec: &Spec) -> Result<()> {
             ("linux.mountLabel", given(&linux.mount_label).is_some()),
         ]
     });
-    match hooks.chain(linux.iter().flatten().copied()).find(|(_, set)| *set) {
+    match linux.iter().flatten().find(|(_, set)| *set) {
         Some((field, _)) => Err(not_yet(field)),
         None => Ok(()),
     }

@@ -12,6 +12,7 @@ fn options() -> Options {
         console_socket: false,
         descriptors: Descriptors::default(),
         no_new_keyring: false,
+        notify: None,
     }
 }
 
@@ -68,7 +69,6 @@ fn the_version_is_a_version_one() {
 
 #[test]
 fn what_cannot_be_applied_yet_is_refused_by_name() {
-    let hook = || json!([{"path": "/bin/true"}]);
     let mapping = || json!([{"containerID": 0, "hostID": 1, "size": 1}]);
     for (pointer, value) in [
         ("/linux/seccomp", json!({})),
@@ -89,12 +89,7 @@ fn what_cannot_be_applied_yet_is_refused_by_name() {
         let want = format!("config.json: {field}: this version of rrun cannot apply it yet; remove it");
         assert_eq!(build_error(&with(pointer, value)), want);
     }
-    for kind in ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] {
-        let error = build_error(&with("/hooks", json!({kind: hook()})));
-        assert!(error.starts_with(&format!("config.json: hooks.{kind}: this version")), "{error}");
-    }
     for (pointer, value) in [
-        ("/hooks", json!({"prestart": [], "poststop": null})),
         ("/linux/uidMappings", json!([])),
         ("/linux/netDevices", json!({})),
         ("/linux/timeOffsets", json!({})),
@@ -113,6 +108,7 @@ fn a_bad_value_is_named_with_its_path() {
         ("/process/cwd", json!("x"), "process.cwd: x is not absolute"),
         ("/hostname", json!("x".repeat(65)), "hostname: xxxxx"),
         ("/domainname", json!("x".repeat(65)), "domainname: xxxxx"),
+        ("/hooks", json!({"poststop": [{"path": "x"}]}), "hooks.poststop[0].path: x is not absolute"),
         ("/linux/maskedPaths", json!(["/a", "proc/x"]), "linux.maskedPaths[1]: proc/x is not absolute"),
         ("/linux/maskedPaths", json!(["/a/.."]), "linux.maskedPaths[0]: /a/.. is the root itself"),
         ("/linux/readonlyPaths", json!([""]), "linux.readonlyPaths[0]: is empty"),
@@ -239,4 +235,33 @@ fn a_dev_of_the_host_is_left_alone() {
     assert!(plan.devices.is_empty() && plan.links.is_empty());
     let plan = build(&with("/mounts", json!([{"destination": "/dev", "type": "tmpfs"}])), &options()).unwrap();
     assert_eq!((plan.devices.len(), plan.links.len()), (6, 6));
+}
+
+#[test]
+fn a_cgroup_is_given_to_whom_sees_it_as_its_own_and_writable() {
+    let v2 = crate::host::cgroups::Unified {
+        mountpoint: "/sys/fs/cgroup".into(),
+        root: "/".into(),
+        own: "/me".into(),
+        controllers: Vec::new(),
+    };
+    let cgroups = crate::host::cgroups::CgroupLayout { v1: Vec::new(), v2: Some(v2) };
+    let host = Host { cgroups, ..Host::default() };
+    let owner = |uid: u32, namespace: &str, destination: &str, words: Value| {
+        let mut config = with("/process/user", json!({"uid": uid}));
+        config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": namespace}]);
+        config["mounts"] = json!([{"destination": destination, "type": "cgroup", "options": words}]);
+        let spec = Spec::parse(config.to_string().as_bytes()).unwrap();
+        super::super::cgroup_paths::owner(&Plan::build(&spec, &options(), &host).unwrap())
+    };
+    for (uid, namespace, destination, words, want) in [
+        (1000, "cgroup", "/sys/fs/cgroup", json!(["rw"]), Some(1000)),
+        (1000, "cgroup", "/sys/fs/cgroup", json!(["ro"]), None),
+        (1000, "cgroup", "/sys/fs/cgroup", json!(["rro"]), None),
+        (1000, "cgroup", "/elsewhere", json!([]), None),
+        (1000, "uts", "/sys/fs/cgroup", json!([]), None),
+        (0, "cgroup", "/sys/fs/cgroup", json!([]), None),
+    ] {
+        assert_eq!(owner(uid, namespace, destination, words.clone()), want, "{uid} {namespace} {destination} {words}");
+    }
 }
