@@ -66,6 +66,8 @@ fn generated() -> String {
          //!\n\
          //! Sorted by name; the numbers of {}, where x32's lack its bit.\n\n\
          use super::NONE as __;\n\n\
+         // A constant, not a static: only what calls.rs makes of it is part of the program.\n\
+         #[allow(clippy::large_const_arrays)]\n\
          #[rustfmt::skip]\n\
          pub const ROWS: [(&str, [u32; {}]); {}] = [\n{}];\n",
         ARCHITECTURES.join(", "),

@@ -17,12 +17,12 @@ pub struct Data {
 impl Data {
     /// A 32-bit word, as a little-endian machine has it.
     fn word(&self, offset: u32) -> Option<u32> {
-        let half = |whole: u64| if offset % 8 == 0 { whole as u32 } else { (whole >> 32) as u32 };
+        let half = |whole: u64| if offset.is_multiple_of(8) { whole as u32 } else { (whole >> 32) as u32 };
         match offset {
             0 => Some(self.number),
             4 => Some(self.arch),
             8 | 12 => Some(half(self.instruction_pointer)),
-            16..64 if offset % 4 == 0 => Some(half(self.arguments[(offset as usize - 16) / 8])),
+            16..64 if offset.is_multiple_of(4) => Some(half(self.arguments[(offset as usize - 16) / 8])),
             _ => None,
         }
     }
