@@ -39,7 +39,11 @@ pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Dut
                 Some((Ask::RunHooks, _)) => {
                     duties.run_hooks()?;
                     deadline = from_now(patience);
-                    launched.channel.answer(None)?;
+                    match launched.channel.answer(None) {
+                        // ended meanwhile: how, is told in the next round
+                        Err(SysError { errno: Errno::EPIPE | Errno::ECONNRESET, .. }) => {}
+                        result => result?,
+                    }
                 }
                 Some((Ask::Failed(report), _)) => return Err(report.into_error()),
                 None => bail!("init ended during set-up: {}", how_it_ended(&launched.child)?),
