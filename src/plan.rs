@@ -8,12 +8,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use self::id_maps::IdMaps;
 use crate::rootfs::InRoot;
 
 pub mod build;
 pub mod capabilities;
 pub mod cgroup_paths;
 pub mod devices;
+pub mod id_maps;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
@@ -29,6 +31,12 @@ pub struct Plan {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     pub namespaces: Vec<Namespace>,
+    /// Of a user namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_maps: Option<IdMaps>,
+    /// rrun is not root of the host: what only root may do is left out where nothing is lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rootless: bool,
     pub root: RootPlan,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
@@ -54,6 +62,7 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Namespace {
+    User,
     Pid,
     Network,
     Mount,

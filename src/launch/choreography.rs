@@ -15,6 +15,7 @@ pub struct Moves {
 
 pub fn choreography(namespaces: &[Namespace]) -> Moves {
     let flags = namespaces.iter().map(|namespace| match namespace {
+        Namespace::User => CloneFlags::CLONE_NEWUSER,
         Namespace::Pid => CloneFlags::CLONE_NEWPID,
         Namespace::Network => CloneFlags::CLONE_NEWNET,
         Namespace::Mount => CloneFlags::CLONE_NEWNS,

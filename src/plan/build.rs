@@ -1,14 +1,17 @@
 //! config.json + options + facts of the host → the [`Plan`]. Puts together what the modules beside it decide; makes no
 //! system call.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use caps::Capability;
 
 use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
+use super::id_maps::{self, User};
 use super::{mount_options, mounts, namespaces, process, sysctl};
 use crate::error::Matched;
 use crate::host::Host;
@@ -42,6 +45,9 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     let absent = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&absent);
     let namespaces = namespaces::plan(&linux.namespaces)?;
+    let user = if namespaces.contains(&Namespace::User) { User::New } else { User::Shared };
+    check_rights(host, user)?;
+    let id_maps = id_maps::plan(linux, user, host)?;
     let own_mounts = namespaces.contains(&Namespace::Mount);
     if !own_mounts {
         refuse_without_mount_namespace(spec, linux)?;
@@ -53,6 +59,14 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &namespaces)?;
+    let process = match &spec.process {
+        Some(process) => process::plan(process, &inside_of(host, user), &mut warnings)?,
+        None => bail!("process: missing; this version of rrun cannot create a container without one"),
+    };
+    if let Some(maps) = &id_maps {
+        id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process)?;
+        id_maps::check_mounts(maps, &mounts, &namespaces)?;
+    }
     Ok(Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
@@ -65,15 +79,32 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
         sysctls: sysctl::plan(&linux.sysctl, &namespaces, domainname.as_deref())?,
-        process: match &spec.process {
-            Some(process) => process::plan(process, host, &mut warnings)?,
-            None => bail!("process: missing; this version of rrun cannot create a container without one"),
-        },
+        process,
+        id_maps,
+        rootless: host.rootless,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
         namespaces,
         warnings,
     })
+}
+
+/// Namespaces take root's rights, or a user namespace in which one has them.
+fn check_rights(host: &Host, user: User) -> Result<()> {
+    ensure!(
+        !host.rootless || host.may(Capability::CAP_SYS_ADMIN) || user != User::Shared,
+        "linux.namespaces: without root's rights a container needs a user namespace; add one with linux.uidMappings and \
+         linux.gidMappings, as `rrun spec --rootless` does, or run it by sudo"
+    );
+    Ok(())
+}
+
+/// The host as a process in the container's user namespace finds it: there it has every capability at first.
+fn inside_of(host: &Host, user: User) -> Cow<'_, Host> {
+    match user {
+        User::Shared => Cow::Borrowed(host),
+        User::New | User::Joined => Cow::Owned(Host { capabilities: u64::MAX, ..host.clone() }),
+    }
 }
 
 /// Semver with major 1: a minor one adds fields, and unknown fields are ignored.
@@ -109,8 +140,6 @@ fn refuse_unapplied(spec: &Spec) -> Result<()> {
     let linux = spec.linux.as_ref().map(|linux| {
         [
             ("linux.seccomp", linux.seccomp.is_some()),
-            ("linux.uidMappings", !linux.uid_mappings.is_empty()),
-            ("linux.gidMappings", !linux.gid_mappings.is_empty()),
             ("linux.timeOffsets", !linux.time_offsets.is_empty()),
             ("linux.netDevices", !linux.net_devices.is_empty()),
             ("linux.intelRdt", linux.intel_rdt.is_some()),

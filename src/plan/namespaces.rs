@@ -6,7 +6,8 @@ use super::Namespace;
 use super::spec::{self, given};
 
 /// By the spec's names. A type that is not listed is shared with the host.
-const TYPES: [(&str, Namespace); 7] = [
+const TYPES: [(&str, Namespace); 8] = [
+    ("user", Namespace::User),
     ("pid", Namespace::Pid),
     ("network", Namespace::Network),
     ("mount", Namespace::Mount),
@@ -28,9 +29,6 @@ pub fn plan(namespaces: &[spec::linux::Namespace]) -> Result<Vec<Namespace>> {
     for (index, namespace) in namespaces.iter().enumerate() {
         let field = format!("linux.namespaces[{index}]");
         let kind = given(&namespace.kind).with_context(|| format!("{field}.type: missing"))?;
-        if kind == "user" {
-            return Err(spec::not_yet(format_args!("{field}.type: user")));
-        }
         let Some((_, kind)) = TYPES.iter().find(|(name, _)| *name == kind) else {
             bail!("{field}.type: {kind} is no namespace; use one of {}", all_types().join(", "));
         };
@@ -79,7 +77,6 @@ mod tests {
             (r#"[{"type":"net"}]"#, "linux.namespaces[0].type: net is no namespace; use one of cgroup, ipc, mount"),
             (r#"[{"path":"/x"}]"#, "linux.namespaces[0].type: missing"),
             (r#"[{"type":""}]"#, "linux.namespaces[0].type: missing"),
-            (r#"[{"type":"user"}]"#, "linux.namespaces[0].type: user: this version of rrun cannot apply it yet"),
             (r#"[{"type":"ipc","path":"/proc/7/ns/ipc"}]"#, "linux.namespaces[0].path: /proc/7/ns/ipc: this version"),
         ] {
             let error = plan_of(namespaces).unwrap_err().to_string();

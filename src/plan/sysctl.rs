@@ -74,7 +74,7 @@ fn check_namespace(key: &str, path: &str, namespaces: &[Namespace]) -> Result<()
         _ if IPC.contains(&path) => (Namespace::Ipc, "ipc"),
         Some(("kernel", "domainname")) => (Namespace::Uts, "uts"),
         Some(("kernel", "hostname")) => bail!("linux.sysctl: {key}: use the field hostname instead"),
-        Some(("user", _)) => bail!("linux.sysctl: {key}: needs a new user namespace"),
+        Some(("user", _)) => (Namespace::User, "user"),
         _ => bail!("linux.sysctl: {key}: is not in a separate kernel namespace; set it on the host"),
     };
     ensure!(
