@@ -303,6 +303,11 @@ fn the_session_keyring_is_the_containers_own() {
     bundle.args(&["cat", "/proc/keys"]);
     let keys = bundle.run();
     assert!(keys.ok().contains(&format!("keyring   _ses.{}", bundle.id)), "{keys}");
+    // another one: a keyring stays a while after its last process
+    let mut bundle = Bundle::new();
+    bundle.args(&["cat", "/proc/keys"]);
+    let keys = bundle.call(&["run", "--no-new-keyring", &bundle.id]);
+    assert!(!keys.ok().contains(&bundle.id), "{keys}");
 }
 
 // a shim that is pinned to one CPU pins itself, not its containers

@@ -15,7 +15,7 @@ use crate::runtime::{self, Call, on_rrun};
 pub const LIST: &str = "n=0; while [ $n -lt 300 ]; do [ -e /proc/self/fd/$n ] && echo $n; n=$((n+1)); done";
 
 /// A shell command line that ends in starting the runtime.
-fn by_shell(bundle: &Bundle, redirections: &str, args: &[&str]) -> Command {
+pub fn by_shell(bundle: &Bundle, redirections: &str, args: &[&str]) -> Command {
     let runtime = bundle.command(args);
     let mut command = Command::new("bash");
     command.args(["-c", &format!("exec {redirections}; exec \"$@\""), "bash"]).arg(runtime.get_program());

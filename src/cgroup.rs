@@ -17,9 +17,10 @@ use serde::Serialize;
 
 use crate::host::cgroups::{CgroupLayout, Unified};
 use crate::plan::cgroup_paths::CgroupsPath;
-use crate::plan::spec::resources::Resources;
+use crate::plan::spec::resources::{DeviceRule, Resources};
 
 pub use create::{NewCgroups, UnifiedHandles, create};
+pub use device_filter::{DeviceFilter, attach as attach_device_filter};
 pub use freeze::Freezer;
 pub use recorded::Recorded;
 pub use remove::Holders;
@@ -28,6 +29,7 @@ pub use write::Write;
 mod blkio;
 mod cpu;
 mod cpuset;
+mod device_filter;
 mod devices;
 mod hugetlb;
 mod memory;
@@ -79,6 +81,9 @@ pub struct HierarchyPlan {
     /// Before init joins.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Write>,
+    /// v2, where no v1 hierarchy has the devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<DeviceFilter>,
     /// When init has set itself up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub last: Vec<Write>,
@@ -98,6 +103,7 @@ impl HierarchyPlan {
             enable: Vec::new(),
             realtime_above: Vec::new(),
             before: Vec::new(),
+            devices: None,
             last: Vec::new(),
         }
     }
@@ -122,12 +128,7 @@ pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout:
         Some(tree) => draft.in_tree(tree, "rdma", rdma::both(&resources.rdma)?),
         None => draft.before("rdma", rdma::both(&resources.rdma)?)?,
     }
-    let devices = devices::v1(&resources.devices)?;
-    if draft.v1("devices").is_some() {
-        draft.before("devices", devices)?;
-    } else if devices::restricts(&devices) {
-        bail!("linux.resources.devices: this host has no devices controller mounted to keep any from the container");
-    }
+    draft.devices(&resources.devices)?;
     draft.before("memory", memory::v1_hierarchy(&resources.memory))?;
     draft.last("memory", memory::v1(&resources.memory, &mut warnings)?)?;
     for (controller, write) in unified::hybrid(&resources.unified, layout.v2.as_ref())? {
@@ -242,6 +243,23 @@ impl<'a> Draft<'a> {
         if tree.before.len() > before && !tree.enable.iter().any(|own| own == controller) {
             tree.enable.push(controller.to_string());
         }
+    }
+
+    /// The v2 tree needs no controller for them.
+    fn devices(&mut self, rules: &[DeviceRule]) -> Result<()> {
+        if self.v1("devices").is_some() {
+            return self.before("devices", devices::v1(rules)?);
+        }
+        let filter = DeviceFilter::new(rules)?;
+        let tree = self.hierarchies.iter_mut().find(|hierarchy| hierarchy.version == Version::V2);
+        match tree {
+            _ if filter.allows_everything() => {}
+            Some(tree) => tree.devices = Some(filter),
+            None => {
+                bail!("linux.resources.devices: this host has no devices controller to keep any from the container")
+            }
+        }
+        Ok(())
     }
 
     fn realtime_above(&mut self, writes: Vec<Write>) {

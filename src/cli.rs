@@ -18,6 +18,7 @@ use crate::log;
 
 pub mod create;
 pub mod delete;
+pub mod descriptors;
 pub mod features;
 pub mod global;
 pub mod help;

@@ -38,7 +38,7 @@ impl Host {
     pub fn detect() -> Result<Self> {
         let (bounding, last_capability) = bounding_set();
         let mut host = Self {
-            rootless: !geteuid().is_root() || !in_initial_user_namespace()?,
+            rootless: rootless()?,
             uid: geteuid().as_raw(),
             gid: getegid().as_raw(),
             capabilities: capget()?.permitted & bounding,
@@ -53,6 +53,11 @@ impl Host {
     pub fn may(&self, capability: Capability) -> bool {
         self.capabilities & capability.bitmask() != 0
     }
+}
+
+/// Without root's rights in the initial user namespace.
+pub fn rootless() -> Result<bool> {
+    Ok(!geteuid().is_root() || !in_initial_user_namespace()?)
 }
 
 /// The link itself is magic, so it is asked by path; a forged answer would only change which errors are given.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
 
 use crate::error::Report;
-use crate::plan::Plan;
+use crate::plan::{Plan, ProcessPlan};
 use crate::protocol::{Ask, Channel, Ready};
 use crate::rootfs::Rootfs;
 use crate::sys::exec::Image;
@@ -31,27 +31,35 @@ mod namespaces;
 mod parent;
 mod program;
 mod root;
-mod stdio;
+pub mod stdio;
 pub mod steps;
 mod sysctl;
+mod user;
 
 /// What the parent opened for the child.
 pub struct Handles {
     pub channel: Channel,
     pub ready: Ready,
-    /// ROOT/ID/start.fifo, held open until the program is executed.
-    pub start: File,
-    /// Takes the text of an execve that failed, for `start` to print.
-    pub start_error: File,
+    /// What a new container waits at. A process of `exec` needs no start.
+    pub start: Option<StartHandles>,
     /// pidfd of the parent: readable when it is dead.
     pub parent: OwnedFd,
     /// `tasks` of every v1 hierarchy; `cgroup.procs` of the v2 tree only where the kernel could not clone into it.
     pub cgroups: Vec<(PathBuf, OwnedFd)>,
 }
 
+pub struct StartHandles {
+    /// ROOT/ID/start.fifo, held open until the program is executed.
+    pub channel: File,
+    /// Takes the text of an execve that failed, for `start` to print.
+    pub error: File,
+}
+
 /// Where the child stands: what its steps leave for later steps.
 struct Init<'p> {
-    plan: &'p Plan,
+    /// Of a new container; none when a process joins one.
+    plan: Option<&'p Plan>,
+    process: &'p ProcessPlan,
     handles: Handles,
     /// The container's root, from the step that opens it on.
     rootfs: Option<Rootfs>,
@@ -63,6 +71,8 @@ struct Init<'p> {
     /// The working directory could not be entered as root (a network file system): again as the user.
     cwd_pending: bool,
     program: Option<Program>,
+    /// An ordinary user's user namespace forbids setgroups(2).
+    may_set_groups: bool,
 }
 
 /// The program, found, and its arrays, built.
@@ -73,25 +83,45 @@ struct Program {
 
 /// Runs the child; the result is its exit code, but after a good start it is the user's program that ends.
 pub fn main(plan: &Plan, handles: Handles) -> i32 {
-    tell_of_panics(&handles.channel);
-    umask(Mode::empty());
-    let mut init = Init {
-        plan,
-        handles,
-        rootfs: None,
-        procfs: None,
-        covers: masks::Covers::default(),
-        late_readonly: Vec::new(),
-        cwd_pending: false,
-        program: None,
-    };
-    match steps::run(&steps::steps(plan), &mut init) {
-        Ok(()) => 0,
-        Err(error) => {
-            // The parent may be gone; then nobody is left to be told.
-            let _ = init.handles.channel.ask(&Ask::Failed(Report::of(&error)), None);
-            1
+    let init = Init::new(Some(plan), &plan.process, handles);
+    init.run(&steps::steps(plan))
+}
+
+impl<'p> Init<'p> {
+    fn new(plan: Option<&'p Plan>, process: &'p ProcessPlan, handles: Handles) -> Self {
+        Self {
+            plan,
+            process,
+            handles,
+            rootfs: None,
+            procfs: None,
+            covers: masks::Covers::default(),
+            late_readonly: Vec::new(),
+            cwd_pending: false,
+            program: None,
+            may_set_groups: plan.and_then(|plan| plan.id_maps.as_ref()).is_none_or(|maps| maps.setgroups),
         }
+    }
+
+    fn run(mut self, steps: &[steps::Step]) -> i32 {
+        tell_of_panics(&self.handles.channel);
+        umask(Mode::empty());
+        match steps::run(steps, &mut self) {
+            Ok(()) => 0,
+            Err(error) => {
+                // The parent may be gone; then nobody is left to be told.
+                let _ = self.handles.channel.ask(&Ask::Failed(Report::of(&error)), None);
+                1
+            }
+        }
+    }
+
+    fn plan(&self) -> Result<&'p Plan> {
+        self.plan.context("there is no container to be made")
+    }
+
+    fn rootfs(&self) -> Result<&Rootfs> {
+        self.rootfs.as_ref().context("the root file system is not open yet")
     }
 }
 
@@ -103,10 +133,4 @@ fn tell_of_panics(channel: &Channel) {
         let bytes = serde_json::to_vec(&report).unwrap_or_default();
         let _ = crate::sys::socket::send(socket.as_fd(), &bytes, None);
     }));
-}
-
-impl Init<'_> {
-    fn rootfs(&self) -> Result<&Rootfs> {
-        self.rootfs.as_ref().context("the root file system is not open yet")
-    }
 }

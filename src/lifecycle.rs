@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use crate::plan::Descriptors;
+
 mod bring_up;
 mod bundle;
 mod claim;
 mod container;
 mod delete;
+mod duties;
 mod freeze;
 mod process;
 mod query;
@@ -39,6 +42,8 @@ pub struct CreateOptions {
     pub console_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub no_pivot: bool,
+    pub descriptors: Descriptors,
+    pub no_new_keyring: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -50,6 +50,9 @@ pub struct Plan {
     pub readonly_paths: Vec<InRoot>,
     pub sysctls: Vec<Sysctl>,
     pub process: ProcessPlan,
+    /// The caller's session keyring is kept.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_keyring: bool,
     /// `linux.cgroupsPath` as given; the cgroup floor turns it and `linux.resources` into directories and writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroups_path: Option<String>,
@@ -280,6 +283,31 @@ pub struct ProcessPlan {
     /// Present when the process has a terminal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Terminal>,
+    #[serde(skip_serializing_if = "Descriptors::is_empty")]
+    pub descriptors: Descriptors,
+}
+
+/// Descriptors of the caller that the process keeps under their numbers, from 3 on: sockets by which systemd starts a
+/// service (sd_listen_fds(3)), then those of `--preserve-fds`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Descriptors {
+    pub listen: u32,
+    pub preserve: u32,
+}
+
+impl Descriptors {
+    /// The first one; those before are the standard ones.
+    pub const FIRST: i32 = 3;
+
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The first number that is not among them.
+    pub fn end(&self) -> i32 {
+        let count = u64::from(self.listen) + u64::from(self.preserve);
+        i32::try_from(count + Self::FIRST as u64).unwrap_or(i32::MAX)
+    }
 }
 
 /// Bit n is the capability with number n (capability(7)).

@@ -82,6 +82,14 @@ impl Proc {
         }
     }
 
+    /// One of /proc/PID's small files that are written at once.
+    pub fn write(&self, pid: Pid, name: &str, text: &str) -> Result<(), SysError> {
+        let path = format!("{pid}/{name}");
+        let file = self.open_file(&path, OFlag::O_WRONLY)?;
+        let written = nix::unistd::write(&file, text.as_bytes());
+        written.map(drop).doing("write", in_proc(&path))
+    }
+
     pub fn write_oom_score_adj(&self, pid: Pid, value: i32) -> Result<(), SysError> {
         let path = format!("{pid}/oom_score_adj");
         let mut file = self.open_file(&path, OFlag::O_WRONLY)?;

@@ -38,6 +38,9 @@ pub struct State {
     pub cgroup_paths: BTreeMap<String, PathBuf>,
     /// Types of the namespaces that are the container's own.
     pub namespaces: Vec<String>,
+    /// Of `create`; what is executed later keeps its caller's session keyring too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_keyring: bool,
     /// What the spec let rrun leave out, for a person who looks for it later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod allocator;
+pub mod bpf;
 pub mod clone;
 pub mod credentials;
 pub mod exec;

@@ -204,9 +204,7 @@ fn spec_writes_a_config_and_overwrites_nothing() {
 fn what_later_versions_do_is_refused_by_name() {
     let rrun = Rrun::new();
     for (words, name) in [
-        (&["create", "--preserve-fds", "2", "c1"][..], "--preserve-fds"),
-        (&["create", "c1", "-pidfd-socket=/s"], "--pidfd-socket"),
-        (&["create", "--no-new-keyring", "c1"], "--no-new-keyring"),
+        (&["create", "c1", "-pidfd-socket=/s"][..], "--pidfd-socket"),
         (&["--systemd-cgroup", "create", "c1"], "--systemd-cgroup"),
     ] {
         assert_eq!(rrun.fails(words), (1, format!("create c1: {name}: not in this version yet; leave it out\n")));
@@ -216,10 +214,6 @@ fn what_later_versions_do_is_refused_by_name() {
         let output = rrun.command(&[command, "c1"]).env("NOTIFY_SOCKET", "/s").output().unwrap();
         assert_eq!(text(&output.stderr), format!("{command} c1: {}", variable("NOTIFY_SOCKET")));
     }
-    // LISTEN_PID has to be rrun's own pid, so a shell becomes rrun.
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" create c1", env!("CARGO_BIN_EXE_rrun")]);
-    assert_eq!(text(&shell.output().unwrap().stderr), format!("create c1: {}", variable("LISTEN_FDS")));
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::{env, fs};
 
 use rrun::host::Host;
 use rrun::host::cgroups::{CgroupLayout, Hierarchy, Unified};
-use rrun::plan::Plan;
 use rrun::plan::build::Options;
 use rrun::plan::spec::Spec;
+use rrun::plan::{Descriptors, Plan};
 use serde_json::{Value, json};
 
 /// A hybrid host (v1 controllers, and a v2 tree without any), root but for two capabilities.
@@ -65,6 +65,8 @@ fn build(config: &Value) -> Result<Plan, String> {
         no_pivot: false,
         detached: true,
         console_socket: terminal,
+        descriptors: Descriptors::default(),
+        no_new_keyring: false,
     };
     Plan::build(&spec, &options, &host()).map_err(|error| format!("{error:#}"))
 }

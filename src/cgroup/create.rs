@@ -15,7 +15,7 @@ use super::directory::Directory;
 use super::perform::write_all;
 use super::recorded::Recorded;
 use super::remove::Holders;
-use super::{CgroupPlan, HierarchyPlan, Version, cpuset, refuse_occupied};
+use super::{CgroupPlan, HierarchyPlan, Version, cpuset, device_filter, refuse_occupied};
 use crate::error::SysError;
 
 /// Cgroups that no process has joined yet.
@@ -75,7 +75,13 @@ impl<'a> NewCgroups<'a> {
 
     /// What must stand before a process joins.
     pub fn apply_before(&self) -> Result<()> {
-        self.cgroups.iter().try_for_each(|cgroup| write_all(&cgroup.directory, &cgroup.plan.before))
+        for cgroup in &self.cgroups {
+            write_all(&cgroup.directory, &cgroup.plan.before)?;
+            if let Some(filter) = &cgroup.plan.devices {
+                device_filter::attach(cgroup.directory.as_fd(), filter)?;
+            }
+        }
+        Ok(())
     }
 
     /// What must not limit the set-up of init itself.

@@ -3,7 +3,8 @@
 //! The spec's list is read as it stands: for each device and each of r, w and m the last rule that speaks of it
 //! decides, and without one it is denied. The v1 kernel knows something weaker: a default and exceptions to it, where a
 //! removal only takes away an exception written with the very same numbers, and says nothing when there is none. So the
-//! rules are folded here into what each device may, and that is put into the kernel's words or refused.
+//! rules are folded here into what each device may, and that is put into the kernel's words or refused. On v2 the same
+//! becomes a program: `device_filter`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,21 +21,21 @@ const MEANINGS: &[(Errno, &str)] = &[
     (Errno::EINVAL, "a cgroup that has children cannot change its default; remove them"),
 ];
 
-const R: u8 = 1;
-const W: u8 = 2;
-const M: u8 = 4;
-const ALL: u8 = R | W | M;
+pub(super) const R: u8 = 1;
+pub(super) const W: u8 = 2;
+pub(super) const M: u8 = 4;
+pub(super) const ALL: u8 = R | W | M;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub(super) enum Kind {
     Block,
     Char,
 }
 
-const KINDS: [Kind; 2] = [Kind::Block, Kind::Char];
+pub(super) const KINDS: [Kind; 2] = [Kind::Block, Kind::Char];
 
 /// `None` is any, and sorts before every number.
-type Number = Option<u32>;
+pub(super) type Number = Option<u32>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rule {
@@ -68,9 +69,7 @@ const fn always(kind: Kind, major: Number, minor: Number, access: u8) -> Rule {
 }
 
 pub fn v1(rules: &[DeviceRule]) -> Result<Vec<Write>> {
-    let mut parsed = rules.iter().enumerate().map(|(n, rule)| parse(n, rule)).collect::<Result<Vec<_>>>()?;
-    parsed.extend(DEFAULTS);
-    let spoken = spoken_of(&parsed);
+    let spoken = effective(rules)?;
     // Both may do; the shorter one is taken, and the one that denies by default where they are equal. To allow
     // everything is one line, and only so may a container's own containers be allowed everything.
     let lists = [exceptions(&spoken, Default::Deny), exceptions(&spoken, Default::Allow)];
@@ -82,9 +81,11 @@ pub fn v1(rules: &[DeviceRule]) -> Result<Vec<Write>> {
     }
 }
 
-/// Whether everything is allowed, so that a host without the controller will do.
-pub fn restricts(writes: &[Write]) -> bool {
-    !matches!(writes, [only] if only.file == Default::Allow.file())
+/// What the rules and the defaults say in the end.
+pub(super) fn effective(rules: &[DeviceRule]) -> Result<Vec<Group>> {
+    let mut parsed = rules.iter().enumerate().map(|(n, rule)| parse(n, rule)).collect::<Result<Vec<_>>>()?;
+    parsed.extend(DEFAULTS);
+    Ok(spoken_of(&parsed))
 }
 
 fn parse(n: usize, rule: &DeviceRule) -> Result<Rule> {
@@ -118,11 +119,11 @@ fn parse(n: usize, rule: &DeviceRule) -> Result<Rule> {
 
 /// All devices of a kind whose numbers the rules treat alike; those with a number of their own are not in the wider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Group {
-    kind: Kind,
-    major: Number,
-    minor: Number,
-    allowed: u8,
+pub(super) struct Group {
+    pub kind: Kind,
+    pub major: Number,
+    pub minor: Number,
+    pub allowed: u8,
 }
 
 /// Every group that the rules can tell from another, with what they say of it in the end; the wide ones first.
@@ -155,7 +156,12 @@ impl Rule {
 }
 
 impl Group {
-    fn is_wider_than(&self, other: &Group) -> bool {
+    /// `c 1:3 rwm`
+    pub fn shown(&self) -> String {
+        Exception { kind: self.kind, major: self.major, minor: self.minor, access: self.allowed }.to_string()
+    }
+
+    pub fn is_wider_than(&self, other: &Group) -> bool {
         let covers = |wide: Number, narrow: Number| wide.is_none() || wide == narrow;
         self.kind == other.kind
             && covers(self.major, other.major)
@@ -249,17 +255,14 @@ struct Hole {
 
 impl fmt::Display for Hole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |group: &Group, access| {
-            Exception { kind: group.kind, major: group.major, minor: group.minor, access }.to_string()
-        };
         write!(
             f,
             "cgroup v1 cannot allow {} without {}; allow single devices in place of the wide rule",
-            shown(&self.wide, self.wide.allowed),
-            shown(&self.narrow, self.wide.allowed & !self.narrow.allowed)
+            self.wide.shown(),
+            Group { allowed: self.wide.allowed & !self.narrow.allowed, ..self.narrow }.shown()
         )
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

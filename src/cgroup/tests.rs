@@ -137,6 +137,20 @@ fn devices_can_be_kept_from_a_container_or_it_is_refused() {
 }
 
 #[test]
+fn devices_are_filtered_in_the_tree_where_no_hierarchy_of_v1_has_them() {
+    let everything = json!({"devices": [{"allow": true, "access": "rwm"}]});
+    let only_read = json!({"devices": [{"allow": true, "type": "c", "major": 10, "minor": 229, "access": "r"}]});
+    let tree = |v1: &[&str], value: &Value| {
+        planned(None, value.clone(), &layout(v1, Some(&[])))["hierarchies"].as_array().unwrap().last().unwrap().clone()
+    };
+    let filter = tree(&["cpu"], &only_read)["devices"].clone();
+    assert!(filter.as_array().unwrap().contains(&json!("c 10:229 rm")), "{filter}");
+    for (v1, value) in [("cpu", &everything), ("devices", &only_read)] {
+        assert_eq!(tree(&[v1], value).get("devices"), None, "{value}");
+    }
+}
+
+#[test]
 fn hosts_without_v1() {
     for (host, says) in
         [(layout(&[], Some(&["memory"])), "cgroup v2 alone"), (CgroupLayout::default(), "no cgroup file")]

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Arg, value_parser};
+use clap::Arg;
 
-use super::{Call, Verb, id, later, switch, value};
+use super::{Call, Verb, descriptors, id, later, switch, value};
 use crate::error::Doing;
 use crate::lifecycle::{self, CreateOptions};
 
@@ -26,9 +26,9 @@ pub fn shared_args() -> Vec<Arg> {
         value("console-socket", "PATH", "Unix socket that receives the terminal").short('c'),
         value("pid-file", "FILE", "Write the container's pid to FILE").short('p'),
         switch("no-pivot", "Do not use pivot_root, for hosts whose root is an initramfs"),
-        switch("no-new-keyring", "Not in this version yet"),
+        switch("no-new-keyring", "Leave the container in the caller's session keyring"),
         value("pidfd-socket", "PATH", "Not in this version yet"),
-        value("preserve-fds", "N", "Not in this version yet").value_parser(value_parser!(u32)),
+        descriptors::flag(),
     ]
 }
 
@@ -49,6 +49,8 @@ pub fn options(call: &Call) -> Result<CreateOptions> {
         console_socket: call.path("console-socket")?,
         pid_file: call.path("pid-file")?,
         no_pivot: call.is_on("no-pivot"),
+        descriptors: descriptors::given(call)?,
+        no_new_keyring: call.is_on("no-new-keyring"),
     })
 }
 
@@ -62,15 +64,8 @@ fn config(call: &Call) -> Result<Option<PathBuf>> {
 
 fn refuse_later(call: &Call) -> Result<()> {
     call.global.refuse_later()?;
-    if call.is_on("no-new-keyring") {
-        return Err(later::flag("--no-new-keyring"));
-    }
     if call.value("pidfd-socket").is_some() {
         return Err(later::flag("--pidfd-socket"));
     }
-    if call.number("preserve-fds").is_some_and(|fds| fds > 0) {
-        return Err(later::flag("--preserve-fds"));
-    }
-    later::refuse_notify_socket()?;
-    later::refuse_listen_fds()
+    later::refuse_notify_socket()
 }

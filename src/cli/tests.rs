@@ -74,6 +74,7 @@ fn absent_and_empty_options_are_the_same() {
     }
     let usual = create::options(&call("create --config config.json --detach --no-subreaper c1")).unwrap();
     assert_eq!(usual.config, None, "the usual name is the bundle's");
+    assert!(!usual.no_new_keyring && create::options(&call("run --no-new-keyring c1")).unwrap().no_new_keyring);
 }
 
 #[test]
@@ -130,9 +131,7 @@ fn misuse_is_said_in_one_line() {
 fn what_later_versions_do_is_refused_by_name() {
     let refusal = |line: &str| create::options(&call(line)).map(|_| ()).map_err(|error| error.to_string());
     for (line, name) in [
-        ("create --preserve-fds 1 c1", "--preserve-fds"),
         ("create --pidfd-socket /s c1", "--pidfd-socket"),
-        ("run --no-new-keyring c1", "--no-new-keyring"),
         ("--systemd-cgroup run c1", "--systemd-cgroup"),
         ("run -s c1", "--systemd-cgroup"),
         ("--cgroup-manager systemd create c1", "--cgroup-manager systemd"),

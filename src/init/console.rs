@@ -33,7 +33,7 @@ impl Init<'_> {
         if let Some((rows, columns)) = terminal.size {
             tty::set_size(master.as_fd(), tty::Size { rows, columns })?;
         }
-        fchown(&peer, Some(Uid::from_raw(self.plan.process.uid)), None).doing("chown", "the terminal")?;
+        fchown(&peer, Some(Uid::from_raw(self.process.uid)), None).doing("chown", "the terminal")?;
         self.bind_console(&peer)?;
         self.handles.channel.ask(&Ask::Console, Some(master.as_fd()))?;
         tty::set_controlling(peer.as_fd())?;

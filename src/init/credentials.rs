@@ -26,7 +26,7 @@ impl Init<'_> {
 
     /// The bounding set is what limits a root user: execve gives root all of it.
     pub(super) fn reduce_bounding_set(&mut self) -> Result<()> {
-        let keep = self.plan.process.capabilities.bounding;
+        let keep = self.process.capabilities.bounding;
         for capability in numbers(!keep) {
             match credentials::drop_from_bounding_set(capability) {
                 // past the last one that the kernel knows
@@ -39,9 +39,9 @@ impl Init<'_> {
 
     /// Groups even when there are none: the caller's must go.
     pub(super) fn set_ids(&mut self) -> Result<()> {
-        let process = &self.plan.process;
+        let process = self.process;
         credentials::keep_capabilities(true)?;
-        credentials::set_groups(&process.additional_gids).context("additionalGids")?;
+        self.set_groups(&process.additional_gids).context("additionalGids")?;
         credentials::set_gid(process.gid).context("gid")?;
         credentials::set_uid(process.uid).context("uid")?;
         // The kernel has set it to what sysctl fs.suid_dumpable says.
@@ -49,7 +49,7 @@ impl Init<'_> {
     }
 
     pub(super) fn set_capabilities(&mut self) -> Result<()> {
-        let sets = self.plan.process.capabilities;
+        let sets = self.process.capabilities;
         let (effective, permitted, inheritable) = (sets.effective, sets.permitted, sets.inheritable);
         credentials::capset(CapabilitySets { effective, permitted, inheritable })?;
         credentials::clear_ambient()?;
@@ -62,12 +62,12 @@ impl Init<'_> {
 
     /// Runs `look` with the rights of the program's user on files, so that what it may not reach is not found.
     pub(super) fn as_the_user<T>(&self, look: impl FnOnce() -> T) -> Result<T> {
-        let process = &self.plan.process;
+        let process = self.process;
         let before = credentials::capget()?;
         let overriding =
             1 << caps::Capability::CAP_DAC_OVERRIDE.index() | 1 << caps::Capability::CAP_DAC_READ_SEARCH.index();
         let groups = nix::unistd::getgroups().doing("getgroups", "")?;
-        credentials::set_groups(&process.additional_gids)?;
+        self.set_groups(&process.additional_gids)?;
         let gid = credentials::set_fsgid(process.gid);
         let uid = credentials::set_fsuid(process.uid);
         // setfsuid(2) may have dropped or given these two
@@ -78,7 +78,7 @@ impl Init<'_> {
         credentials::set_fsgid(gid);
         credentials::capset(before)?;
         let groups: Vec<u32> = groups.iter().map(|group| group.as_raw()).collect();
-        credentials::set_groups(&groups)?;
+        self.set_groups(&groups)?;
         ensure!(credentials::capget()? == before, "capabilities could not be restored");
         Ok(result)
     }

@@ -32,7 +32,7 @@ impl Init<'_> {
             // The spec: one that is there must be the same device. It is left as it is.
             Err(Errno::EEXIST) => return check_existing(device, &dir, name),
             // rrun may not make nodes, but the host has the same one
-            Err(Errno::EPERM) if self.plan.has(Namespace::Mount) => return self.bind_device(device),
+            Err(Errno::EPERM) if self.plan()?.has(Namespace::Mount) => return self.bind_device(device),
             result => result.doing("mknod", &device.path)?,
         }
         if (device.uid, device.gid) != (0, 0) {

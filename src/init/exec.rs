@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::errno::Errno;
 
 use super::Init;
@@ -10,15 +10,19 @@ use crate::error::strerror;
 use crate::sys::clone;
 
 impl Init<'_> {
-    /// Returns never. A failure is told through the start FIFO, by as many bytes read as the errno says, since reading
-    /// is what any filter allows; its text goes where `start` will find it, if writing is allowed.
+    /// Returns only to tell a parent that still listens, which that of `exec` does. Otherwise a failure is told through
+    /// the start FIFO, by as many bytes read as the errno says, since reading is what any filter allows; its text goes
+    /// where `start` will find it, if writing is allowed.
     pub(super) fn exec(&mut self) -> Result<()> {
         let Some(program) = &self.program else { clone::exit_now(255) };
         let errno = program.image.execve(&program.path);
-        let mut unread = [0; 256];
-        let _ = nix::unistd::read(&self.handles.start, &mut unread[..(errno as usize).min(255)]);
         let name = program.path.to_string_lossy();
-        let _ = write!(self.handles.start_error, "exec {name}: {} ({errno:?}){}", strerror(errno), advice(errno));
+        let Some(start) = &mut self.handles.start else {
+            bail!("{name}: {} ({errno:?}){}", strerror(errno), advice(errno));
+        };
+        let mut unread = [0; 256];
+        let _ = nix::unistd::read(&start.channel, &mut unread[..(errno as usize).min(255)]);
+        let _ = write!(start.error, "exec {name}: {} ({errno:?}){}", strerror(errno), advice(errno));
         clone::exit_now(255)
     }
 }

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use super::Init;
 use crate::error::{Doing, SysError};
+use crate::log;
 use crate::sys::{keyring, network};
 
 /// KEY_USR_SEARCH of keyctl_setperm(3): processes of the same user that did not inherit the ring, as those of `exec`,
@@ -47,6 +48,11 @@ impl Init<'_> {
         let key = match keyring::join_session_keyring(&name) {
             // a kernel without keyrings has none to protect
             Err(SysError { errno: Errno::ENOSYS, .. }) => return Ok(()),
+            // A user has few keys, and those of the ring that stays are his own.
+            Err(error) if error.errno == Errno::EDQUOT && self.plan.is_some_and(|plan| plan.rootless) => {
+                log::warning(&format!("session keyring: {error}: the container shares its caller's"));
+                return Ok(());
+            }
             result => result?,
         };
         let permissions = keyring::permissions(key)?;

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -33,12 +33,16 @@ impl Init<'_> {
     }
 
     /// Really closed, not only close-on-exec: nothing of the host stays reachable while init waits for its start
-    /// (CVE-2024-21626). The four that stay are close-on-exec.
+    /// (CVE-2024-21626). The four of ours that stay are close-on-exec; none has a number that the program was promised,
+    /// since all of those were open when rrun began.
     pub(super) fn close_other_descriptors(&mut self) -> Result<()> {
         signals::reset_all()?;
         let handles = &self.handles;
-        let keep = [handles.channel.as_fd(), handles.ready.as_fd(), handles.start.as_fd(), handles.start_error.as_fd()];
-        Ok(fds::close_all_but(3, &keep)?)
+        let mut keep = vec![handles.channel.as_fd(), handles.ready.as_fd()];
+        if let Some(start) = &handles.start {
+            keep.extend([start.channel.as_fd(), start.error.as_fd()]);
+        }
+        Ok(fds::close_all_but(self.process.descriptors.end(), &keep)?)
     }
 
     /// The parent records what is left to record and commits; if it dies before, so does init.
@@ -52,7 +56,8 @@ impl Init<'_> {
 
     pub(super) fn wait_for_start(&mut self) -> Result<()> {
         let mut byte = [0];
-        match nix::unistd::read(&self.handles.start, &mut byte).doing("read", "start.fifo")? {
+        let start = self.handles.start.as_ref().context("there is no start to wait for")?;
+        match nix::unistd::read(&start.channel, &mut byte).doing("read", "start.fifo")? {
             1 => Ok(()),
             _ => bail!("the start channel is closed"),
         }

@@ -14,6 +14,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::{Init, Program};
 use crate::error::Matched;
+use crate::plan::process::set_variable;
 use crate::rootfs::{Rootfs, Symlinks, kind_of};
 use crate::sys::exec::Image;
 
@@ -27,7 +28,7 @@ const HEAD: usize = 4096;
 
 impl Init<'_> {
     pub(super) fn find_program(&mut self, name: &str) -> Result<()> {
-        let process = &self.plan.process;
+        let process = self.process;
         let cwd = Path::new(&process.cwd);
         let path = self.as_the_user(|| look_up(self.rootfs()?, name, cwd, &process.env))??;
         let head = read_head(self.rootfs()?, &cwd.join(&path));
@@ -39,6 +40,9 @@ impl Init<'_> {
 
         let mut environment = process.env.clone();
         set_home(self.rootfs()?, process.uid, &mut environment);
+        if process.descriptors.listen > 0 {
+            set_variable(&mut environment, "LISTEN_PID", &nix::unistd::getpid().to_string());
+        }
         let strings = |strings: &[String]| -> Result<Vec<CString>> {
             strings.iter().map(|s| CString::new(s.as_str()).context("a NUL byte")).collect()
         };
@@ -128,13 +132,7 @@ fn emulated(head: &[u8]) -> bool {
 
 /// HOME is given by the config, or else by the container's /etc/passwd, or else `/`.
 fn set_home(rootfs: &Rootfs, uid: u32, environment: &mut Vec<String>) {
-    let place = environment.iter().position(|variable| variable.starts_with("HOME="));
-    if place.is_some_and(|place| environment[place].len() > "HOME=".len()) {
-        return;
-    }
-    let home = format!("HOME={}", passwd::home(rootfs, uid).unwrap_or_else(|| "/".into()));
-    match place {
-        Some(place) => environment[place] = home,
-        None => environment.push(home),
+    if !environment.iter().any(|variable| variable.strip_prefix("HOME=").is_some_and(|home| !home.is_empty())) {
+        set_variable(environment, "HOME", &passwd::home(rootfs, uid).unwrap_or_else(|| "/".into()));
     }
 }

@@ -39,8 +39,9 @@ impl Propagation {
 
 impl Init<'_> {
     pub(super) fn prepare_root(&mut self) -> Result<()> {
-        let root = &self.plan.root;
-        if !self.plan.has(Namespace::Mount) {
+        let plan = self.plan()?;
+        let root = &plan.root;
+        if !plan.has(Namespace::Mount) {
             self.rootfs = Some(Rootfs::new(open_host_directory(&root.path)?));
             return Ok(());
         }
@@ -48,7 +49,9 @@ impl Init<'_> {
         if root.isolate_parent {
             isolate_mount_of(&root.path)?;
         }
-        let place = open_host_directory(&root.path)?;
+        // In a user namespace we may not get there by its path; the parent stood there when it made us.
+        let plan_has_user = self.plan()?.has(Namespace::User);
+        let place = open_host_directory(if plan_has_user { Path::new(".") } else { &root.path })?;
         let tree = mount::clone_tree_of(place.as_fd(), Reach::Recursive, root.path.display())?;
         let (before, after) = (fstat(&place).doing("fstat", "root")?, fstat(tree.as_fd()).doing("fstat", "root")?);
         ensure!(is_same_file(&before, &after), "the rootfs was replaced while it was opened");
@@ -71,7 +74,7 @@ impl Init<'_> {
         let rootfs = self.rootfs()?;
         match switch {
             RootSwitch::PivotRoot => pivot(rootfs)?,
-            RootSwitch::MoveMount => move_onto_root(rootfs, &self.plan.root.path)?,
+            RootSwitch::MoveMount => move_onto_root(rootfs, &self.plan()?.root.path)?,
             RootSwitch::Chroot => {
                 fchdir(rootfs.as_fd()).doing("fchdir", "rootfs")?;
                 chroot(".").doing("chroot", "rootfs")?;
@@ -102,7 +105,7 @@ impl Init<'_> {
     pub(super) fn enter_directory(&mut self, cwd: &str) -> Result<()> {
         match self.open_working_directory(cwd) {
             // root may be nobody to a network file system; the user tries again
-            Err(SysError { errno: Errno::EACCES, .. }) if self.plan.process.uid != 0 => self.cwd_pending = true,
+            Err(SysError { errno: Errno::EACCES, .. }) if self.process.uid != 0 => self.cwd_pending = true,
             result => result?,
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::fmt;
 use anyhow::{Context, Result};
 
 use super::Init;
+use crate::plan::id_maps::IdMaps;
 use crate::plan::{
     DevicePlan, LinkPlan, MountPlan, Namespace, Plan, Propagation, RootSwitch, Source, Sysctl, Terminal,
 };
@@ -16,6 +17,8 @@ pub enum Step<'p> {
     DieWithParent,
     JoinCgroups,
     AllProcessors,
+    MapIds(&'p IdMaps),
+    BecomeRoot { uid: u32, gid: u32 },
     NewCgroupNamespace,
     NewSession,
     SessionKeyring(&'p str),
@@ -58,9 +61,14 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
     let mounts = plan.has(Namespace::Mount);
     let mut steps = vec![Step::DieWithParent, Step::JoinCgroups, Step::AllProcessors];
+    if let Some(maps) = &plan.id_maps {
+        let (uid, gid) = maps.setup_ids(process);
+        steps.extend([Step::MapIds(maps), Step::BecomeRoot { uid, gid }]);
+    }
     // After joining: a cgroup namespace has the cgroup of its maker as its root.
     steps.extend(plan.has(Namespace::Cgroup).then_some(Step::NewCgroupNamespace));
-    steps.extend([Step::NewSession, Step::SessionKeyring(&plan.id)]);
+    steps.push(Step::NewSession);
+    steps.extend((!plan.no_new_keyring).then_some(Step::SessionKeyring(&plan.id)));
     steps.extend(plan.hostname.as_deref().map(Step::Hostname));
     steps.extend(plan.domainname.as_deref().map(Step::Domainname));
     steps.extend(plan.has(Namespace::Network).then_some(Step::Loopback));
@@ -112,6 +120,8 @@ impl Init<'_> {
             Step::DieWithParent | Step::DieWithParentAgain => self.die_with_parent(),
             Step::JoinCgroups => self.join_cgroups(),
             Step::AllProcessors => self.run_on_all_processors(),
+            Step::MapIds(maps) => self.ask_for_id_maps(maps),
+            Step::BecomeRoot { uid, gid } => self.become_root(uid, gid),
             Step::NewCgroupNamespace => self.new_cgroup_namespace(),
             Step::NewSession => self.new_session(),
             Step::SessionKeyring(id) => self.join_session_keyring(id),
@@ -158,6 +168,8 @@ impl fmt::Display for Step<'_> {
             Self::DieWithParent | Self::DieWithParentAgain => f.write_str("tie to the parent"),
             Self::JoinCgroups => f.write_str("join cgroups"),
             Self::AllProcessors => f.write_str("processors"),
+            Self::MapIds(_) => f.write_str("id maps"),
+            Self::BecomeRoot { uid, gid } => write!(f, "ids {uid}:{gid} in the user namespace"),
             Self::NewCgroupNamespace => f.write_str("new cgroup namespace"),
             Self::NewSession => f.write_str("new session"),
             Self::SessionKeyring(_) => f.write_str("session keyring"),
@@ -206,6 +218,7 @@ fn verb(source: &Source) -> &'static str {
 mod tests {
     use super::*;
     use crate::host::Host;
+    use crate::plan::Descriptors;
     use crate::plan::build::Options;
     use crate::plan::spec::Spec;
 
@@ -237,6 +250,8 @@ mod tests {
             no_pivot: false,
             detached: false,
             console_socket: false,
+            descriptors: Descriptors::default(),
+            no_new_keyring: false,
         };
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// What the parent does for the child.
 pub trait Duties {
     fn take_console(&mut self, master: OwnedFd) -> Result<()>;
+    fn map_ids(&mut self) -> Result<()>;
+    fn open_mount(&mut self, index: usize) -> Result<OwnedFd>;
+    fn raise_limits(&mut self) -> Result<()>;
 }
 
 /// Returns when the child is ready.
@@ -32,6 +35,18 @@ pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Dut
             match launched.channel.listen()? {
                 Some((Ask::Console, Some(master))) => duties.take_console(master)?,
                 Some((Ask::Console, None)) => bail!("the child sent no terminal"),
+                Some((Ask::MapIds, _)) => {
+                    duties.map_ids()?;
+                    launched.channel.answer(None)?;
+                }
+                Some((Ask::OpenMount(index), _)) => {
+                    let mount = duties.open_mount(index)?;
+                    launched.channel.answer(Some(mount.as_fd()))?;
+                }
+                Some((Ask::RaiseLimits, _)) => {
+                    duties.raise_limits()?;
+                    launched.channel.answer(None)?;
+                }
                 Some((Ask::Failed(report), _)) => return Err(report.into_error()),
                 None => bail!("init ended during set-up: {}", how_it_ended(&launched.child)?),
             }

@@ -5,19 +5,21 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use nix::sys::stat::{Mode, umask};
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
+use super::duties::Parent;
 use super::process::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
 use crate::cgroup;
-use crate::error::Doing;
+use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
-use crate::launch::serve::{Duties, reap, serve};
+use crate::launch::serve::{reap, serve};
 use crate::launch::{Launched, Prepared, launch};
 use crate::log;
+use crate::plan::Namespace;
 use crate::procfs::Proc;
 use crate::state::Process;
 use crate::state::pid_file::PidFile;
@@ -46,14 +48,10 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         no_pivot: options.no_pivot,
         detached: place == Place::Detached,
         console_socket: options.console_socket.is_some(),
+        descriptors: options.descriptors,
+        no_new_keyring: options.no_new_keyring,
     };
-    let Decided { host, plan, cgroup, config } =
-        decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
-    let privileged = host.capabilities & 1 << caps::Capability::CAP_SYS_ADMIN.index() != 0;
-    ensure!(
-        !host.rootless && privileged,
-        "this version of rrun needs root with CAP_SYS_ADMIN in the host's own user namespace; run it by sudo"
-    );
+    let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
@@ -72,8 +70,10 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)).inspect_err(|_| claim.keep()));
     cgroups.apply_before()?;
     let prepared = Prepared {
-        start: claim.directory.make_start_channel()?,
-        start_error: claim.directory.make_start_error()?,
+        start: StartHandles {
+            channel: claim.directory.make_start_channel()?,
+            error: claim.directory.make_start_error()?,
+        },
         tasks: cgroups.tasks()?,
         unified: cgroups.unified()?,
     };
@@ -85,12 +85,12 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let proc = Proc::open()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
-    if let Some(value) = plan.process.oom_score_adj {
-        proc.write_oom_score_adj(child.pid, value).context("process.oomScoreAdj")?;
+    let mut parent = Parent { plan: &plan, proc: &proc, child: child.pid, console_socket, console: None };
+    if !plan.has(Namespace::User) {
+        parent.set_oom_score()?;
     }
 
-    let mut console = ConsoleDuty { socket: console_socket, master: None };
-    serve(&launched, interrupts, &mut console).map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    serve(&launched, interrupts, &mut parent).map_err(|error| told_of_oom(error, cgroups.paths()))?;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
@@ -101,25 +101,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
     [recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
-    Ok(Up { child: launched.child, console: console.master })
-}
-
-/// Hands the container's terminal to the caller, or keeps it for the foreground.
-struct ConsoleDuty {
-    socket: Option<OwnedFd>,
-    master: Option<OwnedFd>,
-}
-
-impl Duties for ConsoleDuty {
-    /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
-    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
-        match &self.socket {
-            Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
-                .doing("sendmsg", "the console socket")?,
-            None => self.master = Some(master),
-        }
-        Ok(())
-    }
+    Ok(Up { child: launched.child, console: parent.console })
 }
 
 /// Init and, by its pid namespace or the parent-death signal, whatever it started.

@@ -10,23 +10,25 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
 use crate::host::Host;
-use crate::plan::Plan;
 use crate::plan::build::Options;
 use crate::plan::spec::Spec;
 use crate::plan::spec::resources::Resources;
+use crate::plan::{Descriptors, Plan};
 
 /// Real ones have some ten thousand bytes.
 const LONGEST_CONFIG: u64 = 16 << 20;
 
 /// How the container is to be run, as far as the plan depends on it.
+#[derive(Default)]
 pub struct Manner {
     pub no_pivot: bool,
     pub detached: bool,
     pub console_socket: bool,
+    pub descriptors: Descriptors,
+    pub no_new_keyring: bool,
 }
 
 pub struct Decided {
-    pub host: Host,
     pub plan: Plan,
     pub cgroup: CgroupPlan,
     /// The bytes of config.json.
@@ -45,12 +47,14 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
         no_pivot: manner.no_pivot,
         detached: manner.detached,
         console_socket: manner.console_socket,
+        descriptors: manner.descriptors,
+        no_new_keyring: manner.no_new_keyring,
     };
     let plan = Plan::build(&spec, &options, &host)?;
     let absent = Resources::default();
     let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
     let cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups).context("config.json")?;
-    Ok(Decided { host, plan, cgroup, config })
+    Ok(Decided { plan, cgroup, config })
 }
 
 /// Not by way of a FIFO or device that would keep us waiting.

@@ -48,6 +48,7 @@ impl Claim {
             cgroup_manager: "cgroupfs".into(),
             cgroup_paths,
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
+            no_new_keyring: plan.no_new_keyring,
             warnings: plan.warnings.clone(),
         };
         Ok(Self {

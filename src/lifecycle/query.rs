@@ -93,7 +93,7 @@ pub struct WholePlan {
 /// Everything that `create` would do with the bundle; nothing is made.
 pub fn plan(bundle: &Path, id: Option<&str>, no_pivot: bool) -> Result<WholePlan> {
     // As `run` in the foreground would: a terminal needs no socket there.
-    let manner = Manner { no_pivot, detached: false, console_socket: false };
+    let manner = Manner { no_pivot, ..Manner::default() };
     let id = id.unwrap_or("plan");
     state::check_id(id)?;
     let bundle::Decided { plan, cgroup, .. } = decide(id, bundle, None, manner)?;

@@ -9,9 +9,9 @@ use caps::Capability;
 
 use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
-use super::spec::{Linux, Spec, given, not_yet};
-use super::{CgroupMount, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
 use super::id_maps::{self, User};
+use super::spec::{Linux, Spec, given, not_yet};
+use super::{CgroupMount, Descriptors, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
 use super::{mount_options, mounts, namespaces, process, sysctl};
 use crate::error::Matched;
 use crate::host::Host;
@@ -29,11 +29,14 @@ pub struct Options {
     /// rrun ends before the container does: `create`, or `run --detach`.
     pub detached: bool,
     pub console_socket: bool,
+    pub descriptors: Descriptors,
+    pub no_new_keyring: bool,
 }
 
 impl Plan {
     pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
-        let plan = decide(spec, options, host).context("config.json")?;
+        let mut plan = decide(spec, options, host).context("config.json")?;
+        plan.process.keep(options.descriptors);
         check_terminal(plan.process.terminal.is_some(), options)?;
         Ok(plan)
     }
@@ -82,6 +85,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         process,
         id_maps,
         rootless: host.rootless,
+        no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
         namespaces,

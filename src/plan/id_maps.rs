@@ -134,7 +134,11 @@ fn range(field: &str, mapping: &IdMapping) -> Result<IdRange> {
         );
         Ok(first)
     };
-    Ok(IdRange { container: first("containerID", mapping.container_id)?, host: first("hostID", mapping.host_id)?, size })
+    Ok(IdRange {
+        container: first("containerID", mapping.container_id)?,
+        host: first("hostID", mapping.host_id)?,
+        size,
+    })
 }
 
 /// As they are written to uid_map and gid_map.

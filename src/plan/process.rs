@@ -6,7 +6,7 @@ use std::fmt::Display;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::spec::{self, given, not_yet};
-use super::{ProcessPlan, Rlimit, Terminal, capabilities};
+use super::{Descriptors, ProcessPlan, Rlimit, Terminal, capabilities};
 use crate::host::Host;
 
 /// Managers rely on this when the field is absent (the spec: keep the caller's).
@@ -60,7 +60,27 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
         no_new_privileges: process.no_new_privileges == Some(true),
         oom_score_adj: oom_score_adj(process.oom_score_adj)?,
         terminal: terminal(process)?,
+        descriptors: Descriptors::default(),
     })
+}
+
+impl ProcessPlan {
+    /// LISTEN_PID is left to the child, who alone knows its number inside.
+    pub fn keep(&mut self, descriptors: Descriptors) {
+        self.descriptors = descriptors;
+        if descriptors.listen > 0 {
+            set_variable(&mut self.env, "LISTEN_FDS", &descriptors.listen.to_string());
+        }
+    }
+}
+
+/// In the place of the one that is there, if any.
+pub fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
+    let variable = format!("{name}={value}");
+    match env.iter().position(|other| other.split_once('=').is_some_and(|(other, _)| other == name)) {
+        Some(place) => env[place] = variable,
+        None => env.push(variable),
+    }
 }
 
 /// `execCPUAffinity` says nothing about the first process, so it is only looked at.

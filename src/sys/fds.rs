@@ -28,6 +28,22 @@ fn close_range(first: RawFd, last: u32) -> Result<(), SysError> {
         .doing("close_range", format_args!("{first}.."))
 }
 
+/// Whether `number` is open and comes from the caller: all that rrun opens is close-on-exec, and what outlived the execve
+/// that started it is not.
+pub fn is_inherited(number: RawFd) -> bool {
+    // SAFETY: reads a flag of whatever the number stands for, if anything.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// Closes this process's copies of descriptors that came from the caller.
+pub fn close_inherited(first: RawFd, end: RawFd) {
+    for number in (first..end).take_while(|number| is_inherited(*number)) {
+        // SAFETY: no type owns what the caller left open.
+        unsafe { libc::close(number) };
+    }
+}
+
 /// The caller's stdin, stdout and stderr. Rust opens /dev/null for those that were closed at start.
 pub fn stdio() -> [BorrowedFd<'static>; 3] {
     // SAFETY: 0 to 2 are open for the whole life of the process; they are replaced (dup2), never closed.

@@ -3,11 +3,11 @@ use proptest::prelude::*;
 use super::super::write::shown;
 use super::*;
 
-fn rule(allow: bool, kind: &str, major: i64, minor: i64, access: &str) -> DeviceRule {
+pub(in crate::cgroup) fn rule(allow: bool, kind: &str, major: i64, minor: i64, access: &str) -> DeviceRule {
     DeviceRule { allow, kind: Some(kind.into()), major: Some(major), minor: Some(minor), access: Some(access.into()) }
 }
 
-fn everything(allow: bool) -> DeviceRule {
+pub(in crate::cgroup) fn everything(allow: bool) -> DeviceRule {
     DeviceRule { allow, access: Some("rwm".into()), ..DeviceRule::default() }
 }
 
@@ -50,11 +50,8 @@ fn a_privileged_container_gets_the_kernels_own_everything() {
         vec![everything(false), rule(true, "c", -1, -1, "rwm"), rule(true, "b", -1, -1, "mrw")],
         vec![rule(false, "c", 10, 229, "rwm"), everything(true)],
     ] {
-        let writes = v1(&rules).unwrap();
-        assert!(!restricts(&writes), "{rules:?}");
-        assert_eq!(shown(Ok(writes)), Ok(vec!["devices.allow = a".to_string()]), "{rules:?}");
+        assert_eq!(shown(v1(&rules)), Ok(vec!["devices.allow = a".to_string()]), "{rules:?}");
     }
-    assert!(restricts(&v1(&[]).unwrap()));
 }
 
 #[test]
@@ -87,7 +84,7 @@ fn single_devices_and_wildcards() {
 }
 
 #[test]
-fn everything_but_some() {
+pub(in crate::cgroup) fn everything_but_some() {
     let rules = [everything(true), rule(false, "c", 10, 229, "rwm"), rule(false, "b", 8, -1, "w")];
     let want = ["devices.allow = a", "devices.deny = b 8:* w", "devices.deny = c 10:229 rw"];
     assert_eq!(shown(v1(&rules)), Ok(want.map(String::from).to_vec()));
@@ -176,7 +173,7 @@ impl Kernel {
     }
 }
 
-fn bit(letter: char) -> u8 {
+pub(in crate::cgroup) fn bit(letter: char) -> u8 {
     match letter {
         'r' => R,
         'w' => W,
@@ -186,7 +183,7 @@ fn bit(letter: char) -> u8 {
 }
 
 /// The law: the last rule that speaks of a device and a kind of access decides; nothing said is denied.
-fn last_wins(rules: &[DeviceRule], kind: char, major: u32, minor: u32, access: u8) -> bool {
+pub(in crate::cgroup) fn last_wins(rules: &[DeviceRule], kind: char, major: u32, minor: u32, access: u8) -> bool {
     let any = |number: Option<i64>, own: u32| number.is_none_or(|n| n == -1 || n == i64::from(own));
     let speaks = |rule: &&DeviceRule, letter: char| {
         rule.kind.as_deref().is_none_or(|of| of == "a" || of == kind.to_string())
@@ -204,7 +201,7 @@ fn last_wins(rules: &[DeviceRule], kind: char, major: u32, minor: u32, access: u
     })
 }
 
-fn any_rule() -> impl Strategy<Value = DeviceRule> {
+pub(in crate::cgroup) fn any_rule() -> impl Strategy<Value = DeviceRule> {
     let number =
         || prop_oneof![Just(None), Just(Some(-1)), Just(Some(1)), Just(Some(3)), Just(Some(136)), Just(Some(8))];
     let kind = prop_oneof![Just(None), Just(Some("a")), Just(Some("b")), Just(Some("c"))];
@@ -233,7 +230,7 @@ proptest! {
     }
 }
 
-fn samples() -> impl Iterator<Item = (char, u32, u32, u8)> {
+pub(in crate::cgroup) fn samples() -> impl Iterator<Item = (char, u32, u32, u8)> {
     const NUMBERS: [u32; 8] = [0, 1, 3, 5, 8, 10, 136, 200];
     ['b', 'c'].into_iter().flat_map(|kind| {
         NUMBERS.into_iter().flat_map(move |major| {

@@ -10,6 +10,8 @@ fn options() -> Options {
         no_pivot: false,
         detached: true,
         console_socket: false,
+        descriptors: Descriptors::default(),
+        no_new_keyring: false,
     }
 }
 
@@ -67,12 +69,9 @@ fn the_version_is_a_version_one() {
 #[test]
 fn what_cannot_be_applied_yet_is_refused_by_name() {
     let hook = || json!([{"path": "/bin/true"}]);
-    let mapping = || json!([{"containerID": 0, "hostID": 1, "size": 1}]);
     for (pointer, value) in [
         ("/linux/seccomp", json!({})),
         ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"})),
-        ("/linux/uidMappings", mapping()),
-        ("/linux/gidMappings", mapping()),
         ("/linux/timeOffsets", json!({"boottime": {"secs": 1}})),
         ("/linux/netDevices", json!({"eth0": {}})),
         ("/linux/intelRdt", json!({})),

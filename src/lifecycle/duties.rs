@@ -1,0 +1,82 @@
+//! What the parent does for a child that sets itself up.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::error::{Doing, SysError};
+use crate::init::stdio;
+use crate::launch::id_maps;
+use crate::launch::serve::Duties;
+use crate::log;
+use crate::plan::{Plan, Source, id_maps as plan_id_maps};
+use crate::procfs::Proc;
+use crate::sys::mount::{self, Reach};
+use crate::sys::{limits, socket};
+
+pub struct Parent<'a> {
+    pub plan: &'a Plan,
+    pub proc: &'a Proc,
+    pub child: Pid,
+    /// Who takes the container's terminal.
+    pub console_socket: Option<OwnedFd>,
+    /// The terminal of a container in the foreground.
+    pub console: Option<OwnedFd>,
+}
+
+impl Parent<'_> {
+    /// Of an ordinary user's child only while it asks for its id maps: only then its files in /proc are the user's. To
+    /// go below the present value is root's right.
+    pub fn set_oom_score(&self) -> Result<()> {
+        let Some(value) = self.plan.process.oom_score_adj else { return Ok(()) };
+        match self.proc.write_oom_score_adj(self.child, value) {
+            Err(error @ SysError { errno: Errno::EACCES, .. }) if self.plan.rootless => {
+                log::warning(&format!("process.oomScoreAdj: {error}: left as it is"));
+                Ok(())
+            }
+            result => result.context("process.oomScoreAdj"),
+        }
+    }
+}
+
+impl Duties for Parent<'_> {
+    /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
+    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
+        match &self.console_socket {
+            Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
+                .doing("sendmsg", "the console socket")?,
+            None => self.console = Some(master),
+        }
+        Ok(())
+    }
+
+    fn map_ids(&mut self) -> Result<()> {
+        let plan = self.plan;
+        let maps = plan.id_maps.as_ref().context("linux.uidMappings: the plan has none")?;
+        self.set_oom_score()?;
+        id_maps::write(self.proc, self.child, maps)?;
+        // Root inside does not own what its caller's root gave it.
+        let user = plan_id_maps::host_id(&maps.uids.ranges, plan.process.uid);
+        if let Some(user) = user.filter(|_| maps.privileged && plan.process.terminal.is_none()) {
+            stdio::give_to(user)?;
+        }
+        Ok(())
+    }
+
+    fn open_mount(&mut self, index: usize) -> Result<OwnedFd> {
+        let Some(mount) = self.plan.mounts.get(index) else { bail!("the child asks for a mount that is not planned") };
+        let Source::Bind { from, recursive } = &mount.source else { bail!("{}: has no source to open", mount.field) };
+        let tree = mount::clone_tree(from, Reach::recursive(*recursive));
+        Ok(tree.with_context(|| format!("{}: bind onto {}", mount.field, mount.target))?.into())
+    }
+
+    fn raise_limits(&mut self) -> Result<()> {
+        for limit in &self.plan.process.rlimits {
+            limits::set_of(self.child.as_raw(), limit.resource, limit.soft, limit.hard, &limit.name)
+                .with_context(|| format!("process.rlimits: {}", limit.name))?;
+        }
+        Ok(())
+    }
+}
