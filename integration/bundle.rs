@@ -113,6 +113,14 @@ impl Bundle {
         dir
     }
 
+    /// A new file beside the rootfs with `file` of the host bound onto it.
+    pub fn host_pin(&mut self, name: &str, file: &str) -> PathBuf {
+        let place = self.host_file(name, "");
+        nix::mount::mount(Some(file), &place, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+        self.host_mounts.push(place.clone());
+        place
+    }
+
     /// A new file in the image, executable if it is a script or an ELF file.
     pub fn image_file(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;

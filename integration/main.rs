@@ -21,6 +21,7 @@ mod devices;
 mod faults;
 mod fds;
 mod freeze;
+mod joined;
 mod lifecycle;
 mod mount_options;
 mod mounts;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
 
 use crate::error::Report;
-use crate::plan::{Plan, ProcessPlan};
+use crate::plan::{Namespace, Plan, ProcessPlan};
 use crate::protocol::{Ask, Channel, Ready};
 use crate::rootfs::Rootfs;
 use crate::sys::exec::Image;
@@ -46,6 +46,15 @@ pub struct Handles {
     pub parent: OwnedFd,
     /// `tasks` of every v1 hierarchy; `cgroup.procs` of the v2 tree only where the kernel could not clone into it.
     pub cgroups: Vec<(PathBuf, OwnedFd)>,
+    /// The namespaces that it is to be put into.
+    pub joins: Vec<Joined>,
+}
+
+/// An existing namespace, opened once and checked, so that what is entered is what was looked at.
+pub struct Joined {
+    pub kind: Namespace,
+    pub path: PathBuf,
+    pub fd: OwnedFd,
 }
 
 pub struct StartHandles {
@@ -99,7 +108,7 @@ impl<'p> Init<'p> {
             late_readonly: Vec::new(),
             cwd_pending: false,
             program: None,
-            may_set_groups: plan.and_then(|plan| plan.id_maps.as_ref()).is_none_or(|maps| maps.setgroups),
+            may_set_groups: true,
         }
     }
 

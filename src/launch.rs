@@ -2,25 +2,56 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
 
 use crate::cgroup::UnifiedHandles;
 use crate::error::{Doing, SysError};
-use crate::init::{self, Handles, StartHandles};
-use crate::plan::{Descriptors, Plan};
-use crate::protocol::{Channel, Ready};
+use crate::init::{self, Handles, Joined, StartHandles};
+use crate::plan::choreography::Enter;
+use crate::plan::{Descriptors, Namespace, Plan};
+use crate::procfs::Proc;
+use crate::protocol::{Ask, Channel, Ready};
 use crate::rootfs::open_host_directory;
-use crate::sys::clone::{self, Child};
+use crate::sys::clone::{self, Child, pidfd_send_signal};
 use crate::sys::fds;
 
-pub mod choreography;
+use self::stages::{Around, Entry};
+
 pub mod foreground;
 pub mod id_maps;
 pub mod interrupts;
+pub mod joined;
 pub mod seal;
 pub mod serve;
+pub mod stages;
+
+/// To join a user namespace takes two processes: the first tells of the second, and ends.
+fn second(first: &Child, channel: &Channel) -> Result<Child> {
+    let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+    let said = loop {
+        match poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => continue,
+            Ok(0) => break Err(anyhow!("joining namespaces did not end within {} s", PATIENCE.as_secs())),
+            result => break result.doing("poll", "the child").map_err(Into::into).and_then(|_| channel.listen()),
+        }
+    };
+    if said.is_err() {
+        // ESRCH: it has ended
+        let _ = pidfd_send_signal(first.pidfd.as_fd(), libc::SIGKILL);
+    }
+    let end = serve::reap(first);
+    match said? {
+        Some((Ask::Born, Some(pidfd))) => Ok(Child { pid: Proc::open()?.pid_of(pidfd.as_fd())?, pidfd }),
+        Some((Ask::Failed(report), _)) => Err(report.into_error()),
+        _ => bail!("init ended while it joined namespaces: {:?}", end?),
+    }
+}
 
 /// rrun's working directory, for as long as this lives.
 struct Stand {
@@ -48,6 +79,8 @@ pub struct Prepared {
     pub tasks: Vec<(PathBuf, OwnedFd)>,
     /// The v2 directory that the child is born into.
     pub unified: Option<UnifiedHandles>,
+    /// Of `joined::open`.
+    pub joins: Vec<Joined>,
 }
 
 /// A child that is setting itself up.
@@ -57,12 +90,19 @@ pub struct Launched {
     pub ready: Ready,
 }
 
+/// For the few calls by which a process gets into namespaces.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The kernel cannot clone into this cgroup: it is older than 5.7, or a sandbox or a threaded domain forbids it.
 const CANNOT_CLONE_INTO: &[Errno] =
     &[Errno::ENOSYS, Errno::E2BIG, Errno::EINVAL, Errno::EACCES, Errno::EOPNOTSUPP, Errno::EBUSY];
 
 pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
-    let moves = choreography::choreography(&plan.namespaces);
+    let choreography = plan.choreography();
+    let by_parent = |joined: &Joined| choreography.around.contains(&Enter::Join(joined.kind));
+    let (around, inside): (Vec<_>, Vec<_>) = prepared.joins.into_iter().partition(by_parent);
+    let around = Around { entries: around.iter().map(Entry::from).collect(), offsets: &plan.time_offsets };
+    let flags = choreography.clone.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
     let (channel, childs_channel) = Channel::pair()?;
     let ready = Ready::new()?;
     let parent = clone::pidfd_open(nix::unistd::getpid())?;
@@ -73,27 +113,32 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
         start: Some(prepared.start),
         parent,
         cgroups: prepared.tasks,
+        joins: inside,
     });
     // Only the copy runs this, so `handles` stays with the original, which may have to try again.
     let spawn = |into: Option<BorrowedFd>, handles: &mut Option<Handles>| {
-        clone::spawn(moves.clone, moves.new_time, into, || match handles.take() {
+        clone::spawn(flags, into, || match handles.take() {
             Some(handles) => init::main(plan, handles),
             None => 1,
         })
     };
-    // In a new user namespace the child may not get to the rootfs by its path.
-    let _back = plan.id_maps.is_some().then(|| Stand::at(&plan.root.path)).transpose()?;
-    let child = match prepared.unified {
-        None => spawn(None, &mut handles)?,
+    // In a user namespace the child may not get to the rootfs by its path.
+    let _back = plan.has(Namespace::User).then(|| Stand::at(&plan.root.path)).transpose()?;
+    let child = stages::within(&around, || match prepared.unified {
+        None => spawn(None, &mut handles),
         Some(UnifiedHandles { path, directory, procs }) => match spawn(Some(directory.as_fd()), &mut handles) {
             Err(SysError { errno, .. }) if CANNOT_CLONE_INTO.contains(&errno) => {
                 if let Some(handles) = &mut handles {
                     handles.cgroups.push((path, procs));
                 }
-                spawn(None, &mut handles)?
+                spawn(None, &mut handles)
             }
-            result => result?,
+            result => result,
         },
+    })?;
+    let child = match plan.joins(Namespace::User) {
+        true => second(&child, &channel)?,
+        false => child,
     };
     // They are the container's: a copy of ours would keep a pipe from its end for as long as rrun stays.
     fds::close_inherited(Descriptors::FIRST, plan.process.descriptors.end());

@@ -8,12 +8,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use self::choreography::Choreography;
 use self::id_maps::IdMaps;
 use crate::rootfs::InRoot;
 
 pub mod build;
 pub mod capabilities;
 pub mod cgroup_paths;
+pub mod choreography;
 pub mod devices;
 pub mod id_maps;
 pub mod mount_options;
@@ -22,6 +24,7 @@ pub mod namespaces;
 pub mod process;
 pub mod spec;
 pub mod sysctl;
+pub mod time;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
@@ -30,13 +33,21 @@ pub struct Plan {
     pub bundle: PathBuf,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Those that it gets anew. Types that are listed neither here nor in `joined` are shared with rrun.
     pub namespaces: Vec<Namespace>,
-    /// Of a user namespace.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<JoinPlan>,
+    /// Of a new user namespace; of a joined one those that it must have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_maps: Option<IdMaps>,
     /// rrun is not root of the host: what only root may do is left out where nothing is lost.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rootless: bool,
+    /// rrun may enter namespaces, and do for the child what a user namespace forbids.
+    #[serde(skip)]
+    pub admin: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub time_offsets: Vec<TimeOffset>,
     pub root: RootPlan,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
@@ -61,7 +72,7 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// A namespace that the container gets anew. Types that are not listed stay the runtime's own.
+/// A type of namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Namespace {
@@ -75,9 +86,48 @@ pub enum Namespace {
     Time,
 }
 
+/// An existing namespace that the container is put into.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JoinPlan {
+    /// Where it stands, for errors: `linux.namespaces[2].path`.
+    #[serde(skip)]
+    pub field: String,
+    #[serde(rename = "type")]
+    pub kind: Namespace,
+    pub path: PathBuf,
+}
+
+/// How far a clock of a new time namespace is off the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TimeOffset {
+    pub clock: Clock,
+    pub secs: i64,
+    pub nanosecs: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    Monotonic,
+    Boottime,
+}
+
 impl Plan {
+    /// Another namespace of this type than rrun's, be it new or joined.
     pub fn has(&self, namespace: Namespace) -> bool {
+        self.has_new(namespace) || self.joins(namespace)
+    }
+
+    pub fn has_new(&self, namespace: Namespace) -> bool {
         self.namespaces.contains(&namespace)
+    }
+
+    pub fn joins(&self, namespace: Namespace) -> bool {
+        self.joined.iter().any(|join| join.kind == namespace)
+    }
+
+    pub fn choreography(&self) -> Choreography {
+        choreography::choreography(&self.namespaces, &self.joined, &self.time_offsets, self.admin)
     }
 }
 

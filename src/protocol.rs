@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! child                                parent
+//! Born + a pidfd                     →   goes on with that process in place of the first
 //! Console + the terminal's master  →   hands it to the caller
 //! MapIds, OpenMount, RaiseLimits   →   does it
 //!                                  ←   done, and perhaps a descriptor; a parent that cannot ends the child instead
@@ -29,6 +30,8 @@ use crate::sys::socket;
 pub enum Ask {
     /// The master of the container's terminal comes with the message.
     Console,
+    /// The second process of a container that joins a user namespace; its pidfd comes with the message. The first ends.
+    Born,
     /// uid_map and gid_map, and what else can be written only then. Done when they stand.
     MapIds,
     /// A mount of the plan, by its place there, whose source the child cannot reach. The mount comes with the answer.

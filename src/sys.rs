@@ -11,6 +11,7 @@ pub mod fds;
 pub mod keyring;
 pub mod limits;
 pub mod mount;
+pub mod namespace;
 pub mod network;
 pub mod signals;
 pub mod socket;

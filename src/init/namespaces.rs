@@ -1,15 +1,16 @@
-//! What belongs to new namespaces: cgroups joined before theirs is made, names, loopback, session and keyring.
+//! What belongs to new and joined namespaces: cgroups joined before theirs is made, names, loopback, session and keyring.
 
 use std::ffi::CString;
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::sched::{CpuSet, sched_setaffinity, setns, unshare};
 use nix::unistd::Pid;
 
 use super::Init;
 use crate::error::{Doing, SysError};
 use crate::log;
+use crate::plan::{Namespace, namespaces};
 use crate::sys::{keyring, network};
 
 /// KEY_USR_SEARCH of keyctl_setperm(3): processes of the same user that did not inherit the ring, as those of `exec`,
@@ -33,8 +34,16 @@ impl Init<'_> {
         Ok(sched_setaffinity(Pid::from_raw(0), &all).doing("sched_setaffinity", "all")?)
     }
 
-    pub(super) fn new_cgroup_namespace(&mut self) -> Result<()> {
-        Ok(unshare(CloneFlags::CLONE_NEWCGROUP).doing("unshare", "CLONE_NEWCGROUP")?)
+    pub(super) fn new_namespace(&mut self, kind: Namespace) -> Result<()> {
+        Ok(unshare(kind.flag()).doing("unshare", namespaces::name(kind))?)
+    }
+
+    /// None is left to be joined where it is rrun's own: this process is in it already.
+    pub(super) fn join_namespace(&mut self, kind: Namespace) -> Result<()> {
+        if let Some(joined) = self.handles.joins.iter().find(|joined| joined.kind == kind) {
+            setns(&joined.fd, kind.flag()).doing("setns", joined.path.display())?;
+        }
+        Ok(())
     }
 
     pub(super) fn new_session(&mut self) -> Result<()> {

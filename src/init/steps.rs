@@ -6,20 +6,18 @@ use std::fmt;
 use anyhow::{Context, Result};
 
 use super::Init;
-use crate::plan::id_maps::IdMaps;
+use crate::plan::choreography::Move;
 use crate::plan::{
-    DevicePlan, LinkPlan, MountPlan, Namespace, Plan, Propagation, RootSwitch, Source, Sysctl, Terminal,
+    DevicePlan, LinkPlan, MountPlan, Namespace, Plan, Propagation, RootSwitch, Source, Sysctl, Terminal, namespaces,
 };
 use crate::rootfs::InRoot;
 
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'p> {
     DieWithParent,
-    JoinCgroups,
+    OomScore(i32),
+    Move(Move),
     AllProcessors,
-    MapIds(&'p IdMaps),
-    BecomeRoot { uid: u32, gid: u32 },
-    NewCgroupNamespace,
     NewSession,
     SessionKeyring(&'p str),
     Hostname(&'p str),
@@ -60,18 +58,16 @@ pub enum Step<'p> {
 pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
     let mounts = plan.has(Namespace::Mount);
-    let mut steps = vec![Step::DieWithParent, Step::JoinCgroups, Step::AllProcessors];
-    if let Some(maps) = &plan.id_maps {
-        let (uid, gid) = maps.setup_ids(process);
-        steps.extend([Step::MapIds(maps), Step::BecomeRoot { uid, gid }]);
-    }
-    // After joining: a cgroup namespace has the cgroup of its maker as its root.
-    steps.extend(plan.has(Namespace::Cgroup).then_some(Step::NewCgroupNamespace));
-    steps.push(Step::NewSession);
+    let mut steps = vec![Step::DieWithParent];
+    // While our files in /proc are still our user's.
+    let early = plan.rootless && plan.joins(Namespace::User);
+    steps.extend(process.oom_score_adj.filter(|_| early).map(Step::OomScore));
+    steps.extend(plan.choreography().inside.into_iter().map(Step::Move));
+    steps.extend([Step::AllProcessors, Step::NewSession]);
     steps.extend((!plan.no_new_keyring).then_some(Step::SessionKeyring(&plan.id)));
     steps.extend(plan.hostname.as_deref().map(Step::Hostname));
     steps.extend(plan.domainname.as_deref().map(Step::Domainname));
-    steps.extend(plan.has(Namespace::Network).then_some(Step::Loopback));
+    steps.extend(plan.has_new(Namespace::Network).then_some(Step::Loopback));
 
     steps.push(Step::PrepareRoot);
     steps.extend(plan.mounts.iter().map(Step::Mount));
@@ -118,11 +114,14 @@ impl Init<'_> {
     fn perform(&mut self, step: &Step) -> Result<()> {
         match *step {
             Step::DieWithParent | Step::DieWithParentAgain => self.die_with_parent(),
-            Step::JoinCgroups => self.join_cgroups(),
+            Step::Move(Move::JoinCgroups) => self.join_cgroups(),
+            Step::Move(Move::AskIdMaps) => self.ask_for_id_maps(),
+            Step::Move(Move::BecomeRoot) => self.become_root(),
+            Step::Move(Move::ForkBeside) => self.fork_beside(),
+            Step::OomScore(value) => self.set_oom_score(value),
+            Step::Move(Move::Join(kind)) => self.join_namespace(kind),
+            Step::Move(Move::Unshare(kind)) => self.new_namespace(kind),
             Step::AllProcessors => self.run_on_all_processors(),
-            Step::MapIds(maps) => self.ask_for_id_maps(maps),
-            Step::BecomeRoot { uid, gid } => self.become_root(uid, gid),
-            Step::NewCgroupNamespace => self.new_cgroup_namespace(),
             Step::NewSession => self.new_session(),
             Step::SessionKeyring(id) => self.join_session_keyring(id),
             Step::Hostname(name) => self.set_hostname(name),
@@ -166,11 +165,14 @@ impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DieWithParent | Self::DieWithParentAgain => f.write_str("tie to the parent"),
-            Self::JoinCgroups => f.write_str("join cgroups"),
+            Self::Move(Move::JoinCgroups) => f.write_str("join cgroups"),
+            Self::Move(Move::AskIdMaps) => f.write_str("id maps"),
+            Self::Move(Move::BecomeRoot) => f.write_str("root of the user namespace"),
+            Self::Move(Move::ForkBeside) => f.write_str("new namespaces"),
+            Self::OomScore(_) => f.write_str("process.oomScoreAdj"),
+            Self::Move(Move::Join(kind)) => write!(f, "join the {} namespace", namespaces::name(*kind)),
+            Self::Move(Move::Unshare(kind)) => write!(f, "new {} namespace", namespaces::name(*kind)),
             Self::AllProcessors => f.write_str("processors"),
-            Self::MapIds(_) => f.write_str("id maps"),
-            Self::BecomeRoot { uid, gid } => write!(f, "ids {uid}:{gid} in the user namespace"),
-            Self::NewCgroupNamespace => f.write_str("new cgroup namespace"),
             Self::NewSession => f.write_str("new session"),
             Self::SessionKeyring(_) => f.write_str("session keyring"),
             Self::Hostname(name) => write!(f, "hostname {name}"),
@@ -257,7 +259,10 @@ mod tests {
     }
 
     fn order(plan: &Plan) -> Vec<String> {
-        let name = |step: &Step| format!("{step:?}").split(['(', ' ']).next().unwrap_or_default().to_string();
+        let name = |step: &Step| match step {
+            Step::Move(step) => format!("{step:?}"),
+            step => format!("{step:?}").split(['(', ' ']).next().unwrap_or_default().to_string(),
+        };
         steps(plan).iter().map(name).collect()
     }
 
@@ -272,7 +277,7 @@ mod tests {
             for (first, then, why) in [
                 ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that has not recorded it"),
                 ("JoinCgroups", "AllProcessors", "the cpuset says which there are"),
-                ("JoinCgroups", "NewCgroupNamespace", "its root is the cgroup of its maker"),
+                ("JoinCgroups", "Unshare(Cgroup)", "its root is the cgroup of its maker"),
                 ("PrepareRoot", "Mount", "mounts go into the root"),
                 ("Mount", "Device", "a tmpfs may lie on /dev"),
                 ("Device", "SwitchRoot", ""),

@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use crate::error::{Doing, SysError};
-use crate::plan::id_maps::{IdMap, IdMaps, MapWriter, lines};
+use crate::plan::Plan;
+use crate::plan::id_maps::{IdMap, IdMaps, IdRange, MapWriter, check_process, lines, parse, same};
 use crate::procfs::Proc;
 use crate::sys::clone::pidfd_open;
 use crate::sys::fds::bytes_waiting;
@@ -42,6 +43,33 @@ pub fn write(proc: &Proc, child: Pid, maps: &IdMaps) -> Result<()> {
     write_one(proc, child, &maps.gids, &GIDS).context(GIDS.field)
 }
 
+/// Those of the user namespace that the child has joined: the process's ids must be among them. Gives the map of uids.
+pub fn check_joined(proc: &Proc, child: Pid, expected: Option<&IdMaps>, plan: &Plan) -> Result<Vec<IdRange>> {
+    let read = |kind: &Kind| {
+        let text = proc.read(&format!("{child}/{}", kind.file))?;
+        let ranges = parse(&String::from_utf8_lossy(&text));
+        ranges.with_context(|| format!("/proc/{child}/{} is not understood", kind.file))
+    };
+    let (uids, gids) = (read(&UIDS)?, read(&GIDS)?);
+    if let Some(expected) = expected {
+        for (kind, found, given) in [(&UIDS, &uids, &expected.uids), (&GIDS, &gids, &expected.gids)] {
+            ensure!(
+                same(found, &given.ranges),
+                "{}: the user namespace that is joined has another map: {}; correct it or leave it out",
+                kind.field,
+                shown(found)
+            );
+        }
+    }
+    let setgroups = proc.read(&format!("{child}/setgroups"))?;
+    check_process(&uids, &gids, !setgroups.starts_with(b"deny"), &plan.process)?;
+    Ok(uids)
+}
+
+fn shown(ranges: &[IdRange]) -> String {
+    ranges.iter().map(IdRange::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn write_one(proc: &Proc, child: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
     match map.writer {
         MapWriter::Rrun => Ok(proc.write(child, kind.file, &lines(&map.ranges))?),
@@ -65,9 +93,8 @@ fn help(child: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
         true => String::new(),
         false => format!(", and that {} has its setuid bit (chmod u+s) or file capabilities", path.display()),
     };
-    let ranges: Vec<_> = map.ranges.iter().map(|range| range.to_string()).collect();
     let allowed = kind.allowed;
-    bail!("{helper} refuses {}: {said}; see that {allowed} grants these ids to this user{rights}", ranges.join(", "))
+    bail!("{helper} refuses {}: {said}; see that {allowed} grants these ids to this user{rights}", shown(&map.ranges))
 }
 
 /// It may ask a directory service of the network.

@@ -35,6 +35,7 @@ pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Dut
             match launched.channel.listen()? {
                 Some((Ask::Console, Some(master))) => duties.take_console(master)?,
                 Some((Ask::Console, None)) => bail!("the child sent no terminal"),
+                Some((Ask::Born, _)) => bail!("the child says twice that it has a second process"),
                 Some((Ask::MapIds, _)) => {
                     duties.map_ids()?;
                     launched.channel.answer(None)?;

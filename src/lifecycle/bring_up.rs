@@ -17,7 +17,7 @@ use crate::cgroup;
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{reap, serve};
-use crate::launch::{Launched, Prepared, launch};
+use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::plan::Namespace;
 use crate::procfs::Proc;
@@ -54,6 +54,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
+    let joins = joined::open(&plan).context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
@@ -76,6 +77,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         },
         tasks: cgroups.tasks()?,
         unified: cgroups.unified()?,
+        joins,
     };
 
     let launched = launch(&plan, prepared)?;

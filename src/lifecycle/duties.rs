@@ -11,7 +11,8 @@ use crate::init::stdio;
 use crate::launch::id_maps;
 use crate::launch::serve::Duties;
 use crate::log;
-use crate::plan::{Plan, Source, id_maps as plan_id_maps};
+use crate::plan::id_maps::host_id;
+use crate::plan::{Namespace, Plan, Source};
 use crate::procfs::Proc;
 use crate::sys::mount::{self, Reach};
 use crate::sys::{limits, socket};
@@ -54,15 +55,24 @@ impl Duties for Parent<'_> {
 
     fn map_ids(&mut self) -> Result<()> {
         let plan = self.plan;
-        let maps = plan.id_maps.as_ref().context("linux.uidMappings: the plan has none")?;
-        self.set_oom_score()?;
-        id_maps::write(self.proc, self.child, maps)?;
-        // Root inside does not own what its caller's root gave it.
-        let user = plan_id_maps::host_id(&maps.uids.ranges, plan.process.uid);
-        if let Some(user) = user.filter(|_| maps.privileged && plan.process.terminal.is_none()) {
-            stdio::give_to(user)?;
+        let user = match &plan.id_maps {
+            Some(maps) if plan.has_new(Namespace::User) => {
+                self.set_oom_score()?;
+                id_maps::write(self.proc, self.child, maps)?;
+                host_id(&maps.uids.ranges, plan.process.uid)
+            }
+            expected => {
+                if !plan.rootless {
+                    self.set_oom_score()?;
+                }
+                host_id(&id_maps::check_joined(self.proc, self.child, expected.as_ref(), plan)?, plan.process.uid)
+            }
+        };
+        // Root inside does not own what its caller gave it.
+        match user.filter(|_| plan.admin && plan.process.terminal.is_none()) {
+            Some(user) => stdio::give_to(user),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn open_mount(&mut self, index: usize) -> Result<OwnedFd> {

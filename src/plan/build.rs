@@ -11,8 +11,8 @@ use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::spec::{Linux, Spec, given, not_yet};
-use super::{CgroupMount, Descriptors, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{mount_options, mounts, namespaces, process, sysctl};
+use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
+use super::{mount_options, mounts, namespaces, process, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -47,60 +47,77 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     refuse_unapplied(spec)?;
     let absent = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&absent);
-    let namespaces = namespaces::plan(&linux.namespaces)?;
-    let user = if namespaces.contains(&Namespace::User) { User::New } else { User::Shared };
-    check_rights(host, user)?;
+    let (namespaces, joined) = namespaces::plan(&linux.namespaces)?;
+    // Whatever is not rrun's own: it may be changed, and mounted in.
+    let apart: Vec<_> = namespaces.iter().copied().chain(joined.iter().map(|join| join.kind)).collect();
+    let user = match (namespaces.contains(&Namespace::User), apart.contains(&Namespace::User)) {
+        (true, _) => User::New,
+        (false, true) => User::Joined,
+        (false, false) => User::Shared,
+    };
+    let admin = !host.rootless || host.may(Capability::CAP_SYS_ADMIN);
+    ensure!(admin || user != User::Shared, NEEDS_USER_NAMESPACE);
     let id_maps = id_maps::plan(linux, user, host)?;
-    let own_mounts = namespaces.contains(&Namespace::Mount);
+    if user == User::New {
+        refuse_joined_mounts(&joined)?;
+    }
+    let own_mounts = apart.contains(&Namespace::Mount);
     if !own_mounts {
         refuse_without_mount_namespace(spec, linux)?;
     }
     let cgroups_path = given(&linux.cgroups_path);
     CgroupsPath::new(&options.id, cgroups_path)?;
     let mut warnings = Vec::new();
-    let cgroup = || cgroup_mount(linux, options, host, &namespaces);
+    let cgroup = || cgroup_mount(linux, options, host, &apart);
     let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
-    let domainname = namespaces::uts_name("domainname", &spec.domainname, &namespaces)?;
+    let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
     let process = match &spec.process {
         Some(process) => process::plan(process, &inside_of(host, user), &mut warnings)?,
         None => bail!("process: missing; this version of rrun cannot create a container without one"),
     };
-    if let Some(maps) = &id_maps {
+    if let Some(maps) = id_maps.as_ref().filter(|_| user == User::New) {
         id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process)?;
-        id_maps::check_mounts(maps, &mounts, &namespaces)?;
+        id_maps::check_mounts(maps, &mounts, &apart)?;
     }
     Ok(Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
         annotations: (*spec.annotations).clone(),
         root: root(spec, linux, options, own_mounts)?,
-        hostname: namespaces::uts_name("hostname", &spec.hostname, &namespaces)?,
+        hostname: namespaces::uts_name("hostname", &spec.hostname, &apart)?,
         mounts,
         devices: devices::plan(&linux.devices, dev, &mut warnings)?,
         links: devices::links(dev),
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
-        sysctls: sysctl::plan(&linux.sysctl, &namespaces, domainname.as_deref())?,
+        sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref())?,
         process,
         id_maps,
         rootless: host.rootless,
+        admin,
         no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
+        time_offsets: time::plan(&linux.time_offsets, &namespaces, &joined)?,
         namespaces,
+        joined,
         warnings,
     })
 }
 
 /// Namespaces take root's rights, or a user namespace in which one has them.
-fn check_rights(host: &Host, user: User) -> Result<()> {
-    ensure!(
-        !host.rootless || host.may(Capability::CAP_SYS_ADMIN) || user != User::Shared,
-        "linux.namespaces: without root's rights a container needs a user namespace; add one with linux.uidMappings and \
-         linux.gidMappings, as `rrun spec --rootless` does, or run it by sudo"
-    );
-    Ok(())
+const NEEDS_USER_NAMESPACE: &str = "linux.namespaces: without root's rights a container needs a user namespace; add one \
+    with linux.uidMappings and linux.gidMappings, as `rrun spec --rootless` does, or run rrun as root";
+
+/// It takes rights where that namespace comes from, which nobody in a new user namespace has.
+fn refuse_joined_mounts(joined: &[JoinPlan]) -> Result<()> {
+    match joined.iter().find(|join| join.kind == Namespace::Mount) {
+        Some(join) => {
+            bail!("{}: a mount namespace cannot be joined from a new user namespace; make both new", join.field)
+        }
+        None => Ok(()),
+    }
 }
 
 /// The host as a process in the container's user namespace finds it: there it has every capability at first.
@@ -144,7 +161,6 @@ fn refuse_unapplied(spec: &Spec) -> Result<()> {
     let linux = spec.linux.as_ref().map(|linux| {
         [
             ("linux.seccomp", linux.seccomp.is_some()),
-            ("linux.timeOffsets", !linux.time_offsets.is_empty()),
             ("linux.netDevices", !linux.net_devices.is_empty()),
             ("linux.intelRdt", linux.intel_rdt.is_some()),
             ("linux.memoryPolicy", linux.memory_policy.is_some()),

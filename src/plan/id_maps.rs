@@ -246,13 +246,5 @@ pub fn check_mounts(maps: &IdMaps, mounts: &[MountPlan], apart: &[Namespace]) ->
     Ok(())
 }
 
-impl IdMaps {
-    /// Who sets the container up: its root, or where id 0 is not mapped its user.
-    pub fn setup_ids(&self, process: &ProcessPlan) -> (u32, u32) {
-        let or = |ranges: &[IdRange], other| if host_id(ranges, 0).is_some() { 0 } else { other };
-        (or(&self.uids.ranges, process.uid), or(&self.gids.ranges, process.gid))
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,13 @@
-//! `linux.namespaces`: which the container gets anew, and the names that live in one of them.
+//! `linux.namespaces`: which the container gets anew and which it is put into, and the names that live in one of them.
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sched::CloneFlags;
 
-use super::Namespace;
 use super::spec::{self, given};
+use super::{JoinPlan, Namespace, Plan};
+use crate::sys::namespace::CLONE_NEWTIME;
 
 /// By the spec's names. A type that is not listed is shared with the host.
 const TYPES: [(&str, Namespace); 8] = [
@@ -24,26 +28,80 @@ pub fn all_types() -> Vec<&'static str> {
     types
 }
 
-pub fn plan(namespaces: &[spec::linux::Namespace]) -> Result<Vec<Namespace>> {
+impl Namespace {
+    /// What makes one, and tells setns(2) which is meant.
+    pub fn flag(self) -> CloneFlags {
+        match self {
+            Self::User => CloneFlags::CLONE_NEWUSER,
+            Self::Pid => CloneFlags::CLONE_NEWPID,
+            Self::Network => CloneFlags::CLONE_NEWNET,
+            Self::Mount => CloneFlags::CLONE_NEWNS,
+            Self::Ipc => CloneFlags::CLONE_NEWIPC,
+            Self::Uts => CloneFlags::CLONE_NEWUTS,
+            Self::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+            Self::Time => CLONE_NEWTIME,
+        }
+    }
+
+    /// Its file in /proc/PID/ns.
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Network => "net",
+            Self::Mount => "mnt",
+            other => name(other),
+        }
+    }
+}
+
+/// The new ones, and those to be joined.
+pub fn plan(namespaces: &[spec::linux::Namespace]) -> Result<(Vec<Namespace>, Vec<JoinPlan>)> {
     let mut planned = Vec::with_capacity(namespaces.len());
+    let mut joined: Vec<JoinPlan> = Vec::new();
     for (index, namespace) in namespaces.iter().enumerate() {
         let field = format!("linux.namespaces[{index}]");
         let kind = given(&namespace.kind).with_context(|| format!("{field}.type: missing"))?;
         let Some((_, kind)) = TYPES.iter().find(|(name, _)| *name == kind) else {
             bail!("{field}.type: {kind} is no namespace; use one of {}", all_types().join(", "));
         };
-        if let Some(path) = given(&namespace.path) {
-            return Err(spec::not_yet(format_args!("{field}.path: {path}")));
+        let twice = planned.contains(kind) || joined.iter().any(|join| join.kind == *kind);
+        ensure!(!twice, "{field}.type: {} is listed twice; keep one", name(*kind));
+        match given(&namespace.path) {
+            None => planned.push(*kind),
+            Some(path) => {
+                ensure!(path.starts_with('/'), "{field}.path: {path} is not absolute; write it from /");
+                joined.push(JoinPlan { field: format!("{field}.path"), kind: *kind, path: PathBuf::from(path) });
+            }
         }
-        ensure!(!planned.contains(kind), "{field}.type: {} is listed twice; keep one", name(*kind));
-        planned.push(*kind);
     }
     planned.sort_unstable();
-    Ok(planned)
+    joined.sort_unstable_by_key(|join| join.kind);
+    Ok((planned, joined))
+}
+
+pub fn by_flag(flag: CloneFlags) -> Option<Namespace> {
+    TYPES.iter().map(|(_, kind)| *kind).find(|kind| kind.flag() == flag)
 }
 
 pub fn name(kind: Namespace) -> &'static str {
     TYPES.iter().find(|(_, one)| *one == kind).map_or("", |(name, _)| name)
+}
+
+/// What a plan sets in a namespace that turns out to be rrun's own, that is, the host's: it would change the host.
+pub fn refuse_as_own(plan: &Plan, join: &JoinPlan) -> Result<()> {
+    let kind = join.kind;
+    let sysctl = plan.sysctls.iter().find(|sysctl| super::sysctl::owner(&sysctl.path) == Some(kind));
+    let set = match kind {
+        // Its root would become the container's.
+        Namespace::Mount => Some("root".into()),
+        Namespace::Uts if plan.hostname.is_some() => Some("hostname".into()),
+        Namespace::Uts if plan.domainname.is_some() => Some("domainname".into()),
+        _ => sysctl.map(|sysctl| format!("linux.sysctl: {}", sysctl.key)),
+    };
+    let (path, kind) = (join.path.display(), name(kind));
+    match set {
+        Some(set) => bail!("{set}: would change the host: {} {path} is rrun's own {kind} namespace", join.field),
+        None => Ok(()),
+    }
 }
 
 /// The kernel's limit for both names (__NEW_UTS_LEN).
@@ -64,20 +122,41 @@ pub fn uts_name(field: &str, name: &Option<String>, namespaces: &[Namespace]) ->
 mod tests {
     use super::*;
 
-    fn plan_of(json: &str) -> Result<Vec<Namespace>> {
+    fn plan_of(json: &str) -> Result<(Vec<Namespace>, Vec<JoinPlan>)> {
         plan(&spec::document::read::<spec::List<_>>(json.as_bytes())?)
+    }
+
+    impl JoinPlan {
+        pub fn test(kind: Namespace) -> Self {
+            Self { field: "linux.namespaces[0].path".into(), kind, path: "/run/ns/one".into() }
+        }
+    }
+
+    #[test]
+    fn a_path_is_kept_with_its_place() {
+        let json = r#"[{"type":"uts","path":"/u"},{"type":"mount"},{"type":"pid","path":"/proc/7/ns/pid"}]"#;
+        let (new, joined) = plan_of(json).unwrap();
+        assert_eq!(new, [Namespace::Mount]);
+        let join = |field: &str, kind, path: &str| JoinPlan { field: field.into(), kind, path: path.into() };
+        let want = [
+            join("linux.namespaces[2].path", Namespace::Pid, "/proc/7/ns/pid"),
+            join("linux.namespaces[0].path", Namespace::Uts, "/u"),
+        ];
+        assert_eq!(joined, want);
     }
 
     #[test]
     fn every_namespace_is_listed_once() {
         let planned = plan_of(r#"[{"type":"uts","path":""},{"type":"time"},{"type":"pid","path":null}]"#).unwrap();
-        assert_eq!(planned, [Namespace::Pid, Namespace::Uts, Namespace::Time]);
+        assert_eq!(planned, (vec![Namespace::Pid, Namespace::Uts, Namespace::Time], vec![]));
         for (namespaces, want) in [
             (r#"[{"type":"pid"},{"type":"pid"}]"#, "linux.namespaces[1].type: pid is listed twice"),
             (r#"[{"type":"net"}]"#, "linux.namespaces[0].type: net is no namespace; use one of cgroup, ipc, mount"),
             (r#"[{"path":"/x"}]"#, "linux.namespaces[0].type: missing"),
             (r#"[{"type":""}]"#, "linux.namespaces[0].type: missing"),
-            (r#"[{"type":"ipc","path":"/proc/7/ns/ipc"}]"#, "linux.namespaces[0].path: /proc/7/ns/ipc: this version"),
+            (r#"[{"type":"ipc","path":"/x"},{"type":"ipc"}]"#, "linux.namespaces[1].type: ipc is listed twice"),
+            (r#"[{"type":"ipc"},{"type":"ipc","path":"/x"}]"#, "linux.namespaces[1].type: ipc is listed twice"),
+            (r#"[{"type":"ipc","path":"proc/7/ns/ipc"}]"#, "linux.namespaces[0].path: proc/7/ns/ipc is not absolute"),
         ] {
             let error = plan_of(namespaces).unwrap_err().to_string();
             assert!(error.starts_with(want), "{namespaces}: {error}");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail, ensure};
 
-use super::{Namespace, Sysctl};
+use super::{Namespace, Sysctl, namespaces};
 
 /// Keys of the ipc namespace, beside all of fs.mqueue.
 const IPC: [&str; 8] = [
@@ -67,21 +67,32 @@ fn check_value(key: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-fn check_namespace(key: &str, path: &str, namespaces: &[Namespace]) -> Result<()> {
-    let (needed, name) = match path.split_once('/') {
-        Some(("net", _)) => (Namespace::Network, "network"),
-        Some(("fs", rest)) if rest.starts_with("mqueue/") => (Namespace::Ipc, "ipc"),
-        _ if IPC.contains(&path) => (Namespace::Ipc, "ipc"),
-        Some(("kernel", "domainname")) => (Namespace::Uts, "uts"),
+fn check_namespace(key: &str, path: &str, apart: &[Namespace]) -> Result<()> {
+    let needed = match path.split_once('/') {
         Some(("kernel", "hostname")) => bail!("linux.sysctl: {key}: use the field hostname instead"),
-        Some(("user", _)) => (Namespace::User, "user"),
-        _ => bail!("linux.sysctl: {key}: is not in a separate kernel namespace; set it on the host"),
+        _ => match owner(path) {
+            Some(needed) => needed,
+            None => bail!("linux.sysctl: {key}: is not in a separate kernel namespace; set it on the host"),
+        },
     };
     ensure!(
-        namespaces.contains(&needed),
-        "linux.sysctl: {key}: needs a new {name} namespace; add one to linux.namespaces"
+        apart.contains(&needed),
+        "linux.sysctl: {key}: needs a new {} namespace; add one to linux.namespaces",
+        namespaces::name(needed)
     );
     Ok(())
+}
+
+/// The type of namespaces that a key below /proc/sys belongs to.
+pub fn owner(path: &str) -> Option<Namespace> {
+    match path.split_once('/') {
+        Some(("net", _)) => Some(Namespace::Network),
+        Some(("fs", rest)) if rest.starts_with("mqueue/") => Some(Namespace::Ipc),
+        _ if IPC.contains(&path) => Some(Namespace::Ipc),
+        Some(("kernel", "domainname")) => Some(Namespace::Uts),
+        Some(("user", _)) => Some(Namespace::User),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

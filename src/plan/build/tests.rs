@@ -72,7 +72,6 @@ fn what_cannot_be_applied_yet_is_refused_by_name() {
     for (pointer, value) in [
         ("/linux/seccomp", json!({})),
         ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"})),
-        ("/linux/timeOffsets", json!({"boottime": {"secs": 1}})),
         ("/linux/netDevices", json!({"eth0": {}})),
         ("/linux/intelRdt", json!({})),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_DEFAULT"})),

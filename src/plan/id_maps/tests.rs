@@ -107,21 +107,6 @@ fn ids_of_the_process_must_be_mapped() {
 }
 
 #[test]
-fn an_unmapped_root_leaves_the_set_up_to_the_user() {
-    let maps = |uids, gids| plan(&linux(uids, gids), User::New, &host(ROOT)).unwrap().unwrap();
-    let json = br#"{"process":{"args":["x"],"cwd":"/","user":{"uid":7,"gid":8}}}"#;
-    let process = Spec::parse(json).unwrap().process.unwrap();
-    let process = crate::plan::process::plan(&process, &host(ROOT), &mut Vec::new()).unwrap();
-    for (uids, gids, want) in [
-        ("[[0,100000,9]]", "[[0,100000,9]]", (0, 0)),
-        ("[[7,100000,1]]", "[[0,100000,9]]", (7, 0)),
-        ("[[7,100000,1]]", "[[8,100000,1]]", (7, 8)),
-    ] {
-        assert_eq!(maps(uids, gids).setup_ids(&process), want, "{uids} {gids}");
-    }
-}
-
-#[test]
 fn file_systems_that_the_kernel_would_refuse() {
     let maps = plan(&linux("[[0,100000,5]]", "[[0,100000,5]]"), User::New, &host(ROOT)).unwrap().unwrap();
     let all = [Namespace::Pid, Namespace::Network, Namespace::Ipc];
