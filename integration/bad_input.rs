@@ -11,8 +11,8 @@ use crate::bundle::Bundle;
 use crate::runtime::on_rrun;
 
 /// Who is expected to refuse. The words of the line are rrun's in any case.
-#[derive(PartialEq)]
-enum Who {
+#[derive(Clone, Copy, PartialEq)]
+pub enum Who {
     Everybody,
     /// Peers take it, or break on it later.
     Rrun,
@@ -20,7 +20,7 @@ enum Who {
 use Who::{Everybody, Rrun};
 
 #[track_caller]
-fn refuses(who: Who, bundle: &Bundle, words: &[&str]) {
+pub fn refuses(who: Who, bundle: &Bundle, words: &[&str]) {
     if who == Rrun && !on_rrun() {
         return crate::need::skip("rrun");
     }
@@ -50,7 +50,7 @@ macro_rules! refused {
                 let $bundle = &mut bundle;
                 $change;
             }
-            let _ = bundle.command(&[]); // writes config.json
+            bundle.write_config();
             refuses($who, &bundle, &[$($word),+]);
         }
     )+};
@@ -195,8 +195,6 @@ refused! {
         => ["linux.devices[0]", "major"];
     unknown_propagation: Everybody, |b| b.set("/linux/rootfsPropagation", "everywhere")
         => ["linux.rootfsPropagation", "everywhere"];
-    offsets_without_a_time_namespace: Rrun, |b| b.set("/linux/timeOffsets", json!({"boottime": {"secs": 1}}))
-        => ["linux.timeOffsets"];
     /// CVE-2024-40635's class: as an id it means "leave as it is"
     uid_that_means_unchanged: Rrun, |b| b.set("/process/user/uid", u32::MAX) => ["process.user.uid"];
 
@@ -392,8 +390,6 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
         bundle.leaves_nothing();
     }
     let bundle = Bundle::new();
-    bundle.call(&["create", "--pidfd-socket", "x", &bundle.id]).refused(&["--pidfd-socket"]);
-    bundle.leaves_nothing();
     bundle.call(&["--systemd-cgroup", "create", &bundle.id]).refused(&["--systemd-cgroup"]);
     let notified = crate::runtime::run(bundle.command(&["create", &bundle.id]).env("NOTIFY_SOCKET", "/run/x"));
     notified.refused(&["NOTIFY_SOCKET"]);

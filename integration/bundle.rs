@@ -134,11 +134,15 @@ impl Bundle {
 
     /// The command, ready to be changed before it starts.
     pub fn command(&self, args: &[&str]) -> Command {
+        self.write_config();
+        self.command_on_config_as_it_is(args)
+    }
+
+    pub fn write_config(&self) {
         // by rename: another command may be reading it
         let new = self.dir.join("config.json.new");
         fs::write(&new, serde_json::to_vec_pretty(&self.config).unwrap()).unwrap();
         fs::rename(new, self.dir.join("config.json")).unwrap();
-        self.command_on_config_as_it_is(args)
     }
 
     pub fn command_on_config_as_it_is(&self, args: &[&str]) -> Command {

@@ -1,4 +1,5 @@
-//! Descriptors that a caller leaves open for the program: `--preserve-fds`, and the sockets of sd_listen_fds(3).
+//! Descriptors that a caller leaves open for the program: `--preserve-fds`, and the sockets of sd_listen_fds(3); and the
+//! one that it gets back, by `--pidfd-socket`.
 
 use std::fs;
 use std::io::Read;
@@ -12,6 +13,7 @@ use serde_json::json;
 use crate::bundle::Bundle;
 use crate::runtime::{self, Call, Output};
 use crate::stdio::{LIST, by_shell};
+use crate::tty::ConsoleSocket;
 
 /// The runtime with these descriptors open, and what is set in its own process.
 fn with(bundle: &Bundle, redirections: &str, settings: &str, args: &[&str]) -> Output {
@@ -137,6 +139,34 @@ fn a_directory_given_away_is_no_working_directory() {
             let args = ["run", "--preserve-fds", preserve, &bundle.id];
             let output = runtime::run(&mut by_shell(&bundle, "3</ 4</etc", &args));
             assert!(output.code != 0 && output.stdout.is_empty(), "{n} {preserve}: {output}");
+            bundle.leaves_nothing();
+        }
+    }
+}
+
+#[test]
+fn a_pidfd_of_init_is_sent_before_create_returns() {
+    need!(rrun); // runc does since 1.3
+    for verb in [&["create"][..], &["run", "-d"]] {
+        let bundle = Bundle::sleeping();
+        let socket = ConsoleSocket::new(&bundle.dir);
+        let flag = ["--pidfd-socket", socket.path.to_str().unwrap(), &bundle.id];
+        bundle.call(&[verb, &flag].concat()).ok();
+        let (name, pidfd) = socket.receive_named();
+        let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+        let pid = about.lines().find_map(|line| line.strip_prefix("Pid:\t")).unwrap();
+        assert_eq!((name.as_str(), pid), ("standard", bundle.pid().to_string().as_str()), "{about}");
+    }
+}
+
+#[test]
+fn a_pidfd_socket_where_nobody_listens_is_an_error() {
+    need!(rrun); // runc does since 1.3
+    let bundle = Bundle::new();
+    bundle.host_file("file", "");
+    for path in ["nobody.sock", "file"] {
+        for verb in ["create", "run"] {
+            bundle.call(&[verb, "--pidfd-socket", path, &bundle.id]).refused(&["--pidfd-socket", path]);
             bundle.leaves_nothing();
         }
     }

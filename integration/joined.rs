@@ -3,11 +3,13 @@
 use std::fs;
 use std::process::{Child, Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::bad_input::Who::{self, Everybody, Rrun};
+use crate::bad_input::refuses;
 use crate::bundle::Bundle;
 use crate::need;
-use crate::runtime::{DEADLINE, eventually_within};
+use crate::runtime::{DEADLINE, eventually_within, on_rrun};
 
 /// Names in `linux.namespaces` and in /proc/PID/ns. A mount namespace is joined below: in another container's the
 /// rootfs cannot be found.
@@ -178,6 +180,138 @@ fn a_path_of_the_runtimes_own_namespace_shares_it() {
     }
 }
 
+// the end of init ends nobody else there
+#[test]
+fn every_process_of_a_container_in_a_joined_pid_namespace_is_ended() {
+    let infra = infra();
+    let mut bundle = Bundle::sh("sleep 1000 & setsid sleep 1000 & exec sleep 1000");
+    join_of(&mut bundle, infra.pid(), &["pid"]);
+    // runc 1.1 kills init alone, unless asked for all
+    let kill = on_rrun().then_some("kill");
+    for how in ["delete --force", "its own end"].into_iter().chain(kill) {
+        bundle.run_detached().ok();
+        let tasks = bundle.cgroup("pids").join("cgroup.procs");
+        let count = || fs::read_to_string(&tasks).unwrap_or_default().lines().count();
+        eventually_within(DEADLINE, || (count() == 3).then_some(())).expect("three processes");
+        match how {
+            "kill" => {
+                bundle.kill("KILL").ok();
+                eventually_within(DEADLINE, || (count() == 0).then_some(())).expect("nobody is left");
+                bundle.delete().ok();
+            }
+            "delete --force" => drop(bundle.delete_force().ok()),
+            _ => {
+                bundle.kill("TERM").ok();
+                bundle.wait_until("stopped");
+                assert_eq!(count(), 2, "the end of one");
+                bundle.delete().ok();
+            }
+        }
+        bundle.leaves_nothing();
+    }
+    assert_eq!(infra.status(), "running");
+}
+
+#[test]
+fn the_record_says_where_the_namespaces_are() {
+    let bundle = Bundle::sleeping();
+    bundle.run_detached().ok();
+    let record = fs::read_to_string(bundle.state_root.join(&bundle.id).join("state.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["init_process_pid"], bundle.pid());
+    for (word, file) in [("NEWNET", "net"), ("NEWNS", "mnt"), ("NEWPID", "pid"), ("NEWUSER", "user")] {
+        let path = record["namespace_paths"][word].as_str().unwrap();
+        assert_eq!(path, format!("/proc/{}/ns/{file}", bundle.pid()));
+    }
+}
+
+/// A path that cannot be joined as `kind`.
+#[track_caller]
+fn refused_path(who: Who, kind: &str, path: &str, words: &[&str]) {
+    let mut bundle = Bundle::new();
+    join(&mut bundle, kind, path);
+    let last = bundle.config["linux"]["namespaces"].as_array().unwrap().len() - 1;
+    let field = format!("linux.namespaces[{last}].path: ");
+    bundle.write_config();
+    refuses(who, &bundle, &[&[field.as_str(), path], words].concat());
+}
+
+#[test]
+fn a_path_of_another_kind_is_named_for_what_it_is() {
+    let infra = infra();
+    for (kind, other, words) in [
+        ("ipc", "net", "is a network namespace, not ipc"),
+        ("network", "mnt", "is a mount namespace, not network"),
+        ("uts", "user", "is a user namespace, not uts"),
+        ("pid", "uts", "is a uts namespace, not pid"),
+    ] {
+        refused_path(Everybody, kind, &format!("/proc/{}/ns/{other}", infra.pid()), &[words]);
+    }
+}
+
+#[test]
+fn what_is_no_namespace_is_refused() {
+    let mut place = Bundle::new();
+    let file = place.host_file("file", "x");
+    let fifo = place.dir.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for path in [file.to_str().unwrap(), place.dir.to_str().unwrap(), "/dev/null", "/dev/tty0"] {
+        refused_path(Everybody, "network", path, &["is no namespace; give a file such as /proc/PID/ns/net"]);
+    }
+    refused_path(Rrun, "network", fifo.to_str().unwrap(), &["is no namespace"]); // runc waits for a writer
+    refused_path(Everybody, "ipc", "/proc/4194305/ns/ipc", &["no such file or directory"]);
+    refused_path(Rrun, "ipc", "proc/1/ns/ipc", &["is not absolute"]);
+    let gone = Elsewhere::new(&["--net"], "network").pid();
+    refused_path(Everybody, "network", &format!("/proc/{gone}/ns/net"), &["no such file or directory"]);
+    place.set("/linux/namespaces/-", json!({"type": "pid", "path": "/proc/1/ns/pid"})).write_config();
+    refuses(Everybody, &place, &["linux.namespaces[5].type: pid is listed twice"]);
+}
+
+// a pid namespace outlives its first process as a file, but not as a place for others
+#[test]
+fn a_pid_namespace_that_has_ended_is_refused() {
+    let mut infra = infra();
+    let pinned = infra.host_pin("pinned", &format!("/proc/{}/ns/pid", infra.pid()));
+    infra.kill("KILL").ok();
+    infra.wait_until("stopped");
+    refused_path(Everybody, "pid", pinned.to_str().unwrap(), &["whose first process has ended"]);
+}
+
+/// Seen from a pid namespace below, that of the host is above.
+#[test]
+fn a_pid_namespace_can_be_joined_from_above_only() {
+    let (mut bundle, mut place) = (Bundle::new(), Bundle::new());
+    let host = place.host_pin("host", "/proc/self/ns/pid");
+    join(&mut bundle, "pid", host.to_str().unwrap());
+    bundle.write_config();
+    let command = bundle.command_on_config_as_it_is(&["create", &bundle.id]);
+    let mut below = Command::new("unshare");
+    below.args(["--pid", "--fork", "--mount-proc"]).arg(command.get_program()).args(command.get_args());
+    let output = crate::runtime::run(below.current_dir(&bundle.dir));
+    assert_ne!(output.code, 0, "{output}");
+    if on_rrun() {
+        output.refused(&["linux.namespaces[4].path: ", "setns pid: ", "it must be rrun's own or one below"]);
+    }
+    bundle.leaves_nothing();
+}
+
+// CVE-2024-21626's neighbour: what is set must be the container's
+#[test]
+fn nothing_is_set_in_the_runtimes_own_namespaces() {
+    for (kind, pointer, value) in [
+        ("uts", "/hostname", json!("changed")),
+        ("uts", "/domainname", json!("changed")),
+        ("network", "/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})),
+        ("ipc", "/linux/sysctl", json!({"kernel.msgmax": "9999"})),
+        ("mount", "/annotations", json!({})),
+    ] {
+        let mut bundle = Bundle::new();
+        join(&mut bundle, kind, &format!("/proc/{}/ns/{}", std::process::id(), file_of(kind)));
+        bundle.unset("/hostname").set(pointer, value).write_config();
+        refuses(Rrun, &bundle, &["would change the host", &format!("is rrun's own {kind} namespace")]);
+    }
+}
+
 /// Uptime and a monotonic clock as seen by a container whose clocks are off by so many seconds.
 #[test]
 fn clocks_of_a_time_namespace_are_off_by_what_is_asked() {
@@ -191,4 +325,31 @@ fn clocks_of_a_time_namespace_are_off_by_what_is_asked() {
     let host = fs::read_to_string("/proc/uptime").unwrap();
     let host: i64 = host.split('.').next().unwrap().parse().unwrap();
     assert!((0..=30).contains(&(host + 1_000_000 - words[6].parse::<i64>().unwrap())), "{output}");
+}
+
+#[test]
+fn clocks_that_cannot_be_set_are_refused() {
+    for (namespace, offsets, words) in [
+        (None, json!({"boottime": {"secs": 1}}), "linux.timeOffsets: needs a new time namespace"),
+        (Some(json!({"type": "time", "path": "/proc/1/ns/time"})), json!({"boottime": {"secs": 1}}), "has its own"),
+        (Some(json!({"type": "time"})), json!({"realtime": {"secs": 1}}), "linux.timeOffsets.realtime: is no clock"),
+        (
+            Some(json!({"type": "time"})),
+            json!({"monotonic": {"nanosecs": 1_000_000_000}}),
+            "linux.timeOffsets.monotonic.nanosecs: 1000000000",
+        ),
+        (
+            Some(json!({"type": "time"})),
+            json!({"monotonic": {"secs": 1}, "boottime": {"secs": -1_000_000_000}}),
+            "linux.timeOffsets.boottime: write timens_offsets boottime -1000000000 0: ",
+        ),
+        (Some(json!({"type": "time"})), json!({"monotonic": {"secs": i64::MIN}}), "linux.timeOffsets.monotonic: "),
+    ] {
+        let mut bundle = Bundle::new();
+        if let Some(namespace) = namespace {
+            bundle.set("/linux/namespaces/-", namespace);
+        }
+        bundle.set("/linux/timeOffsets", offsets).write_config();
+        refuses(Rrun, &bundle, &[words]);
+    }
 }

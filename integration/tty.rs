@@ -18,7 +18,7 @@ use crate::runtime::eventually_within;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What `--console-socket` names.
+/// What `--console-socket` or `--pidfd-socket` names.
 pub struct ConsoleSocket {
     pub path: PathBuf,
     listener: UnixListener,
@@ -32,9 +32,15 @@ impl ConsoleSocket {
         Self { path, listener }
     }
 
-    /// The terminal that a runtime has sent. It need not be there any more: managers accept after it has ended.
+    /// The terminal that a runtime has sent.
     #[track_caller]
     pub fn receive(&self) -> Master {
+        Master::new(self.receive_named().1)
+    }
+
+    /// What a runtime has sent. It need not be there any more: managers accept after it has ended.
+    #[track_caller]
+    pub fn receive_named(&self) -> (String, OwnedFd) {
         let connection = eventually_within(PATIENCE, || self.listener.accept().ok()).expect("nobody connected").0;
         connection.set_nonblocking(false).unwrap();
         let (mut name, mut control) = ([0; 4096], cmsg_space!([i32; 8]));
@@ -48,10 +54,11 @@ impl ConsoleSocket {
         };
         let [fd] = fds[..] else { panic!("not one fd: {fds:?}") };
         assert!(bytes > 0, "a message without a name");
+        let name = String::from_utf8_lossy(&name[..bytes]).into_owned();
         // SAFETY: the kernel made this descriptor for us just now, and nobody else owns it.
         #[allow(unsafe_code)]
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Master::new(fd)
+        (name, fd)
     }
 
     /// Forgets what was sent.

@@ -248,6 +248,10 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ),
     ("clone3", Errno::ENOSPC, "too many namespaces: see sysctl user.max_*_namespaces, where 0 allows none"),
     ("clone3", Errno::EAGAIN, "the limit of processes is reached: see pids.max of rrun's own cgroup and ulimit -u"),
+    ("setns", Errno::EINVAL, "a pid namespace can be joined from above only: it must be rrun's own or one below that"),
+    ("setns", Errno::EPERM, "joining a namespace needs CAP_SYS_ADMIN over it"),
+    ("write timens_offsets", Errno::ERANGE, "the clock would be negative, or beyond what the kernel counts to"),
+    ("write timens_offsets", Errno::EPERM, "setting clocks needs CAP_SYS_TIME"),
     ("fsopen", Errno::ENODEV, "this kernel has no such file system type, or its module is not loaded"),
     ("fsopen", Errno::EPERM, "mounting needs root, or a user namespace in the config"),
     (

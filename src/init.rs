@@ -4,6 +4,7 @@
 //! plan and what the parent opened for it; it cannot reach cgroups or state. An error ends it, and is told whole.
 
 use std::ffi::CString;
+use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -53,8 +54,16 @@ pub struct Handles {
 /// An existing namespace, opened once and checked, so that what is entered is what was looked at.
 pub struct Joined {
     pub kind: Namespace,
+    pub field: String,
     pub path: PathBuf,
     pub fd: OwnedFd,
+}
+
+/// How it is named in an error.
+impl fmt::Display for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.path.display())
+    }
 }
 
 pub struct StartHandles {

@@ -11,6 +11,7 @@ mod container;
 mod delete;
 mod duties;
 mod freeze;
+mod pidfd_socket;
 mod process;
 mod query;
 mod run;
@@ -40,6 +41,7 @@ pub struct CreateOptions {
     /// Another file in place of BUNDLE/config.json.
     pub config: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub no_pivot: bool,
     pub descriptors: Descriptors,

@@ -41,6 +41,12 @@ pub struct State {
     /// Of `create`; what is executed later keeps its caller's session keyring too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_new_keyring: bool,
+    /// For other tools, which look for these where runc has them: init's pid, and its namespaces by the kernel's words
+    /// (`NEWNET`). rrun itself reads `init`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_process_pid: Option<i32>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub namespace_paths: BTreeMap<String, PathBuf>,
     /// What the spec let rrun leave out, for a person who looks for it later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

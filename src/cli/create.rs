@@ -27,7 +27,7 @@ pub fn shared_args() -> Vec<Arg> {
         value("pid-file", "FILE", "Write the container's pid to FILE").short('p'),
         switch("no-pivot", "Do not use pivot_root, for hosts whose root is an initramfs"),
         switch("no-new-keyring", "Leave the container in the caller's session keyring"),
-        value("pidfd-socket", "PATH", "Not in this version yet"),
+        value("pidfd-socket", "PATH", "Unix socket that receives a pidfd of the container's process"),
         descriptors::flag(),
     ]
 }
@@ -47,6 +47,7 @@ pub fn options(call: &Call) -> Result<CreateOptions> {
         bundle: bundle.map_or_else(|| std::env::current_dir().doing("getcwd", ""), Ok)?,
         config: config(call)?,
         console_socket: call.path("console-socket")?,
+        pidfd_socket: call.path("pidfd-socket")?,
         pid_file: call.path("pid-file")?,
         no_pivot: call.is_on("no-pivot"),
         descriptors: descriptors::given(call)?,
@@ -64,8 +65,5 @@ fn config(call: &Call) -> Result<Option<PathBuf>> {
 
 fn refuse_later(call: &Call) -> Result<()> {
     call.global.refuse_later()?;
-    if call.value("pidfd-socket").is_some() {
-        return Err(later::flag("--pidfd-socket"));
-    }
     later::refuse_notify_socket()
 }

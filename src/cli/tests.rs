@@ -70,7 +70,8 @@ fn absent_and_empty_options_are_the_same() {
     for line in ["create c1", "create --bundle= --config '' --console-socket= --pid-file '' --pidfd-socket= c1"] {
         let options = create::options(&call(line)).unwrap();
         assert_eq!(options.bundle, std::env::current_dir().unwrap(), "{line}");
-        assert_eq!((options.config, options.console_socket, options.pid_file), (None, None, None), "{line}");
+        let sockets = (options.console_socket, options.pidfd_socket);
+        assert_eq!((options.config, sockets, options.pid_file), (None, (None, None), None), "{line}");
     }
     let usual = create::options(&call("create --config config.json --detach --no-subreaper c1")).unwrap();
     assert_eq!(usual.config, None, "the usual name is the bundle's");
@@ -131,7 +132,6 @@ fn misuse_is_said_in_one_line() {
 fn what_later_versions_do_is_refused_by_name() {
     let refusal = |line: &str| create::options(&call(line)).map(|_| ()).map_err(|error| error.to_string());
     for (line, name) in [
-        ("create --pidfd-socket /s c1", "--pidfd-socket"),
         ("--systemd-cgroup run c1", "--systemd-cgroup"),
         ("run -s c1", "--systemd-cgroup"),
         ("--cgroup-manager systemd create c1", "--cgroup-manager systemd"),

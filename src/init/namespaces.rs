@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity, setns, unshare};
 use nix::unistd::Pid;
@@ -41,7 +41,8 @@ impl Init<'_> {
     /// None is left to be joined where it is rrun's own: this process is in it already.
     pub(super) fn join_namespace(&mut self, kind: Namespace) -> Result<()> {
         if let Some(joined) = self.handles.joins.iter().find(|joined| joined.kind == kind) {
-            setns(&joined.fd, kind.flag()).doing("setns", joined.path.display())?;
+            let set = setns(&joined.fd, kind.flag()).doing("setns", namespaces::name(kind));
+            set.with_context(|| joined.to_string())?;
         }
         Ok(())
     }

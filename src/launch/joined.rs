@@ -11,6 +11,7 @@ use nix::sys::stat::{fstat, stat};
 use crate::error::Doing;
 use crate::init::Joined;
 use crate::plan::{JoinPlan, Namespace, Plan, namespaces};
+use crate::rootfs::is_same_file;
 use crate::sys::namespace::kind_of;
 
 /// Without those that are rrun's own: the container is in them anyway.
@@ -38,7 +39,7 @@ fn open_one(join: &JoinPlan) -> Result<Joined> {
     if flag != join.kind.flag() {
         bail!("{path} is a {} namespace, not {wanted}; correct the path or the type", name_of(flag));
     }
-    Ok(Joined { kind: join.kind, path: join.path.clone(), fd: fd.into() })
+    Ok(Joined { kind: join.kind, field: join.field.clone(), path: join.path.clone(), fd: fd.into() })
 }
 
 fn name_of(flag: CloneFlags) -> &'static str {
@@ -48,8 +49,12 @@ fn name_of(flag: CloneFlags) -> &'static str {
 /// The mount namespace of process 1 is taken for rrun's own: its root must not be replaced either, when rrun runs in
 /// a service that has another.
 fn is_own(joined: &Joined) -> Result<bool> {
-    let file = joined.kind.file();
+    let own = format!("/proc/self/ns/{}", joined.kind.file());
     let found = fstat(&joined.fd).doing("fstat", joined.path.display())?;
-    let same = |path: &str| stat(path).is_ok_and(|own| (own.st_dev, own.st_ino) == (found.st_dev, found.st_ino));
-    Ok(same(&format!("/proc/self/ns/{file}")) || joined.kind == Namespace::Mount && same("/proc/1/ns/mnt"))
+    if is_same_file(&found, &stat(own.as_str()).doing("stat", own)?) {
+        return Ok(true);
+    }
+    // hidden where procfs is mounted with hidepid
+    let first = || stat("/proc/1/ns/mnt").is_ok_and(|first| is_same_file(&found, &first));
+    Ok(joined.kind == Namespace::Mount && first())
 }

@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::serve::reap;
 use crate::error::{Doing, SysError};
 use crate::init::Joined;
-use crate::plan::{Namespace, TimeOffset, time};
+use crate::plan::{Namespace, TimeOffset, namespaces, time};
 use crate::procfs::Proc;
 use crate::sys::clone::{Child, pidfd_send_signal};
 
@@ -22,7 +22,7 @@ pub struct Entry<'a> {
     /// A namespace's file, or a pidfd: then the namespaces of `kinds` that its process is in.
     pub by: BorrowedFd<'a>,
     pub kinds: Vec<Namespace>,
-    /// For errors: what the user wrote.
+    /// For errors: the field and its value, or what else it is known by.
     pub named: String,
 }
 
@@ -36,7 +36,7 @@ pub struct Around<'a> {
 
 impl<'a> From<&'a Joined> for Entry<'a> {
     fn from(joined: &'a Joined) -> Self {
-        Self { by: joined.fd.as_fd(), kinds: vec![joined.kind], named: joined.path.display().to_string() }
+        Self { by: joined.fd.as_fd(), kinds: vec![joined.kind], named: joined.to_string() }
     }
 }
 
@@ -48,13 +48,18 @@ impl Around<'_> {
     }
 }
 
-/// Runs `clone` inside. A rrun that cannot come back ends the child: it would go on in the container's namespaces.
+/// Runs `clone` inside, and comes back.
 pub fn within(around: &Around, clone: impl FnOnce() -> Result<Child, SysError>) -> Result<Child> {
     let own: Vec<Own> = around.kinds().map(Own::open).collect::<Result<_, _>>()?;
-    let child = enter(around).and_then(|()| Ok(clone()?));
+    let child = enter(around).and_then(|()| clone().map_err(|error| explained(around, error)));
+    come_back(&own, child)
+}
+
+/// A rrun that cannot come back ends the child and gives up: it would go on in the container's namespaces.
+fn come_back(own: &[Own], child: Result<Child>) -> Result<Child> {
     // All of them, also after one has failed.
-    let left = own.iter().map(Own::enter).fold(Ok(()), Result::and);
-    let Err(error) = left else { return child };
+    let back = own.iter().map(Own::enter).fold(Ok(()), Result::and);
+    let Err(error) = back else { return child };
     if let Ok(child) = child {
         // ESRCH: it has ended
         let _ = pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
@@ -66,12 +71,24 @@ pub fn within(around: &Around, clone: impl FnOnce() -> Result<Child, SysError>) 
 fn enter(around: &Around) -> Result<()> {
     for Entry { by, kinds, named } in &around.entries {
         let flags = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
-        setns(by, flags).doing("setns", named)?;
+        let names: Vec<_> = kinds.iter().map(|kind| namespaces::name(*kind)).collect();
+        setns(by, flags).doing("setns", names.join(",")).with_context(|| named.clone())?;
     }
     if !around.offsets.is_empty() {
         new_time_namespace(around.offsets)?;
     }
     Ok(())
+}
+
+/// What the kernel means by "no memory": pid_namespaces(7), "the init process".
+fn explained(around: &Around, error: SysError) -> anyhow::Error {
+    let entered = around.entries.iter().find(|entry| entry.kinds.contains(&Namespace::Pid));
+    match entered.filter(|_| error.errno == Errno::ENOMEM) {
+        Some(Entry { named, .. }) => anyhow::Error::new(error)
+            .context("nobody can be born in a pid namespace whose first process has ended")
+            .context(named.clone()),
+        None => error.into(),
+    }
 }
 
 /// The namespace that the next child is born in: rrun itself stays where it is (time_namespaces(7)).
@@ -105,6 +122,49 @@ impl Own {
         match setns(&self.fd, self.kind.flag()) {
             Err(Errno::EINTR) => self.enter(),
             result => result.doing("setns", format_args!("/proc/self/ns/{}", self.kind.file())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::kill;
+
+    use super::*;
+    use crate::sys::clone;
+
+    // not silently: the parent would remove, record and run hooks in the container's namespaces
+    #[test]
+    fn without_a_way_back_nothing_is_launched() {
+        let lost = |kind| Own { kind, fd: File::open("/dev/null").unwrap().into() };
+        let own = [lost(Namespace::Network), lost(Namespace::Uts)];
+        let child = clone::spawn(CloneFlags::empty(), None, || {
+            nix::unistd::pause();
+            1
+        });
+        let child = child.unwrap();
+        let pid = child.pid;
+        let error = come_back(&own, Ok(child)).err().unwrap();
+        assert_eq!(format!("{error:#}"), "rrun's own namespaces: setns /proc/self/ns/net: invalid argument (EINVAL)");
+        assert_eq!(kill(pid, None), Err(Errno::ESRCH), "the child runs on");
+        assert!(come_back(&own, Err(anyhow::anyhow!("clone3"))).is_err());
+    }
+
+    #[test]
+    fn what_is_left_is_what_is_entered() {
+        let null = File::open("/dev/null").unwrap();
+        let entry = |kinds: &[Namespace]| Entry { by: null.as_fd(), kinds: kinds.to_vec(), named: String::new() };
+        let offset = TimeOffset { clock: crate::plan::Clock::Boottime, secs: 1, nanosecs: 0 };
+        for (entries, offsets, want) in [
+            (vec![], &[][..], vec![]),
+            (vec![], &[offset][..], vec![Namespace::Time]),
+            (
+                vec![entry(&[Namespace::Pid, Namespace::Time]), entry(&[Namespace::Ipc])],
+                &[],
+                vec![Namespace::Pid, Namespace::Time, Namespace::Ipc],
+            ),
+        ] {
+            assert_eq!(Around { entries, offsets }.kinds().collect::<Vec<_>>(), want);
         }
     }
 }

@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, umask};
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
 use super::duties::Parent;
+use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
 use crate::cgroup;
@@ -57,6 +58,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let joins = joined::open(&plan).context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
+    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
@@ -96,6 +98,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
+    if let Some(socket) = pidfd_socket {
+        socket.send(Role::Init, child.pidfd.as_fd())?;
+    }
     let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
     if let Some(pid_file) = &pid_file {
         pid_file.write(child.pid.as_raw())?;

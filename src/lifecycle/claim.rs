@@ -49,6 +49,8 @@ impl Claim {
             cgroup_paths,
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             no_new_keyring: plan.no_new_keyring,
+            init_process_pid: None,
+            namespace_paths: BTreeMap::new(),
             warnings: plan.warnings.clone(),
         };
         Ok(Self {
@@ -73,7 +75,11 @@ impl Claim {
     }
 
     pub fn record_init(&self, init: Process) -> Result<()> {
-        self.record(|state| state.init = Some(init))
+        self.record(|state| {
+            state.init = Some(init);
+            state.init_process_pid = Some(init.pid);
+            state.namespace_paths = namespaces::paths(init.pid());
+        })
     }
 
     pub fn record_ready(&self) -> Result<()> {

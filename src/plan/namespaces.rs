@@ -1,9 +1,11 @@
 //! `linux.namespaces`: which the container gets anew and which it is put into, and the names that live in one of them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::CloneFlags;
+use nix::unistd::Pid;
 
 use super::spec::{self, given};
 use super::{JoinPlan, Namespace, Plan};
@@ -78,6 +80,21 @@ pub fn plan(namespaces: &[spec::linux::Namespace]) -> Result<(Vec<Namespace>, Ve
     Ok((planned, joined))
 }
 
+/// Where all namespaces of a process are, by the kernel's words (CLONE_NEWNET → `NEWNET`).
+pub fn paths(pid: Pid) -> BTreeMap<String, PathBuf> {
+    const WORDS: [(&str, &str); 8] = [
+        ("NEWCGROUP", "cgroup"),
+        ("NEWIPC", "ipc"),
+        ("NEWNET", "net"),
+        ("NEWNS", "mnt"),
+        ("NEWPID", "pid"),
+        ("NEWTIME", "time"),
+        ("NEWUSER", "user"),
+        ("NEWUTS", "uts"),
+    ];
+    WORDS.iter().map(|(word, file)| (word.to_string(), PathBuf::from(format!("/proc/{pid}/ns/{file}")))).collect()
+}
+
 pub fn by_flag(flag: CloneFlags) -> Option<Namespace> {
     TYPES.iter().map(|(_, kind)| *kind).find(|kind| kind.flag() == flag)
 }
@@ -99,7 +116,10 @@ pub fn refuse_as_own(plan: &Plan, join: &JoinPlan) -> Result<()> {
     };
     let (path, kind) = (join.path.display(), name(kind));
     match set {
-        Some(set) => bail!("{set}: would change the host: {} {path} is rrun's own {kind} namespace", join.field),
+        Some(set) => bail!(
+            "{set}: would change the host: {}: {path} is rrun's own {kind} namespace; leave the path out for a new one",
+            join.field
+        ),
         None => Ok(()),
     }
 }
