@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
 use super::bundle::{Decided, Manner, decide};
@@ -14,13 +15,14 @@ use super::duties::Parent;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
 use super::{CreateOptions, Store};
-use crate::cgroup;
+use crate::cgroup::{self, CgroupPlan};
+use crate::error::SysError;
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
-use crate::plan::Namespace;
+use crate::plan::{Namespace, Plan};
 use crate::procfs::Proc;
 use crate::state::Process;
 use crate::state::pid_file::PidFile;
@@ -69,7 +71,15 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     claim.record_intent(&config)?;
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
-    let cgroups = cgroup::create(&cgroup)?;
+    let none = CgroupPlan::none();
+    let cgroups = match cgroup::create(&cgroup) {
+        Err(error) if plan.rootless && is_refusal(&error) => {
+            forgo_cgroups(&plan, &cgroup, error)?;
+            claim.record_no_cgroups()?;
+            cgroup::create(&none)?
+        }
+        result => result?,
+    };
     let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)).inspect_err(|_| claim.keep()));
     cgroups.apply_before()?;
     let prepared = Prepared {
@@ -109,6 +119,25 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     log::debug(format_args!("{}: set up, waits for its start", options.id));
     [recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
     Ok(Up { child: launched.child, console: parent.console })
+}
+
+/// An ordinary user has the cgroups that were given to him, often none; nothing is lost where none were asked for.
+fn forgo_cgroups(plan: &Plan, cgroup: &CgroupPlan, error: anyhow::Error) -> Result<()> {
+    const ADVICE: &str =
+        "let systemd delegate one (systemd-run --user --scope -p Delegate=yes rrun ...), or leave it out";
+    let given = plan.cgroups_path.as_ref().map(|_| "linux.cgroupsPath");
+    match cgroup.first_limit().or(given) {
+        Some(field) => Err(error.context(format!("config.json: {field}: needs a cgroup of this user's own; {ADVICE}"))),
+        None => {
+            log::warning(&format!("the container stays in the cgroup of rrun: {error:#}"));
+            Ok(())
+        }
+    }
+}
+
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let refused = |sys: &SysError| matches!(sys.errno, Errno::EACCES | Errno::EPERM | Errno::EROFS);
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(refused))
 }
 
 /// Init and, by its pid namespace or the parent-death signal, whatever it started.
