@@ -34,3 +34,4 @@ mod root;
 mod state;
 mod stdio;
 mod terminal;
+mod userns;

@@ -313,12 +313,12 @@ mod tests {
 
     #[test]
     fn a_report_crosses_whole() {
-        let error = Err::<(), _>(Errno::EPERM).doing("mount_setattr", "/proc").context("mount /proc").unwrap_err();
+        let error = Err::<(), _>(Errno::EPERM).doing("open_tree", "/proc").context("mount /proc").unwrap_err();
         let bytes = serde_json::to_vec(&Report::of(&error)).unwrap();
         let back = serde_json::from_slice::<Report>(&bytes).unwrap().into_error().context("create c1");
         assert_eq!(
             line(&back, Wording::Verbatim),
-            "create c1: mount /proc: mount_setattr /proc: operation not permitted (EPERM)"
+            "create c1: mount /proc: open_tree /proc: operation not permitted (EPERM)"
         );
     }
 
