@@ -211,7 +211,7 @@ fn nofile(limit: u64) -> Value {
 
 #[test]
 fn a_controller_that_the_host_has_not() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid); // the v2 tree has all or is not mounted; v2 has no net_cls at all: cgroups.rs
     for (controller, field, value) in [
         ("net_cls", "/linux/resources/network/classID", json!(4097)),
         ("rdma", "/linux/resources/rdma", json!({"mlx5_1": {"hcaHandles": 3}})),
@@ -391,9 +391,6 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
     }
     let bundle = Bundle::new();
     bundle.call(&["--systemd-cgroup", "create", &bundle.id]).refused(&["--systemd-cgroup"]);
-    let notified = crate::runtime::run(bundle.command(&["create", &bundle.id]).env("NOTIFY_SOCKET", "/run/x"));
-    notified.refused(&["NOTIFY_SOCKET"]);
-    bundle.leaves_nothing();
 }
 
 #[test]

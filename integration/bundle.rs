@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::layout;
 use crate::leftovers::{self, Leftovers};
 use crate::runtime::{self, Call, Output, eventually_within};
 
@@ -252,7 +253,7 @@ impl Bundle {
 
     /// The container's directory in the hierarchy of `controller`, on the host.
     pub fn cgroup(&self, controller: &str) -> PathBuf {
-        Path::new("/sys/fs/cgroup").join(controller).join(&self.id)
+        layout::mountpoint(controller).join(&self.id)
     }
 
     /// Ends in failure if anything of this container is on the machine.

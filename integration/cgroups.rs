@@ -1,4 +1,5 @@
-//! cgroups by files, on v1 and on hybrid hosts: where the container is, what limits it, and that nothing is left.
+//! cgroups by files: where the container is, what limits it, and that nothing is left. What is v2 alone is in
+//! cgroups_v2.rs.
 
 use std::fs;
 use std::path::Path;
@@ -7,18 +8,19 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::bundle::{Bundle, Mounted, mount_at};
+use crate::layout::{cgroups, is_v2, set_frozen};
 use crate::leftovers::{Leftovers, hierarchies, is_alive};
 use crate::runtime::on_rrun;
 
 /// What one file of the container's cgroup says.
 #[track_caller]
-fn value(bundle: &Bundle, controller: &str, file: &str) -> String {
+pub fn value(bundle: &Bundle, controller: &str, file: &str) -> String {
     let path = bundle.cgroup(controller).join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim_end().to_string()
 }
 
 #[track_caller]
-fn created_with(resources: &[(&str, Value)]) -> Bundle {
+pub fn created_with(resources: &[(&str, Value)]) -> Bundle {
     let mut bundle = Bundle::sleeping();
     for (field, value) in resources {
         bundle.set(&format!("/linux/resources/{field}"), value.clone());
@@ -28,7 +30,7 @@ fn created_with(resources: &[(&str, Value)]) -> Bundle {
 }
 
 /// `controllers:path` of each hierarchy that a process is in.
-fn memberships(pid: i32) -> Vec<(String, String)> {
+pub fn memberships(pid: i32) -> Vec<(String, String)> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let fields = text.lines().map(|line| line.splitn(3, ':').skip(1).map(String::from).collect::<Vec<_>>());
     fields.map(|fields| (fields[0].clone(), fields[1].clone())).collect()
@@ -36,7 +38,6 @@ fn memberships(pid: i32) -> Vec<(String, String)> {
 
 #[test]
 fn the_container_is_in_its_cgroup_in_every_hierarchy() {
-    need!(cgroup_v1);
     let bundle = created_with(&[]);
     let own = format!("/{}", bundle.id);
     for (controllers, path) in memberships(bundle.pid()) {
@@ -49,7 +50,7 @@ fn the_container_is_in_its_cgroup_in_every_hierarchy() {
 
 #[test]
 fn a_relative_cgroups_path_starts_at_the_runtimes_own_cgroup() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let mut bundle = Bundle::sleeping();
     bundle.set("/linux/cgroupsPath", format!("{}/deeper", bundle.id));
     bundle.create().ok();
@@ -65,7 +66,7 @@ fn a_relative_cgroups_path_starts_at_the_runtimes_own_cgroup() {
 
 /// The cgroup itself must be gone; the levels above it may stay, as others may be using them by now.
 #[track_caller]
-fn without_parents(bundle: &Bundle) {
+pub fn without_parents(bundle: &Bundle) {
     let left = Leftovers::find(&bundle.id, &bundle.state_root).cgroups;
     let leaf = Path::new(bundle.config["linux"]["cgroupsPath"].as_str().unwrap()).file_name().unwrap();
     assert!(left.iter().all(|cgroup| cgroup.file_name() != Some(leaf)), "{left:?}");
@@ -77,7 +78,10 @@ fn without_a_cgroups_path_the_id_is_the_path() {
     let mut bundle = Bundle::sleeping();
     bundle.unset("/linux/cgroupsPath");
     bundle.create().ok();
-    let (_, path) = memberships(bundle.pid()).into_iter().find(|(controllers, _)| controllers == "pids").unwrap();
+    let (_, path) = memberships(bundle.pid())
+        .into_iter()
+        .find(|(controllers, _)| controllers == if is_v2() { "" } else { "pids" })
+        .unwrap();
     assert!(path.ends_with(&format!("/{}", bundle.id)), "{path}");
 }
 
@@ -92,7 +96,7 @@ fn dots_in_a_cgroups_path_do_not_lead_out_of_the_tree() {
 
 #[test]
 fn memory_limits() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let bundle = created_with(&[(
         "memory",
         json!({
@@ -112,7 +116,7 @@ fn memory_limits() {
 
 #[test]
 fn cpu_limits() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let bundle =
         created_with(&[("cpu", json!({"shares": 512, "quota": 20000, "period": 50000, "cpus": "0", "mems": "0"}))]);
     for (controller, file, want) in [
@@ -128,7 +132,6 @@ fn cpu_limits() {
 
 #[test]
 fn a_cpuset_works_below_a_new_directory_too() {
-    need!(cgroup_v1);
     let mut bundle = Bundle::new();
     bundle.set("/linux/cgroupsPath", format!("/{}/a/b", bundle.id)).set("/linux/resources/cpu/cpus", "0");
     let output = bundle.run();
@@ -138,7 +141,6 @@ fn a_cpuset_works_below_a_new_directory_too() {
 
 #[test]
 fn pids_limit_and_the_lack_of_one() {
-    need!(cgroup_v1);
     for (given, want) in [(json!(77), "77"), (json!(-1), "max")] {
         assert_eq!(value(&created_with(&[("pids", json!({"limit": given}))]), "pids", "pids.max"), want);
     }
@@ -147,7 +149,7 @@ fn pids_limit_and_the_lack_of_one() {
 
 #[test]
 fn block_io_throttles() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let device = disk();
     let rate = |rate: u64| json!([{"major": device.0, "minor": device.1, "rate": rate}]);
     let bundle = created_with(&[(
@@ -191,7 +193,6 @@ fn huge_page_limits() {
 
 #[test]
 fn a_limit_stands_before_the_program_runs() {
-    need!(cgroup_v1);
     let mut bundle = Bundle::sh("for n in 1 2 3 4 5 6 7 8; do sleep 1 & done 2>/dev/null; echo all started");
     bundle.set("/linux/resources/pids/limit", 5);
     assert!(!bundle.run().stdout.contains("all started"));
@@ -199,7 +200,6 @@ fn a_limit_stands_before_the_program_runs() {
 
 #[test]
 fn a_program_that_takes_more_memory_than_its_limit_is_killed() {
-    need!(cgroup_v1);
     let mut bundle = Bundle::sh("tail -c 60000000 /dev/zero | tail -c 1 >/dev/null; echo survived");
     bundle.set("/linux/resources/memory/limit", 20 << 20);
     bundle.args(&["tail", "-c", "60000000", "/dev/zero"]);
@@ -208,7 +208,7 @@ fn a_program_that_takes_more_memory_than_its_limit_is_killed() {
 
 #[test]
 fn the_program_sees_its_own_limits_through_its_cgroup_mount() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     for namespace in [true, false] {
         let mut bundle = Bundle::sh(
             "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max; \
@@ -225,7 +225,7 @@ fn the_program_sees_its_own_limits_through_its_cgroup_mount() {
 
 #[test]
 fn a_cgroup_mount_has_a_directory_for_each_hierarchy() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     for namespace in [true, false] {
         let mut bundle = Bundle::new();
         if namespace {
@@ -245,7 +245,7 @@ fn a_cgroup_mount_has_a_directory_for_each_hierarchy() {
 
 #[test]
 fn a_writable_cgroup_mount_serves_a_manager_inside() {
-    need!(cgroup_v1);
+    layout!(V1, Hybrid);
     let mut bundle = Bundle::sh("cd /sys/fs/cgroup/pids; mkdir inner && echo $$ > inner/tasks && cat inner/tasks");
     bundle.set("/linux/namespaces/-", json!({"type": "cgroup"}));
     bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev"]);
@@ -256,11 +256,10 @@ fn a_writable_cgroup_mount_serves_a_manager_inside() {
 
 #[test]
 fn cgroups_that_were_made_inside_go_with_the_container() {
-    need!(cgroup_v1);
     let bundle = Bundle::sleeping();
     bundle.run_detached().ok();
-    for controller in ["pids", "memory", "freezer"] {
-        fs::create_dir_all(bundle.cgroup(controller).join("a/b")).unwrap();
+    for cgroup in cgroups(&bundle, &["pids", "memory", "freezer"]) {
+        fs::create_dir_all(cgroup.join("a/b")).unwrap();
     }
     fs::create_dir(bundle.cgroup("pids").join("c")).unwrap();
     fs::write(bundle.cgroup("pids").join("c/cgroup.procs"), bundle.pid().to_string()).unwrap();
@@ -283,13 +282,13 @@ fn delete_works_when_the_cgroup_is_gone_already() {
 // two containers in one cgroup would share limits, and one `delete` would kill both
 #[test]
 fn a_cgroup_with_somebody_in_it_is_refused_and_left_alone() {
-    need!(cgroup_v1);
     let bundle = Bundle::sleeping();
     let mut somebody = Command::new("sleep").arg("1000").spawn().unwrap();
     let pid = somebody.id() as i32;
-    for controller in ["pids", "freezer", "memory"] {
-        fs::create_dir(bundle.cgroup(controller)).unwrap();
-        fs::write(bundle.cgroup(controller).join("cgroup.procs"), pid.to_string()).unwrap();
+    let occupied = cgroups(&bundle, &["pids", "freezer", "memory"]);
+    for cgroup in &occupied {
+        fs::create_dir(cgroup).unwrap();
+        fs::write(cgroup.join("cgroup.procs"), pid.to_string()).unwrap();
     }
     if on_rrun() {
         bundle.create().refused(&["linux.cgroupsPath"]);
@@ -298,17 +297,14 @@ fn a_cgroup_with_somebody_in_it_is_refused_and_left_alone() {
     somebody.kill().unwrap();
     somebody.wait().unwrap();
     assert!(alive && there, "whoever was there has gone: alive {alive}, cgroup {there}");
-    for controller in ["pids", "freezer", "memory"] {
-        fs::remove_dir(bundle.cgroup(controller)).unwrap();
-    }
+    occupied.iter().for_each(|cgroup| fs::remove_dir(cgroup).unwrap());
 }
 
 #[test]
 fn a_frozen_cgroup_is_refused() {
-    need!(cgroup_v1);
     let bundle = Bundle::sleeping();
     fs::create_dir(bundle.cgroup("freezer")).unwrap();
-    fs::write(bundle.cgroup("freezer").join("freezer.state"), "FROZEN").unwrap();
+    set_frozen(&bundle.cgroup("freezer"), true);
     assert!(bundle.create().error().contains("frozen"));
     assert!(bundle.cgroup("freezer").exists() || !on_rrun(), "it was there before, and is not ours to remove");
     let _ = fs::remove_dir(bundle.cgroup("freezer"));
@@ -334,7 +330,6 @@ fn the_hosts_cgroup_mounts_stay_as_they_are() {
 
 #[test]
 fn the_cgroups_can_be_mounted_where_a_symlink_of_the_image_leads() {
-    need!(cgroup_v1);
     let mut bundle = Bundle::sh("ls /real/cgroup");
     std::os::unix::fs::symlink("real", bundle.rootfs("link")).unwrap();
     bundle.mount("/link/cgroup", "cgroup", "cgroup", &[]);

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -12,29 +12,12 @@ use rrun::sys::bpf::{self, Instruction};
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
-use crate::need::{self, cgroup_v1};
+use crate::layout::{is_v2, mountpoint};
 use crate::runtime::{self, Output, on_rrun};
 
 /// The top of the v2 tree.
 fn tree() -> PathBuf {
-    let beside_v1 = Path::new("/sys/fs/cgroup/unified");
-    if beside_v1.exists() { beside_v1.into() } else { "/sys/fs/cgroup".into() }
-}
-
-/// Peers want all of v1 or all of v2.
-fn can_filter() -> bool {
-    let (there, wanted) = (tree().join("cgroup.procs").exists(), on_rrun() || !cgroup_v1());
-    match (there, wanted) {
-        (true, true) => true,
-        (false, _) => {
-            need::skip("a v2 tree");
-            false
-        }
-        (true, false) => {
-            need::skip("rrun");
-            false
-        }
-    }
+    mountpoint("unified")
 }
 
 /// Runs it where no v1 hierarchy has the devices.
@@ -74,8 +57,9 @@ fn with_nodes(rules: Value) -> Bundle {
 
 #[test]
 fn the_rules_hold_for_what_the_program_opens() {
-    if !can_filter() {
-        return;
+    layout!(Hybrid, V2);
+    if !is_v2() {
+        need!(rrun); // peers want all of v1 or all of v2
     }
     let rules = json!([
         {"allow": false, "access": "rwm"},
@@ -93,8 +77,9 @@ fn the_rules_hold_for_what_the_program_opens() {
 
 #[test]
 fn without_rules_the_default_devices_alone_and_with_all_allowed_all() {
-    if !can_filter() {
-        return;
+    layout!(Hybrid, V2);
+    if !is_v2() {
+        need!(rrun); // peers want all of v1 or all of v2
     }
     assert_eq!(run(&with_nodes(json!([]))).ok().matches(" no\n").count(), 12);
     assert_eq!(run(&with_nodes(json!([{"allow": true, "access": "rwm"}]))).ok().matches(" yes\n").count(), 12);
@@ -102,8 +87,9 @@ fn without_rules_the_default_devices_alone_and_with_all_allowed_all() {
 
 #[test]
 fn a_bad_rule_is_refused_by_its_field() {
-    if !can_filter() {
-        return;
+    layout!(Hybrid, V2);
+    if !is_v2() {
+        need!(rrun); // peers want all of v1 or all of v2
     }
     let bundle = with_nodes(json!([{"allow": true, "type": "x", "access": "r"}]));
     let output = run(&bundle);
@@ -171,10 +157,8 @@ const ALLOW: [Instruction; 2] = [
 
 #[test]
 fn a_filter_is_replaced_without_a_moment_in_between() {
+    layout!(Hybrid, V2);
     need!(rrun);
-    if !can_filter() {
-        return;
-    }
     let bundle = Bundle::new();
     let watched = Watched::new(&bundle);
     let cgroup = fs::File::open(&watched.cgroup).unwrap();
@@ -197,10 +181,8 @@ fn a_filter_is_replaced_without_a_moment_in_between() {
 
 #[test]
 fn several_of_ours_become_one_and_those_of_others_stay() {
+    layout!(Hybrid, V2);
     need!(rrun);
-    if !can_filter() {
-        return;
-    }
     let bundle = Bundle::new();
     let watched = Watched::new(&bundle);
     let cgroup = fs::File::open(&watched.cgroup).unwrap();
@@ -219,10 +201,8 @@ fn several_of_ours_become_one_and_those_of_others_stay() {
 
 #[test]
 fn what_the_verifier_dislikes_is_told() {
+    layout!(Hybrid, V2);
     need!(rrun);
-    if !can_filter() {
-        return;
-    }
     let unset = Instruction { code: 0xbf, registers: 0x10 * 3, offset: 0, immediate: 0 };
     let error = bpf::load_device_filter(&[unset, ALLOW[1]], OWN).unwrap_err().to_string();
     assert!(error.starts_with("bpf load (R3 !read_ok): "), "{error}");

@@ -190,7 +190,12 @@ impl Lane {
         let (id, socket) = (self.bundle.id.as_str(), self.socket.path.to_str().unwrap());
         let create = ["create", "--console-socket", socket, "--pid-file", "pid", id];
         match verb {
-            Verb::Create => (self.bundle.command(&create), None),
+            Verb::Create => {
+                let mut create = self.bundle.command(&create);
+                // one more directory and one more mount; nobody has to be there
+                create.env("NOTIFY_SOCKET", "@nobody");
+                (create, None)
+            }
             Verb::Start => {
                 self.bundle.call(&create).ok();
                 (self.bundle.command(&["start", id]), Some(self.bundle.pid()))

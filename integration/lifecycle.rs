@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::bundle::Bundle;
+use crate::layout::set_frozen;
 use crate::leftovers::{Leftovers, is_alive};
 use crate::runtime::{eventually_within, on_rrun};
 
@@ -230,11 +231,10 @@ fn kill_9_reaches_what_an_init_has_left_behind() {
 
 #[test]
 fn a_frozen_container_is_paused_and_can_be_killed_and_deleted() {
-    need!(cgroup_v1);
     let bundle = Bundle::sleeping();
     bundle.run_detached().ok();
     let freeze = || {
-        fs::write(bundle.cgroup("freezer").join("freezer.state"), "FROZEN").unwrap();
+        set_frozen(&bundle.cgroup("freezer"), true);
         bundle.wait_until("paused");
     };
     freeze();
@@ -252,13 +252,12 @@ fn a_frozen_container_is_paused_and_can_be_killed_and_deleted() {
 
 #[test]
 fn a_frozen_container_does_not_start() {
-    need!(cgroup_v1);
     let bundle = Bundle::sleeping();
     bundle.create().ok();
-    fs::write(bundle.cgroup("freezer").join("freezer.state"), "FROZEN").unwrap();
+    set_frozen(&bundle.cgroup("freezer"), true);
     bundle.wait_until("paused");
     bundle.start().refused(&["cannot start a container in the paused state"]);
-    fs::write(bundle.cgroup("freezer").join("freezer.state"), "THAWED").unwrap();
+    set_frozen(&bundle.cgroup("freezer"), false);
     bundle.start().ok();
     assert_eq!(bundle.status(), "running");
 }

@@ -5,6 +5,8 @@
 //! everything away again. A run that was killed is cleaned up after by the next one (see `leftovers`).
 
 #[macro_use]
+mod layout;
+#[macro_use]
 mod need;
 
 mod bundle;
@@ -15,6 +17,7 @@ mod tty;
 
 mod bad_input;
 mod cgroups;
+mod cgroups_v2;
 mod cli;
 mod device_filter;
 mod devices;
@@ -26,6 +29,7 @@ mod lifecycle;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod notify;
 mod process;
 mod protection;
 mod ps;

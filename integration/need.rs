@@ -4,9 +4,9 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::runtime;
+use crate::{layout, runtime};
 
-/// `need!(cgroup_v1, hybrid)`: returns from the test when one of them is missing.
+/// `need!(rrun, fuse)`: returns from the test when one of them is missing.
 macro_rules! need {
     ($($what:ident $(($argument:expr))?),+) => {$(
         if !crate::need::$what($($argument)?) {
@@ -16,10 +16,6 @@ macro_rules! need {
     )+};
 }
 
-pub fn cgroup_v1() -> bool {
-    Path::new("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
-}
-
 /// A file system that this process can serve, or leave unserved.
 pub fn fuse() -> bool {
     Path::new("/dev/fuse").exists()
@@ -27,7 +23,8 @@ pub fn fuse() -> bool {
 
 /// The controller of huge pages, in either tree, and pages of 2 MiB.
 pub fn hugetlb() -> bool {
-    let controllers = std::fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
+    let controllers = layout::mountpoint("unified").join("cgroup.controllers");
+    let controllers = std::fs::read_to_string(controllers).unwrap_or_default();
     let is_mounted = controllers.contains("hugetlb") || Path::new("/sys/fs/cgroup/hugetlb").exists();
     is_mounted && Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists()
 }

@@ -128,7 +128,6 @@ fn ps_is_found_without_a_path() {
 
 #[test]
 fn processes_in_cgroups_below_belong_to_the_container() {
-    need!(cgroup_v1);
     let bundle = three();
     let before = bundle.pids();
     let moved = before.iter().find(|pid| **pid != bundle.pid()).unwrap();

@@ -7,7 +7,7 @@
 //!
 //! One controller, one file: each turns the spec's values into [`Write`]s and touches nothing. To add a value, add a
 //! write there. Nothing here knows of namespaces, state or the container's processes other than by its cgroups.
-//! Hosts with v1 hierarchies, with or without a v2 tree beside them; a v2 tree alone is refused.
+//! A controller is in a v1 hierarchy or in the v2 tree, each for itself: so v1, hybrid and v2 hosts are all alike here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use crate::host::cgroups::{CgroupLayout, Unified};
+use crate::host::cgroups::CgroupLayout;
 use crate::plan::cgroup_paths::CgroupsPath;
-use crate::plan::spec::resources::{DeviceRule, Resources};
+use crate::plan::spec::resources::Resources;
+
+use self::draft::Draft;
 
 pub use create::{NewCgroups, UnifiedHandles, create};
 pub use device_filter::{DeviceFilter, attach as attach_device_filter};
@@ -31,6 +33,7 @@ mod cpu;
 mod cpuset;
 mod device_filter;
 mod devices;
+mod draft;
 mod hugetlb;
 mod memory;
 mod network;
@@ -45,6 +48,7 @@ mod freeze;
 mod perform;
 mod recorded;
 mod remove;
+mod subtree;
 mod walk;
 
 /// What is made and written, in which order. `rrun plan` prints it.
@@ -75,6 +79,9 @@ pub struct HierarchyPlan {
     /// v2: what each directory above must hand down.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub enable: Vec<String>,
+    /// What they hand down where nothing is in the way: for statistics, for `update`, for cgroups made inside.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub enable_also: Vec<String>,
     /// v1 cpu: for each directory above that has no real-time budget yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub realtime_above: Vec<Write>,
@@ -87,6 +94,9 @@ pub struct HierarchyPlan {
     /// When init has set itself up.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub last: Vec<Write>,
+    /// v2: the user of the host who may make cgroups below it, where the container sees it as its own and writable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<u32>,
 }
 
 impl HierarchyPlan {
@@ -101,41 +111,61 @@ impl HierarchyPlan {
             mountpoint: mountpoint.to_path_buf(),
             path,
             enable: Vec::new(),
+            enable_also: Vec::new(),
             realtime_above: Vec::new(),
             before: Vec::new(),
             devices: None,
             last: Vec::new(),
+            owner: None,
         }
     }
 }
 
 pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout: &CgroupLayout) -> Result<CgroupPlan> {
+    use Version::{V1, V2};
     let mut draft = Draft::new(&CgroupsPath::new(id, cgroups_path)?, layout)?;
     let mut warnings = Vec::new();
 
-    draft.before("cpu", cpu::v1(&resources.cpu, &mut warnings)?)?;
-    draft.realtime_above(cpu::realtime(&resources.cpu)?);
-    draft.before("cpuset", cpuset::v1(&resources.cpu)?)?;
-    draft.before("pids", pids::v1(&resources.pids))?;
-    draft.before("blkio", blkio::v1(&resources.block_io)?)?;
+    let cpu = match draft.version("cpu") {
+        V1 => cpu::v1(&resources.cpu, &mut warnings)?,
+        V2 => cpu::v2(&resources.cpu, &mut warnings)?,
+    };
+    draft.before("cpu", cpu)?;
+    draft.realtime_above(&resources.cpu)?;
+    let cpuset = match draft.version("cpuset") {
+        V1 => cpuset::v1(&resources.cpu)?,
+        V2 => cpuset::v2(&resources.cpu)?,
+    };
+    draft.before("cpuset", cpuset)?;
+    draft.before("pids", pids::both(&resources.pids))?;
+    match draft.version("io") {
+        V1 => draft.before("blkio", blkio::v1(&resources.block_io)?)?,
+        V2 => draft.before("io", blkio::v2(&resources.block_io)?)?,
+    }
     draft.before("net_cls", network::class_v1(&resources.network))?;
     draft.before("net_prio", network::priorities_v1(&resources.network)?)?;
-    match draft.tree_with("hugetlb") {
-        Some(tree) => draft.in_tree(tree, "hugetlb", hugetlb::v2(&resources.hugepage_limits)?),
-        None => draft.before("hugetlb", hugetlb::v1(&resources.hugepage_limits)?)?,
-    }
-    match draft.tree_with("rdma") {
-        Some(tree) => draft.in_tree(tree, "rdma", rdma::both(&resources.rdma)?),
-        None => draft.before("rdma", rdma::both(&resources.rdma)?)?,
-    }
+    let hugetlb = match draft.version("hugetlb") {
+        V1 => hugetlb::v1(&resources.hugepage_limits)?,
+        V2 => hugetlb::v2(&resources.hugepage_limits)?,
+    };
+    draft.before("hugetlb", hugetlb)?;
+    draft.before("rdma", rdma::both(&resources.rdma)?)?;
     draft.devices(&resources.devices)?;
-    draft.before("memory", memory::v1_hierarchy(&resources.memory))?;
-    draft.last("memory", memory::v1(&resources.memory, &mut warnings)?)?;
-    for (controller, write) in unified::hybrid(&resources.unified, layout.v2.as_ref())? {
-        let Some(tree) = draft.tree_with(&controller) else {
-            bail!("{}: its {controller} controller is mounted as cgroup v1 here; use the field of v1", write.field);
-        };
-        draft.in_tree(tree, &controller, [write]);
+    match draft.version("memory") {
+        V1 => {
+            draft.before("memory", memory::v1_hierarchy(&resources.memory))?;
+            draft.last("memory", memory::v1(&resources.memory, &mut warnings)?)?;
+        }
+        V2 => draft.last("memory", memory::v2(&resources.memory, &mut warnings)?)?,
+    }
+    for (controller, write) in unified::v2(&resources.unified, layout.v2.as_ref())? {
+        match (draft.version(&controller), controller.as_str()) {
+            (V1, _) => {
+                bail!("{}: its {controller} controller is mounted as cgroup v1 here; use that field", write.field)
+            }
+            (V2, "memory") => draft.last(&controller, [write])?,
+            (V2, _) => draft.before(&controller, [write])?,
+        }
     }
     Ok(CgroupPlan { hierarchies: draft.hierarchies, warnings })
 }
@@ -178,105 +208,11 @@ impl CgroupPlan {
         }
         paths
     }
-}
 
-struct Draft<'a> {
-    layout: &'a CgroupLayout,
-    hierarchies: Vec<HierarchyPlan>,
-}
-
-impl<'a> Draft<'a> {
-    fn new(path: &CgroupsPath, layout: &'a CgroupLayout) -> Result<Self> {
-        if layout.v1.is_empty() {
-            match layout.v2 {
-                Some(_) => bail!("this host has cgroup v2 alone; support for that comes in a later version of rrun"),
-                None => {
-                    bail!("this host has no cgroup file system mounted; mount the hierarchies below /sys/fs/cgroup")
-                }
-            }
-        }
-        let mut hierarchies = Vec::new();
-        for v1 in &layout.v1 {
-            let path = path.in_hierarchy(v1)?;
-            hierarchies.push(HierarchyPlan::new(Version::V1, &v1.controllers, &v1.mountpoint, path));
-        }
-        if let Some(tree) = &layout.v2 {
-            // even without a controller there: the child is born into it, and all of it can be killed at once
-            hierarchies.push(HierarchyPlan::new(Version::V2, &[], &tree.mountpoint, path.in_hybrid_tree(tree)?));
-        }
-        Ok(Self { layout, hierarchies })
-    }
-
-    /// The index of the hierarchy that has this controller.
-    fn v1(&self, controller: &str) -> Option<usize> {
-        self.hierarchies.iter().position(|hierarchy| hierarchy.controllers.iter().any(|own| own == controller))
-    }
-
-    /// The index of the v2 tree, if this controller is there.
-    fn tree_with(&self, controller: &str) -> Option<usize> {
-        let has = |tree: &Unified| tree.controllers.iter().any(|own| own == controller);
-        let there = self.v1(controller).is_none() && self.layout.v2.as_ref().is_some_and(has);
-        there.then(|| self.hierarchies.iter().position(|hierarchy| hierarchy.version == Version::V2)).flatten()
-    }
-
-    fn before(&mut self, controller: &str, writes: impl IntoIterator<Item = Write>) -> Result<()> {
-        self.place(controller, writes, |hierarchy| &mut hierarchy.before)
-    }
-
-    fn last(&mut self, controller: &str, writes: impl IntoIterator<Item = Write>) -> Result<()> {
-        self.place(controller, writes, |hierarchy| &mut hierarchy.last)
-    }
-
-    fn place(
-        &mut self,
-        controller: &str,
-        writes: impl IntoIterator<Item = Write>,
-        group: fn(&mut HierarchyPlan) -> &mut Vec<Write>,
-    ) -> Result<()> {
-        let mut writes = writes.into_iter().peekable();
-        let Some(first) = writes.peek() else { return Ok(()) };
-        match (self.v1(controller), self.tree_with(controller)) {
-            (Some(home), _) => group(&mut self.hierarchies[home]).extend(writes),
-            (None, Some(_)) => bail!(
-                "{}: this host has its {controller} controller in the cgroup v2 tree, where rrun cannot set this yet",
-                first.field
-            ),
-            (None, None) => {
-                bail!("{}: this host has no {controller} controller mounted; mount it or leave this out", first.field)
-            }
-        }
-        Ok(())
-    }
-
-    fn in_tree(&mut self, tree: usize, controller: &str, writes: impl IntoIterator<Item = Write>) {
-        let tree = &mut self.hierarchies[tree];
-        let before = tree.before.len();
-        tree.before.extend(writes);
-        if tree.before.len() > before && !tree.enable.iter().any(|own| own == controller) {
-            tree.enable.push(controller.to_string());
-        }
-    }
-
-    /// The v2 tree needs no controller for them.
-    fn devices(&mut self, rules: &[DeviceRule]) -> Result<()> {
-        if self.v1("devices").is_some() {
-            return self.before("devices", devices::v1(rules)?);
-        }
-        let filter = DeviceFilter::new(rules)?;
-        let tree = self.hierarchies.iter_mut().find(|hierarchy| hierarchy.version == Version::V2);
-        match tree {
-            _ if filter.allows_everything() => {}
-            Some(tree) => tree.devices = Some(filter),
-            None => {
-                bail!("linux.resources.devices: this host has no devices controller to keep any from the container")
-            }
-        }
-        Ok(())
-    }
-
-    fn realtime_above(&mut self, writes: Vec<Write>) {
-        if let Some(cpu) = self.v1("cpu") {
-            self.hierarchies[cpu].realtime_above = writes;
+    /// The container's own user may then make cgroups below its own: systemd in a container does.
+    pub fn delegate_to(&mut self, host_uid: u32) {
+        for tree in self.hierarchies.iter_mut().filter(|hierarchy| hierarchy.version == Version::V2) {
+            tree.owner = Some(host_uid);
         }
     }
 }

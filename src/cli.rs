@@ -15,6 +15,7 @@ use crate::cli::words::{Given, Stop};
 use crate::error::{Doing, Wording};
 use crate::lifecycle::Store;
 use crate::log;
+use crate::plan::notify;
 
 pub mod create;
 pub mod delete;
@@ -265,6 +266,11 @@ fn positional(name: &'static str, help: &'static str) -> Arg {
 
 fn id() -> Arg {
     positional("ID", "The container's id").required(true)
+}
+
+/// Where a service manager waits for the container to be ready; empty is as good as none.
+fn notify_socket() -> Option<OsString> {
+    std::env::var_os(notify::VARIABLE).filter(|name| !name.is_empty())
 }
 
 /// Data for the caller. Whoever closes the pipe early has read enough.

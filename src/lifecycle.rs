@@ -1,5 +1,6 @@
 //! What each command means. The command line turns words into these options and calls one function.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::plan::Descriptors;
@@ -14,6 +15,7 @@ mod freeze;
 mod pidfd_socket;
 mod process;
 mod query;
+mod readiness;
 mod run;
 mod signal;
 mod start;
@@ -46,6 +48,8 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    /// Where a service manager waits for the container to be ready: sd_notify(3).
+    pub notify_socket: Option<OsString>,
 }
 
 #[derive(Debug, Clone)]

@@ -21,6 +21,7 @@ pub mod id_maps;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod notify;
 pub mod process;
 pub mod spec;
 pub mod sysctl;
@@ -242,8 +243,10 @@ pub enum Source {
 pub enum CgroupMount {
     /// A tmpfs with one directory per hierarchy.
     V1 { hierarchies: Vec<CgroupHierarchy>, links: Vec<(String, String)> },
-    /// cgroup2; where the kernel refuses a new mount (EPERM, EBUSY), `otherwise` is bound.
-    V2 { otherwise: PathBuf },
+    /// In a cgroup namespace of the container's own a new mount of cgroup2, which shows it from there, and where the
+    /// kernel refuses that (EPERM, EBUSY) a bind. Without such a namespace always a bind: a new mount made in the host's
+    /// own would give its options, such as none, to every mount of cgroup2 on the host.
+    V2 { new: bool, bind: PathBuf },
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -205,11 +205,6 @@ fn what_later_versions_do_is_refused_by_name() {
     let rrun = Rrun::new();
     let want = "create c1: --systemd-cgroup: not in this version yet; leave it out\n";
     assert_eq!(rrun.fails(&["--systemd-cgroup", "create", "c1"]), (1, want.into()));
-    let variable = |name| format!("environment variable {name}: not in this version yet; leave it out\n");
-    for command in ["create", "run", "start"] {
-        let output = rrun.command(&[command, "c1"]).env("NOTIFY_SOCKET", "/s").output().unwrap();
-        assert_eq!(text(&output.stderr), format!("{command} c1: {}", variable("NOTIFY_SOCKET")));
-    }
 }
 
 #[test]

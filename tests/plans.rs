@@ -1,17 +1,20 @@
 //! tests/plans/NAME.config.json, as container managers write them, and the plan that each gives: NAME.plan.json, or
 //! NAME.error.txt where this version refuses it. Of a refused config a second plan, NAME.stripped.plan.json, is made
-//! with the refused fields taken out. A changed decision shows as a difference; `UPDATE_PLANS=1 cargo test --test
+//! with the refused fields taken out. Of one with limits NAME.v2.json has the cgroups on a host with cgroup v2 alone, or
+//! NAME.v2.error.txt why there are none. A changed decision shows as a difference; `UPDATE_PLANS=1 cargo test --test
 //! plans` writes the files anew.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use rrun::cgroup;
 use rrun::host::Host;
 use rrun::host::cgroups::{CgroupLayout, Hierarchy, Unified};
 use rrun::plan::build::Options;
 use rrun::plan::spec::Spec;
-use rrun::plan::{Descriptors, Plan};
+use rrun::plan::spec::resources::Resources;
+use rrun::plan::{Descriptors, Plan, Source};
 use serde_json::{Value, json};
 
 /// A hybrid host (v1 controllers, and a v2 tree without any), root but for two capabilities.
@@ -56,7 +59,42 @@ fn host() -> Host {
     }
 }
 
+/// With all controllers in a v2 tree.
+fn v2_host() -> Host {
+    let controllers = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
+    let v2 = Unified {
+        mountpoint: "/sys/fs/cgroup".into(),
+        root: "/".into(),
+        own: "/system.slice/manager".into(),
+        controllers: controllers.map(String::from).to_vec(),
+    };
+    Host { cgroups: CgroupLayout { v1: Vec::new(), v2: Some(v2) }, ..host() }
+}
+
+/// What a container's limits become on that host, and what it sees of them; nothing if it has none but of devices.
+fn on_v2(name: &str, config: &Value) -> Option<(String, String)> {
+    let resources: Resources = serde_json::from_value(config["linux"]["resources"].clone()).ok()?;
+    let path = config["linux"]["cgroupsPath"].as_str();
+    let host = v2_host();
+    Some(match cgroup::plan("c1", path, &resources, &host.cgroups) {
+        Ok(cgroups) if cgroups.hierarchies.iter().all(|tree| tree.before.is_empty() && tree.last.is_empty()) => {
+            return None;
+        }
+        Ok(cgroups) => {
+            let mounts = build_on(&host, &stripped(config)).map_or(Vec::new(), |plan| plan.mounts);
+            let shown: Vec<_> = mounts.iter().filter(|mount| matches!(mount.source, Source::Cgroup(_))).collect();
+            let both = json!({"cgroups": cgroups, "mounts": shown});
+            (format!("{name}.v2.json"), serde_json::to_string_pretty(&both).unwrap() + "\n")
+        }
+        Err(error) => (format!("{name}.v2.error.txt"), format!("{error:#}\n")),
+    })
+}
+
 fn build(config: &Value) -> Result<Plan, String> {
+    build_on(&host(), config)
+}
+
+fn build_on(host: &Host, config: &Value) -> Result<Plan, String> {
     let spec = Spec::parse(config.to_string().as_bytes()).map_err(|error| format!("{error:#}"))?;
     let rootfs = Path::new("/bundle").join(spec.root_path().map_err(|error| format!("{error:#}"))?);
     let terminal = config["process"]["terminal"] == true;
@@ -69,8 +107,9 @@ fn build(config: &Value) -> Result<Plan, String> {
         console_socket: terminal,
         descriptors: Descriptors::default(),
         no_new_keyring: false,
+        notify: None,
     };
-    Plan::build(&spec, &options, &host()).map_err(|error| format!("{error:#}"))
+    Plan::build(&spec, &options, host).map_err(|error| format!("{error:#}"))
 }
 
 /// Without what a later version brings.
@@ -89,16 +128,17 @@ fn directory() -> PathBuf {
 /// What should be in the directory beside the configs, by file name.
 fn expected(name: &str, config: &Value) -> Vec<(String, String)> {
     let pretty = |plan: Plan| serde_json::to_string_pretty(&plan).unwrap() + "\n";
+    let mut files: Vec<_> = on_v2(name, config).into_iter().collect();
     match build(config) {
-        Ok(plan) => vec![(format!("{name}.plan.json"), pretty(plan))],
+        Ok(plan) => files.push((format!("{name}.plan.json"), pretty(plan))),
         Err(error) => {
-            let mut files = vec![(format!("{name}.error.txt"), error + "\n")];
+            files.push((format!("{name}.error.txt"), error + "\n"));
             if let Ok(plan) = build(&stripped(config)) {
                 files.push((format!("{name}.stripped.plan.json"), pretty(plan)));
             }
-            files
         }
     }
+    files
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `linux.resources.cpu.cpus` and `mems`. A new v1 cpuset is empty, and nobody can join an empty one: create.rs
 //! fills it from its parent before these are written.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 
@@ -22,18 +24,55 @@ const MEMS: &[(Errno, &str)] = &[
 ];
 
 pub fn v1(cpu: &Cpu) -> Result<Vec<Write>> {
-    let mut writes = Vec::new();
-    for (field, list, (file, bare), meanings) in [
-        ("linux.resources.cpu.cpus", &cpu.cpus, FILES[0], CPUS),
-        ("linux.resources.cpu.mems", &cpu.mems, FILES[1], MEMS),
-    ] {
-        let Some(list) = list.as_deref().filter(|list| !list.is_empty()) else { continue };
-        if !is_list(list) {
-            bail!("{field}: {list} is not a list such as 0-3,7");
-        }
-        writes.push(Write::new(field, file, list).on(Errno::ENOENT, Otherwise::File(bare)).meaning(meanings));
+    let [(cpus, bare_cpus), (mems, bare_mems)] = FILES;
+    let cpus = write("linux.resources.cpu.cpus", &cpu.cpus, cpus, CPUS)?;
+    let mems = write("linux.resources.cpu.mems", &cpu.mems, mems, MEMS)?;
+    let or = |bare| move |write: Write| write.on(Errno::ENOENT, Otherwise::File(bare));
+    Ok(cpus.map(or(bare_cpus)).into_iter().chain(mems.map(or(bare_mems))).collect())
+}
+
+/// v2 takes any number that the kernel could have, and leaves out what the cgroups above do not allow.
+pub fn v2(cpu: &Cpu) -> Result<Vec<Write>> {
+    let cpus = write("linux.resources.cpu.cpus", &cpu.cpus, FILES[0].0, CPUS)?;
+    let mems = write("linux.resources.cpu.mems", &cpu.mems, FILES[1].0, MEMS)?;
+    let effective = |file| move |write: Write| write.effective(file);
+    let cpus = cpus.map(effective("cpuset.cpus.effective"));
+    Ok(cpus.into_iter().chain(mems.map(effective("cpuset.mems.effective"))).collect())
+}
+
+fn write(
+    field: &'static str,
+    list: &Option<String>,
+    file: &'static str,
+    meanings: &'static [(Errno, &'static str)],
+) -> Result<Option<Write>> {
+    let Some(list) = list.as_deref().filter(|list| !list.is_empty()) else { return Ok(None) };
+    if !is_list(list) {
+        bail!("{field}: {list} is not a list such as 0-3,7");
     }
-    Ok(writes)
+    Ok(Some(Write::new(field, file, list).meaning(meanings)))
+}
+
+/// Whether two lists that a kernel has accepted hold the same numbers.
+pub fn same(one: &str, other: &str) -> bool {
+    match (numbers(one), numbers(other)) {
+        (Some(one), Some(other)) => one == other,
+        // with a pattern, which is rare: it is not worked out
+        _ => true,
+    }
+}
+
+/// More than any kernel has of CPUs or memory nodes.
+const MOST_NUMBERS: u32 = 1 << 16;
+
+fn numbers(list: &str) -> Option<BTreeSet<u32>> {
+    let mut numbers = BTreeSet::new();
+    for range in list.trim().split(',').map(str::trim).filter(|range| !range.is_empty()) {
+        let (from, to) = range.split_once('-').unwrap_or((range, range));
+        let (from, to) = (from.parse::<u32>().ok()?, to.parse::<u32>().ok()?);
+        numbers.extend(from..=Some(to).filter(|to| *to < MOST_NUMBERS)?);
+    }
+    Some(numbers)
 }
 
 /// The kernel's list format (cpuset(7)): numbers and ranges; a range may end in `:used/group`.
@@ -103,12 +142,33 @@ mod tests {
         ] {
             assert_eq!(shown(v1(&cpu)), Ok(want.iter().map(|w| w.to_string()).collect()), "{cpu:?}");
         }
+        let want = ["cpuset.cpus = 0-1", "cpuset.mems = 0"].map(String::from).to_vec();
+        let both = cpu(Some("0-1"), Some("0"));
+        assert_eq!(shown(v2(&both)), Ok(want));
+        let effective: Vec<_> = v2(&both).unwrap().iter().map(|write| write.effective).collect();
+        assert_eq!(effective, [Some("cpuset.cpus.effective"), Some("cpuset.mems.effective")]);
+        assert_eq!(shown(v2(&cpu(Some(""), None))), Ok(vec![]));
         for (bad, says) in [
             (cpu(Some("x"), None), "linux.resources.cpu.cpus: x is not a list"),
             (cpu(None, Some("0-")), "linux.resources.cpu.mems: 0- is not a list"),
         ] {
-            let error = shown(v1(&bad)).unwrap_err();
-            assert!(error.starts_with(says), "{bad:?}: {error}");
+            for error in [shown(v1(&bad)).unwrap_err(), shown(v2(&bad)).unwrap_err()] {
+                assert!(error.starts_with(says), "{bad:?}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn lists_are_compared_by_their_numbers() {
+        for (one, other, want) in [
+            ("0-3", "0-3\n", true),
+            ("0,1,2, 3", "0-3\n", true),
+            ("0-3", "0-1\n", false),
+            ("7", "\n", false),
+            ("0-15:2/4", "0-1\n", true),
+            ("0-4294967295", "0", true),
+        ] {
+            assert_eq!(same(one, other), want, "{one} {other:?}");
         }
     }
 }

@@ -12,11 +12,12 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::directory::Directory;
-use super::perform::write_all;
-use super::recorded::Recorded;
+use super::perform::{shortfalls, write_all};
+use super::recorded::{Recorded, oom_kills};
 use super::remove::Holders;
-use super::{CgroupPlan, HierarchyPlan, Version, cpuset, device_filter, refuse_occupied};
+use super::{CgroupPlan, HierarchyPlan, Version, cpuset, device_filter, refuse_occupied, subtree};
 use crate::error::SysError;
+use crate::log;
 
 /// Cgroups that no process has joined yet.
 #[derive(Debug)]
@@ -77,6 +78,10 @@ impl<'a> NewCgroups<'a> {
     pub fn apply_before(&self) -> Result<()> {
         for cgroup in &self.cgroups {
             write_all(&cgroup.directory, &cgroup.plan.before)?;
+            shortfalls(&cgroup.directory, &cgroup.plan.before).iter().for_each(|warning| log::warning(warning));
+            if let Some(uid) = cgroup.plan.owner {
+                subtree::delegate(&cgroup.directory, uid)?;
+            }
             if let Some(filter) = &cgroup.plan.devices {
                 device_filter::attach(cgroup.directory.as_fd(), filter)?;
             }
@@ -86,7 +91,7 @@ impl<'a> NewCgroups<'a> {
 
     /// What must not limit the set-up of init itself.
     pub fn apply_last(&self) -> Result<()> {
-        self.cgroups.iter().try_for_each(|cgroup| write_all(&cgroup.directory, &cgroup.plan.last))
+        self.cgroups.iter().try_for_each(NewCgroup::apply_last)
     }
 
     /// The `tasks` file of every v1 hierarchy: a single-threaded process joins by writing `0`.
@@ -128,8 +133,26 @@ impl NewCgroup<'_> {
         if !self.plan.realtime_above.is_empty() {
             self.give_realtime_above()?;
         }
-        if !self.plan.enable.is_empty() {
-            self.enable_controllers_above()?;
+        if self.plan.version == Version::V2 {
+            subtree::prepare(&self.top, &self.directory, self.plan)?;
+        }
+        Ok(())
+    }
+
+    /// On v2 a limit below what is in use is taken, and the kernel kills until it fits.
+    fn apply_last(&self) -> Result<()> {
+        let tree = self.plan.version == Version::V2 && !self.plan.last.is_empty();
+        let seen =
+            || if tree { (oom_kills(&self.directory), self.directory.read("memory.current").ok()) } else { (0, None) };
+        let (before, in_use) = seen();
+        write_all(&self.directory, &self.plan.last)?;
+        if seen().0 > before {
+            let in_use = in_use.unwrap_or_default();
+            bail!(
+                "linux.resources.memory: the limit is too small to start: setting up took {} bytes, and the kernel \
+                 killed init for it; give more",
+                in_use.trim()
+            );
         }
         Ok(())
     }
@@ -144,33 +167,6 @@ impl NewCgroup<'_> {
         }
         Ok(())
     }
-
-    fn enable_controllers_above(&self) -> Result<()> {
-        const FILE: &str = "cgroup.subtree_control";
-        for path in above(&self.plan.path) {
-            let directory = self.top.below(path).map_err(|errno| open_error(&self.top, errno))?;
-            let enabled = directory.read(FILE).map_err(|errno| open_error(&directory, errno))?;
-            for controller in &self.plan.enable {
-                if enabled.split_ascii_whitespace().any(|own| own == controller) {
-                    continue;
-                }
-                let value = format!("+{controller}");
-                match directory.write(FILE, &value) {
-                    Ok(()) => {}
-                    Err(Errno::EBUSY) => bail!(
-                        "cgroup {} holds processes itself, so none below it can have the {controller} controller (EBUSY); \
-                         set linux.cgroupsPath to an absolute path elsewhere",
-                        directory.path.display()
-                    ),
-                    Err(errno) => {
-                        let object = format!("{}/{FILE} = {value}", directory.path.display());
-                        return Err(SysError::new("write cgroup", object, errno).into());
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Directory {
@@ -180,12 +176,12 @@ impl Directory {
     }
 }
 
-fn open_error(directory: &Directory, errno: Errno) -> SysError {
+pub(super) fn open_error(directory: &Directory, errno: Errno) -> SysError {
     SysError::new("open cgroup", directory.path.display(), errno)
 }
 
 /// The directories above `path`, from the top of the hierarchy down.
-fn above(path: &Path) -> Vec<&Path> {
+pub(super) fn above(path: &Path) -> Vec<&Path> {
     let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
     above.reverse();
     above

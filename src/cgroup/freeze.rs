@@ -202,8 +202,9 @@ struct Suspect {
 
 /// The state of whom the kernel holds, and since 6.1 of whom a freezer has stopped where it slept.
 const HELD: char = 'D';
-/// Where a v1 freezer holds whom it has not found asleep.
-const FROZEN: &str = "__refrigerator";
+/// Where a v1 freezer holds whom it has not found asleep, and where v2's holds all; the compiler may have made the last
+/// a part of the one before it.
+const FROZEN: [&str; 3] = ["__refrigerator", "get_signal", "do_freezer_trap"];
 
 impl Suspect {
     /// `None` if it is frozen for sure, or has ended.
@@ -212,7 +213,12 @@ impl Suspect {
         let stat = proc.stat(Pid::from_raw(id)).ok()?;
         let waits_in = read("wchan").filter(|function| function != "0").unwrap_or_default();
         let name = read("comm")?.trim_end().to_string();
-        (waits_in != FROZEN && !stat.has_ended()).then_some(Self { id, name, state: stat.state, waits_in })
+        (!FROZEN.contains(&waits_in.as_str()) && !stat.has_ended()).then_some(Self {
+            id,
+            name,
+            state: stat.state,
+            waits_in,
+        })
     }
 }
 

@@ -1,11 +1,16 @@
 //! `linux.resources.memory`. Written last of all, when init has set itself up: what that took is not charged to a
-//! small limit before the user's program had a chance.
+//! small limit before the user's program had a chance. v1 limits memory, and memory with swap; v2 memory, and swap.
 
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 
 use super::write::{Otherwise, Write};
 use crate::plan::spec::resources::Memory;
+
+const LIMIT: &str = "linux.resources.memory.limit";
+const SWAP: &str = "linux.resources.memory.swap";
+const RESERVATION: &str = "linux.resources.memory.reservation";
+const OOM_KILLER: &str = "linux.resources.memory.disableOOMKiller";
 
 const NO_SWAP_ACCOUNTING: &[(Errno, &str)] =
     &[(Errno::ENOENT, "this kernel does not account swap; boot it with swapaccount=1, or leave memory.swap out")];
@@ -16,12 +21,45 @@ pub fn v1(memory: &Memory, warnings: &mut Vec<String>) -> Result<Vec<Write>> {
     let reservation = bytes("reservation", memory.reservation)?;
     let mut writes = limit_and_swap(limit, swap)?;
     if let Some(bytes) = reservation {
-        writes.push(Write::new("linux.resources.memory.reservation", "memory.soft_limit_in_bytes", bytes));
+        writes.push(Write::new(RESERVATION, "memory.soft_limit_in_bytes", bytes));
     }
     writes.extend(swappiness(memory.swappiness)?);
     if memory.disable_oom_killer == Some(true) {
-        writes.push(Write::new("linux.resources.memory.disableOOMKiller", "memory.oom_control", 1));
+        writes.push(Write::new(OOM_KILLER, "memory.oom_control", 1));
     }
+    warn_of_ignored(memory, warnings);
+    Ok(writes)
+}
+
+pub fn v2(memory: &Memory, warnings: &mut Vec<String>) -> Result<Vec<Write>> {
+    let (limit, swap) = (bytes("limit", memory.limit)?, bytes("swap", memory.swap)?);
+    check(limit, swap)?;
+    let swap = match (limit, swap) {
+        (_, Some(-1)) | (Some(-1), None) => Some("max".to_string()),
+        (Some(limit), Some(swap)) => Some((swap - limit).to_string()),
+        _ => None,
+    };
+    let swap = swap.map(|bytes| {
+        let nothing_lost = bytes == "max" || bytes == "0";
+        Write::new(SWAP, "memory.swap.max", bytes)
+            .on_if(nothing_lost, Errno::ENOENT, Otherwise::Leave)
+            .meaning(NO_SWAP_ACCOUNTING)
+    });
+    let amount = |bytes: i64| if bytes == -1 { "max".to_string() } else { bytes.to_string() };
+    let limit = limit.map(|bytes| Write::new(LIMIT, "memory.max", amount(bytes)));
+    let reservation = bytes("reservation", memory.reservation)?;
+    let low = reservation.map(|bytes| Write::new(RESERVATION, "memory.low", amount(bytes)));
+    if let Some(write) = swappiness(memory.swappiness)? {
+        bail!("{}: cgroup v2 has none of a cgroup's own; leave it out, or set sysctl vm.swappiness", write.field);
+    }
+    if memory.disable_oom_killer == Some(true) {
+        bail!("{OOM_KILLER}: cgroup v2 always kills when its limit is reached; leave it out");
+    }
+    warn_of_ignored(memory, warnings);
+    Ok(swap.into_iter().chain(limit).chain(low).collect())
+}
+
+fn warn_of_ignored(memory: &Memory, warnings: &mut Vec<String>) {
     let harmless = |bytes: Option<i64>| matches!(bytes, None | Some(-1 | 0));
     for (name, bytes) in [("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp)] {
         if !harmless(bytes) {
@@ -33,7 +71,6 @@ pub fn v1(memory: &Memory, warnings: &mut Vec<String>) -> Result<Vec<Write>> {
         warnings
             .push("linux.resources.memory.useHierarchy: false is ignored; kernels since 5.11 know nothing else".into());
     }
-    Ok(writes)
 }
 
 /// Before it has children and before the rest; a kernel since 5.11 has it set.
@@ -51,10 +88,7 @@ fn bytes(name: &str, value: Option<i64>) -> Result<Option<i64>> {
     }
 }
 
-/// The kernel holds limit ≤ limit with swap at any moment, so which one goes first depends on what stands there.
-fn limit_and_swap(limit: Option<i64>, swap: Option<i64>) -> Result<Vec<Write>> {
-    const LIMIT: &str = "linux.resources.memory.limit";
-    const SWAP: &str = "linux.resources.memory.swap";
+fn check(limit: Option<i64>, swap: Option<i64>) -> Result<()> {
     match (limit, swap) {
         (None | Some(-1), Some(swap @ 1..)) => {
             bail!("{SWAP}: is {swap}, but memory.limit is not set; set both, as swap counts memory too")
@@ -62,8 +96,13 @@ fn limit_and_swap(limit: Option<i64>, swap: Option<i64>) -> Result<Vec<Write>> {
         (Some(limit @ 1..), Some(swap @ 1..)) if swap < limit => {
             bail!("{SWAP}: {swap} is below memory.limit {limit}; swap counts memory too")
         }
-        _ => {}
+        _ => Ok(()),
     }
+}
+
+/// The kernel holds limit ≤ limit with swap at any moment, so which one goes first depends on what stands there.
+fn limit_and_swap(limit: Option<i64>, swap: Option<i64>) -> Result<Vec<Write>> {
+    check(limit, swap)?;
     // without limit on memory means without limit on both, else the old one of both would stand in the way
     let swap = swap.or(limit.filter(|limit| *limit == -1));
     let limit = limit.map(|bytes| {
@@ -170,6 +209,61 @@ mod tests {
             (Memory { swappiness: Some(101), ..Memory::default() }, "linux.resources.memory.swappiness: 101 is"),
         ] {
             let error = shown(v1(&memory, &mut Vec::new())).unwrap_err();
+            assert!(error.starts_with(says), "{memory:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn values_of_v2() {
+        for (given, want) in [
+            ((None, None), vec![]),
+            ((Some(0), Some(0)), vec![]),
+            ((Some(100), None), vec!["memory.max = 100"]),
+            ((Some(100), Some(0)), vec!["memory.max = 100"]),
+            ((Some(100), Some(100)), vec!["memory.swap.max = 0; ENOENT: leave", "memory.max = 100"]),
+            ((Some(100), Some(300)), vec!["memory.swap.max = 200", "memory.max = 100"]),
+            ((Some(100), Some(-1)), vec!["memory.swap.max = max; ENOENT: leave", "memory.max = 100"]),
+            ((Some(-1), None), vec!["memory.swap.max = max; ENOENT: leave", "memory.max = max"]),
+            ((Some(-1), Some(-1)), vec!["memory.swap.max = max; ENOENT: leave", "memory.max = max"]),
+            ((None, Some(-1)), vec!["memory.swap.max = max; ENOENT: leave"]),
+        ] {
+            let got = shown(v2(&limits(given.0, given.1), &mut Vec::new()));
+            assert_eq!(got, Ok(want.iter().map(|w| w.to_string()).collect()), "{given:?}");
+        }
+        let memory = Memory {
+            reservation: Some(-1),
+            swappiness: Some(u64::MAX),
+            disable_oom_killer: Some(false),
+            use_hierarchy: Some(true),
+            check_before_update: Some(true),
+            kernel: Some(1),
+            ..Memory::default()
+        };
+        let mut warnings = Vec::new();
+        assert_eq!(shown(v2(&memory, &mut warnings)), Ok(vec!["memory.low = max".into()]));
+        assert!(matches!(&warnings[..], [one] if one.starts_with("linux.resources.memory.kernel: ")), "{warnings:?}");
+        let reserved = Memory { reservation: Some(5), ..Memory::default() };
+        assert_eq!(shown(v2(&reserved, &mut warnings)), Ok(vec!["memory.low = 5".into()]));
+    }
+
+    #[test]
+    fn bad_values_of_v2() {
+        for (memory, says) in [
+            (limits(None, Some(300)), "linux.resources.memory.swap: is 300, but memory.limit is not set"),
+            (limits(Some(-1), Some(300)), "linux.resources.memory.swap: is 300, but memory.limit is not set"),
+            (limits(Some(100), Some(99)), "linux.resources.memory.swap: 99 is below memory.limit 100"),
+            (limits(Some(-2), None), "linux.resources.memory.limit: -2 is negative"),
+            (
+                Memory { swappiness: Some(0), ..Memory::default() },
+                "linux.resources.memory.swappiness: cgroup v2 has none",
+            ),
+            (Memory { swappiness: Some(101), ..Memory::default() }, "linux.resources.memory.swappiness: 101 is"),
+            (
+                Memory { disable_oom_killer: Some(true), ..Memory::default() },
+                "linux.resources.memory.disableOOMKiller: cgroup v2 always kills",
+            ),
+        ] {
+            let error = shown(v2(&memory, &mut Vec::new())).unwrap_err();
             assert!(error.starts_with(says), "{memory:?}: {error}");
         }
     }

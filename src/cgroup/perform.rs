@@ -5,6 +5,7 @@ use std::fs::File;
 use anyhow::{Result, anyhow};
 use nix::errno::Errno;
 
+use super::cpuset;
 use super::directory::{Directory, write_once};
 use super::write::{Otherwise, Write};
 use crate::error::SysError;
@@ -28,6 +29,17 @@ pub fn write_all(directory: &Directory, writes: &[Write]) -> Result<()> {
     }
 }
 
+/// What the kernel took of lists less than all of, as warnings.
+pub fn shortfalls(directory: &Directory, writes: &[Write]) -> Vec<String> {
+    let shortfall = |write: &Write| {
+        let effective = directory.read(write.effective?).ok()?;
+        let Write { field, value, .. } = write;
+        let told = || format!("{field}: of {value} the cgroups above leave {}", effective.trim());
+        (!cpuset::same(value, &effective)).then(told)
+    };
+    writes.iter().filter_map(shortfall).collect()
+}
+
 enum Outcome {
     Done,
     Later(Errno),
@@ -49,6 +61,7 @@ impl Pen<'_> {
             match otherwise.find(|(of, _)| *of == errno) {
                 Some((_, Otherwise::File(other))) => file = other,
                 Some((_, Otherwise::Value(other))) => value = other,
+                Some((_, Otherwise::Other(other, its))) => (file, value) = (other, its),
                 Some((_, Otherwise::Later)) => return Ok(Outcome::Later(errno)),
                 Some((_, Otherwise::Leave)) => return Ok(Outcome::Done),
                 None => return Err(refusal(self.directory, write, errno)),
@@ -107,16 +120,26 @@ mod tests {
 
     #[test]
     fn a_missing_file_selects_the_alternative() {
-        let (dir, directory) = with_files(&["b", "c"]);
+        let (dir, directory) = with_files(&["b", "c", "d"]);
         let writes = [
             Write::new("f", "a", 1).on(Errno::ENOENT, Otherwise::File("b")),
+            Write::new("f", "a", 1).on(Errno::ENOENT, Otherwise::Other("d", "91".into())),
             Write::new("f", "x", 2).on(Errno::ENOENT, Otherwise::Leave),
             Write::new("f", "c", 3).on(Errno::ENOENT, Otherwise::Leave),
         ];
         write_all(&directory, &writes).unwrap();
         let read = |file| std::fs::read_to_string(dir.path().join(file)).unwrap();
-        assert_eq!((read("b"), read("c")), ("1".into(), "3".into()));
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing was made");
+        assert_eq!([read("b"), read("c"), read("d")], ["1", "3", "91"]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3, "nothing was made");
+    }
+
+    #[test]
+    fn a_list_that_was_not_taken_whole_is_told() {
+        let (dir, directory) = with_files(&["cpuset.cpus.effective"]);
+        std::fs::write(dir.path().join("cpuset.cpus.effective"), "0-1\n").unwrap();
+        let write = |list: &str| [Write::new("linux.cpus", "cpuset.cpus", list).effective("cpuset.cpus.effective")];
+        assert_eq!(shortfalls(&directory, &write("1,0")), [""; 0]);
+        assert_eq!(shortfalls(&directory, &write("0-5")), ["linux.cpus: of 0-5 the cgroups above leave 0-1"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `linux.resources.pids`: how many processes and threads may be.
+//! `linux.resources.pids`: how many processes and threads may be. The file is the same in v1 and v2.
 
 use nix::errno::Errno;
 
@@ -10,7 +10,7 @@ const FIELD: &str = "linux.resources.pids.limit";
 const MOST: i64 = 4 * 1024 * 1024;
 
 /// Absent leaves it alone and 0 is a limit of 0 (spec 1.3): init is moved in, which no limit forbids, and may not fork.
-pub fn v1(pids: &Pids) -> Option<Write> {
+pub fn both(pids: &Pids) -> Option<Write> {
     let limit = pids.limit?;
     let value = if limit < 0 { "max".to_string() } else { limit.to_string() };
     Some(Write::new(FIELD, "pids.max", value).on_if(limit > MOST, Errno::EINVAL, Otherwise::Value("max")))
@@ -31,7 +31,7 @@ mod tests {
             (Some(4_194_304), Some("pids.max = 4194304")),
             (Some(4_194_305), Some("pids.max = 4194305; EINVAL: = max")),
         ] {
-            let got = v1(&Pids { limit }).map(|write| write.to_string());
+            let got = both(&Pids { limit }).map(|write| write.to_string());
             assert_eq!(got.as_deref(), want, "{limit:?}");
         }
     }

@@ -108,8 +108,10 @@ impl Recorded {
 
     /// How often the kernel killed inside for want of memory.
     pub fn oom_kills(&self) -> Result<u64> {
-        let Some(memory) = self.open("memory")? else { return Ok(0) };
-        Ok(read(&memory, "memory.oom_control")?.as_deref().map_or(0, oom_kills))
+        if let Some(memory) = self.open("memory")? {
+            return Ok(read(&memory, "memory.oom_control")?.as_deref().map_or(0, oom_kills_in));
+        }
+        Ok(self.open("")?.as_ref().map_or(0, oom_kills))
     }
 
     /// Kills every process inside, frozen ones too, and waits until they are gone.
@@ -130,20 +132,29 @@ impl Recorded {
         }
     }
 
-    /// One round. In the v2 tree one write kills all at once, those that are just being forked too. On v1 alone the
-    /// freezer keeps them from forking meanwhile. A v1 freezer holds even a killed process, so it is thawed afterwards.
+    /// One round. In the v2 tree one write kills all at once, those that are just being forked too. On v1 alone, in a
+    /// threaded cgroup and before Linux 5.14 a freezer keeps them from forking meanwhile. That of v1 holds even a killed
+    /// process, so it is thawed afterwards.
     pub(super) fn kill_once(&self) -> Result<Vec<Pid>> {
         let at_once = self.open("")?.is_some_and(|tree| tree.write("cgroup.kill", "1").is_ok());
-        if !at_once && let Some(freezer) = self.open("freezer")? {
-            // an old kernel, or one that is being removed: then the next round finds who got away
-            let _ = freezer.write("freezer.state", "FROZEN");
+        if !at_once {
+            let (controller, file, frozen) = match self.of("freezer") {
+                Some(_) => ("freezer", "freezer.state", "FROZEN"),
+                None => ("", "cgroup.freeze", "1"),
+            };
+            if let Some(freezer) = self.open(controller)? {
+                // an old kernel, or one that is being removed: then the next round finds who got away
+                let _ = freezer.write(file, frozen);
+            }
         }
         let pids = self.pids()?;
         for some in pids.chunks(AT_A_TIME) {
             self.kill_some(some)?;
         }
-        if let Some(freezer) = self.of("freezer") {
-            freezer.walk(&mut Set { file: "freezer.state", value: "THAWED" })?;
+        match self.of("freezer") {
+            Some(freezer) => freezer.walk(&mut Set { file: "freezer.state", value: "THAWED" })?,
+            None if at_once => {}
+            None => self.thaw()?,
         }
         Ok(pids)
     }
@@ -234,8 +245,13 @@ fn missing(error: &anyhow::Error) -> bool {
     error.downcast_ref::<SysError>().is_some_and(|error| error.errno == Errno::ENOENT)
 }
 
-/// Of memory.oom_control; the line came with 4.13.
-fn oom_kills(text: &str) -> u64 {
+/// In a cgroup of the v2 tree and those below.
+pub(super) fn oom_kills(tree: &Directory) -> u64 {
+    tree.read("memory.events").as_deref().map_or(0, oom_kills_in)
+}
+
+/// Of memory.oom_control, where the line came with 4.13, and of v2's memory.events.
+fn oom_kills_in(text: &str) -> u64 {
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
@@ -276,10 +292,11 @@ mod tests {
         for (text, want) in [
             ("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", 3),
             ("oom_kill_disable 0\nunder_oom 0\n", 0),
+            ("low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\noom_group_kill 0\n", 1),
             ("oom_kill x\n", 0),
             ("", 0),
         ] {
-            assert_eq!(oom_kills(text), want, "{text:?}");
+            assert_eq!(oom_kills_in(text), want, "{text:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 use serde_json::{Value, from_value, json, to_value};
 
 use super::*;
-use crate::host::cgroups::Hierarchy;
+use crate::host::cgroups::{Hierarchy, Unified};
 
 fn layout(v1: &[&str], tree: Option<&[&str]>) -> CgroupLayout {
     let strings = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
@@ -122,10 +122,88 @@ fn a_value_without_its_controller_is_refused() {
         let error = plan("c1", None, &resources(&value), &without).unwrap_err().to_string();
         assert!(error.starts_with(says), "{value}: {error}");
     }
-    let elsewhere = layout(&["devices"], Some(&["memory"]));
+}
+
+/// All that a v2 host of today has.
+const V2: &[&str] = &["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma", "misc"];
+
+#[test]
+fn a_host_with_v2_alone() {
+    let value = json!({
+        "cpu": {"shares": 512, "quota": 20000, "period": 50000, "cpus": "0"},
+        "memory": {"limit": 4096, "swap": 8192, "reservation": 2048, "kernel": 5},
+        "pids": {"limit": 7},
+        "blockIO": {"weight": 100},
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 1}],
+        "unified": {"memory.high": "3000", "pids.max": "6", "misc.max": "a 1\nb 2"},
+        "devices": [{"allow": true, "access": "rwm"}],
+    });
+    let want = json!({
+        "hierarchies": [
+            {"version": "v2", "mountpoint": "/cg/unified", "path": "pods/c1",
+             "enable": ["cpu", "cpuset", "pids", "io", "hugetlb", "memory", "misc"],
+             "enable_also": ["rdma"],
+             "before": ["cpu.weight = 59", "cpu.max = 20000 50000; EINVAL: later", "cpuset.cpus = 0", "pids.max = 7",
+                        "io.bfq.weight = 100; ENOENT: io.weight = 910", "hugetlb.2MB.max = 1",
+                        "hugetlb.2MB.rsvd.max = 1; ENOENT: leave", "misc.max = a 1", "misc.max = b 2", "pids.max = 6"],
+             "last": ["memory.swap.max = 4096", "memory.max = 4096", "memory.low = 2048", "memory.high = 3000"]},
+        ],
+        "warnings": ["linux.resources.memory.kernel: is ignored, as the kernel counts it in memory.limit"],
+    });
+    assert_eq!(planned(Some("/pods/c1"), value, &layout(&[], Some(V2))), want);
+}
+
+#[test]
+fn a_v2_host_hands_down_all_that_it_has_even_if_nothing_is_set() {
+    let tree = &planned(None, json!({}), &layout(&[], Some(V2)))["hierarchies"][0];
+    // below the parent of rrun's own, which holds rrun
+    assert_eq!((&tree["path"], &tree["enable_also"]), (&json!("c1"), &json!(V2)));
+    assert_eq!((tree.get("before"), tree.get("enable")), (None, None), "{tree}");
+}
+
+#[test]
+fn what_v2_lacks_is_refused_by_its_name() {
+    for (value, says) in [
+        (json!({"cpu": {"realtimeRuntime": 5}}), "linux.resources.cpu.realtimeRuntime: cgroup v2 has no"),
+        (json!({"memory": {"swappiness": 5}}), "linux.resources.memory.swappiness: cgroup v2 has none"),
+        (json!({"memory": {"disableOOMKiller": true}}), "linux.resources.memory.disableOOMKiller: cgroup v2 always"),
+        (json!({"blockIO": {"leafWeight": 50}}), "linux.resources.blockIO.leafWeight: this kernel has no leaf"),
+        (json!({"network": {"classID": 5}}), "linux.resources.network.classID: this host has no net_cls controller"),
+        (
+            json!({"network": {"priorities": [{"name": "lo", "priority": 1}]}}),
+            "linux.resources.network.priorities[0]: this host has no net_prio controller",
+        ),
+        (
+            json!({"unified": {"perf.x": "1"}}),
+            "linux.resources.unified.perf.x: the cgroup v2 tree of this host has no perf controller; it has cpuset, cpu,",
+        ),
+        (json!({"unified": {"cgroup.freeze": "1"}}), "linux.resources.unified.cgroup.freeze: is not a limit"),
+    ] {
+        let error = plan("c1", None, &resources(&value), &layout(&[], Some(V2))).unwrap_err().to_string();
+        assert!(error.starts_with(says), "{value}: {error}");
+    }
+    let without = layout(&[], Some(&["cpu"]));
     let limit = resources(&json!({"memory": {"limit": 5}}));
-    let error = plan("c1", None, &limit, &elsewhere).unwrap_err().to_string();
-    assert!(error.contains("has its memory controller in the cgroup v2 tree"), "{error}");
+    let error = plan("c1", None, &limit, &without).unwrap_err().to_string();
+    assert!(error.starts_with("linux.resources.memory.limit: this host has no memory controller"), "{error}");
+}
+
+#[test]
+fn each_controller_is_where_the_host_has_it() {
+    let mixed = layout(&["net_cls"], Some(V2));
+    let value = json!({"network": {"classID": 1}, "memory": {"limit": 4096}, "pids": {"limit": 1}});
+    let plan = planned(Some("/c1"), value, &mixed);
+    assert_eq!(plan["hierarchies"][0]["before"], json!(["net_cls.classid = 1"]));
+    let tree = &plan["hierarchies"][1];
+    assert_eq!((&tree["before"], &tree["last"]), (&json!(["pids.max = 1"]), &json!(["memory.max = 4096"])));
+    assert_eq!((&tree["enable"], tree.get("enable_also")), (&json!(["pids", "memory"]), None));
+    let elsewhere = layout(&["pids"], Some(&["memory"]));
+    let unified = resources(&json!({"unified": {"memory.high": "1", "pids.max": "1"}}));
+    let error = super::plan("c1", None, &unified, &elsewhere).unwrap_err().to_string();
+    assert!(
+        error.starts_with("linux.resources.unified.pids.max: the cgroup v2 tree of this host has no pids"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -151,13 +229,16 @@ fn devices_are_filtered_in_the_tree_where_no_hierarchy_of_v1_has_them() {
 }
 
 #[test]
-fn hosts_without_v1() {
-    for (host, says) in
-        [(layout(&[], Some(&["memory"])), "cgroup v2 alone"), (CgroupLayout::default(), "no cgroup file")]
-    {
-        let error = plan("c1", None, &Resources::default(), &host).unwrap_err().to_string();
-        assert!(error.contains(says), "{error}");
-    }
+fn a_host_without_any_cgroups_is_refused() {
+    let error = plan("c1", None, &Resources::default(), &CgroupLayout::default()).unwrap_err().to_string();
+    assert!(error.contains("no cgroup file system mounted"), "{error}");
+}
+
+#[test]
+fn what_is_delegated_is_the_tree_alone() {
+    let mut plan = plan("c1", None, &Resources::default(), &layout(&["devices"], Some(&[]))).unwrap();
+    plan.delegate_to(1000);
+    assert_eq!(plan.hierarchies.iter().map(|hierarchy| hierarchy.owner).collect::<Vec<_>>(), [None, Some(1000)]);
 }
 
 #[test]

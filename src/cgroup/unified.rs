@@ -1,5 +1,5 @@
-//! `linux.resources.unified`: files of cgroup v2 by name, written verbatim. Beside v1 hierarchies only what the v2
-//! tree itself controls can be meant.
+//! `linux.resources.unified`: files of cgroup v2 by name, written verbatim after everything else. Beside v1 hierarchies
+//! only what the v2 tree itself controls can be meant.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::write::Write;
 use crate::host::cgroups::Unified;
 
 /// Each write with the controller that it needs.
-pub fn hybrid(files: &BTreeMap<String, String>, tree: Option<&Unified>) -> Result<Vec<(String, Write)>> {
+pub fn v2(files: &BTreeMap<String, String>, tree: Option<&Unified>) -> Result<Vec<(String, Write)>> {
     let mut writes = Vec::new();
     for (file, value) in files {
         let controller = controller_of(file)?;
@@ -17,7 +17,8 @@ pub fn hybrid(files: &BTreeMap<String, String>, tree: Option<&Unified>) -> Resul
         match tree {
             None => bail!("{field}: needs cgroup v2, which this host has not"),
             Some(tree) if !tree.controllers.iter().any(|own| own == controller) => {
-                bail!("{field}: the cgroup v2 tree of this host has no {controller} controller; use the field of v1")
+                let known = tree.controllers.join(", ");
+                bail!("{field}: the cgroup v2 tree of this host has no {controller} controller; it has {known}")
             }
             Some(_) => {}
         }
@@ -57,7 +58,7 @@ mod tests {
             controllers: controllers.iter().map(|c| c.to_string()).collect(),
         };
         let files = [(file.to_string(), value.to_string())].into();
-        let writes = hybrid(&files, Some(&tree)).map_err(|e| e.to_string())?;
+        let writes = v2(&files, Some(&tree)).map_err(|e| e.to_string())?;
         Ok(writes.iter().map(|(controller, write)| format!("{controller}: {write}")).collect())
     }
 
@@ -85,7 +86,7 @@ mod tests {
             assert!(error.starts_with("linux.resources.unified.") && error.contains(says), "{file:?}: {error}");
         }
         let files = [("io.max".to_string(), "1".to_string())].into();
-        assert!(hybrid(&files, None).unwrap_err().to_string().contains("needs cgroup v2"));
-        assert!(hybrid(&BTreeMap::new(), None).is_ok());
+        assert!(v2(&files, None).unwrap_err().to_string().contains("needs cgroup v2"));
+        assert!(v2(&BTreeMap::new(), None).is_ok());
     }
 }

@@ -18,6 +18,8 @@ pub struct Write {
     pub meanings: &'static [(Errno, &'static str)],
     /// The file that tells what is in use now, when EBUSY says that it is more than the value.
     pub in_use: Option<&'static str>,
+    /// The file that tells which numbers of the list the kernel took, which accepts more than it has.
+    pub effective: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Otherwise {
     File(&'static str),
     /// This value goes to the same file.
     Value(&'static str),
+    /// This value goes to this file.
+    Other(&'static str, String),
     /// Once more after the others of its group: the kernel checks some values against each other, so that the right
     /// order depends on what stands there already.
     Later,
@@ -46,6 +50,7 @@ impl Write {
             otherwise: Vec::new(),
             meanings: &[],
             in_use: None,
+            effective: None,
         }
     }
 
@@ -67,6 +72,11 @@ impl Write {
         self.in_use = Some(file);
         self
     }
+
+    pub fn effective(mut self, file: &'static str) -> Self {
+        self.effective = Some(file);
+        self
+    }
 }
 
 /// `blkio.weight = 500; ENOENT: blkio.bfq.weight`
@@ -77,6 +87,7 @@ impl fmt::Display for Write {
             match otherwise {
                 Otherwise::File(file) => write!(f, "; {errno:?}: {file}")?,
                 Otherwise::Value(value) => write!(f, "; {errno:?}: = {value}")?,
+                Otherwise::Other(file, value) => write!(f, "; {errno:?}: {file} = {value}")?,
                 Otherwise::Later => write!(f, "; {errno:?}: later")?,
                 Otherwise::Leave => write!(f, "; {errno:?}: leave")?,
             }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Arg;
 
-use super::{Call, Verb, descriptors, id, later, switch, value};
+use super::{Call, Verb, descriptors, id, notify_socket, switch, value};
 use crate::error::Doing;
 use crate::lifecycle::{self, CreateOptions};
 
@@ -40,7 +40,7 @@ fn run(call: &Call) -> Result<u8> {
 }
 
 pub fn options(call: &Call) -> Result<CreateOptions> {
-    refuse_later(call)?;
+    call.global.refuse_later()?;
     let bundle = call.path("bundle")?;
     Ok(CreateOptions {
         id: call.id(),
@@ -52,6 +52,7 @@ pub fn options(call: &Call) -> Result<CreateOptions> {
         no_pivot: call.is_on("no-pivot"),
         descriptors: descriptors::given(call)?,
         no_new_keyring: call.is_on("no-new-keyring"),
+        notify_socket: notify_socket(),
     })
 }
 
@@ -61,9 +62,4 @@ fn config(call: &Call) -> Result<Option<PathBuf>> {
         Some(name) if name == "config.json" => Ok(None),
         _ => call.path("config"),
     }
-}
-
-fn refuse_later(call: &Call) -> Result<()> {
-    call.global.refuse_later()?;
-    later::refuse_notify_socket()
 }

@@ -44,7 +44,7 @@ fn features() -> Result<Features> {
 
 fn linux() -> Result<LinuxFeature> {
     let namespaces = namespaces::all_types().into_iter().map(LinuxNamespaceType::try_from);
-    let cgroup = CgroupBuilder::default().v1(true).v2(false).systemd(false).systemd_user(false).rdma(true);
+    let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true);
     let none = Vec::<String>::new;
     let seccomp = SeccompBuilder::default()
         .enabled(false)

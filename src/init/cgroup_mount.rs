@@ -19,7 +19,7 @@ impl Init<'_> {
     pub(super) fn mount_cgroup(&mut self, plan: &MountPlan, cgroup: &CgroupMount) -> Result<()> {
         match cgroup {
             CgroupMount::V1 { hierarchies, links } => self.mount_v1(plan, hierarchies, links),
-            CgroupMount::V2 { otherwise } => self.mount_v2(plan, otherwise),
+            CgroupMount::V2 { new, bind } => self.mount_v2(plan, *new, bind),
         }
     }
 
@@ -66,15 +66,15 @@ impl Init<'_> {
         }
     }
 
-    fn mount_v2(&mut self, plan: &MountPlan, otherwise: &Path) -> Result<()> {
+    fn mount_v2(&mut self, plan: &MountPlan, new: bool, bind: &Path) -> Result<()> {
         let target = &plan.target;
         let place = self.rootfs()?.mountpoint(target, Place::Directory, Symlinks::Followed)?;
         self.refuse_inside_proc(target, &place)?;
-        let new = Filesystem::new("cgroup2").and_then(|cgroup2| cgroup2.mount(0));
-        let mount = match new {
-            // not ours to mount anew: no cgroup namespace of our own, or one that our user does not own
-            Err(SysError { errno: Errno::EPERM | Errno::EBUSY, .. }) => self.clone_cgroup(otherwise)?,
-            result => result?,
+        let made = new.then(|| Filesystem::new("cgroup2").and_then(|cgroup2| cgroup2.mount(0)));
+        let mount = match made {
+            // not ours to mount anew: our user does not own the cgroup namespace
+            None | Some(Err(SysError { errno: Errno::EPERM | Errno::EBUSY, .. })) => self.clone_cgroup(bind)?,
+            Some(result) => result?,
         };
         if self.plan()?.rootless && !self.plan()?.has(Namespace::Cgroup) {
             // The whole tree of the host, where part of it may be the user's to write (CVE-2023-25809).

@@ -254,6 +254,7 @@ mod tests {
             console_socket: false,
             descriptors: Descriptors::default(),
             no_new_keyring: false,
+            notify: None,
         };
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }

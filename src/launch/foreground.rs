@@ -15,6 +15,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use super::interrupts::Interrupts;
 use super::serve::reap;
 use crate::error::{Doing, SysError};
+use crate::notify::Readiness;
 use crate::sys::clone::{Child, End, ended_child, pidfd_send_signal};
 use crate::sys::{fds, tty};
 
@@ -135,9 +136,18 @@ fn write_all(fd: BorrowedFd, mut bytes: &[u8]) -> Result<(), SysError> {
 }
 
 /// Waits for the container's process and gives its exit status, or 128 and its signal's number.
-pub fn wait(child: &Child, interrupts: &Interrupts, mut relay: Option<Relay>) -> Result<i32> {
+pub fn wait(
+    child: &Child,
+    interrupts: &Interrupts,
+    mut relay: Option<Relay>,
+    mut readiness: Option<Readiness>,
+) -> Result<i32> {
     loop {
-        let seen = poll_all(child, interrupts, relay.as_ref())?;
+        let notified = readiness.as_ref().and_then(Readiness::awaited);
+        let seen = poll_all(child, interrupts, notified, relay.as_ref())?;
+        if let Some(readiness) = readiness.as_mut().filter(|_| seen.notified) {
+            readiness.take();
+        }
         if let Some(relay) = &mut relay {
             if seen.stdin {
                 relay.read_stdin()?;
@@ -157,6 +167,7 @@ pub fn wait(child: &Child, interrupts: &Interrupts, mut relay: Option<Relay>) ->
     if let Some(relay) = &mut relay {
         while relay.show_output()? {}
     }
+    readiness.into_iter().for_each(Readiness::finish);
     Ok(match reap(child)? {
         End::Exited(code) => code,
         End::Killed(signal) => 128 + signal,
@@ -167,15 +178,26 @@ pub fn wait(child: &Child, interrupts: &Interrupts, mut relay: Option<Relay>) ->
 struct Seen {
     ended: bool,
     signal: bool,
+    notified: bool,
     stdin: bool,
     output: bool,
     writable: bool,
     hung_up: bool,
 }
 
-fn poll_all(child: &Child, interrupts: &Interrupts, relay: Option<&Relay>) -> Result<Seen> {
-    let mut fds =
-        vec![PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(interrupts.as_fd(), PollFlags::POLLIN)];
+fn poll_all(
+    child: &Child,
+    interrupts: &Interrupts,
+    notified: Option<BorrowedFd>,
+    relay: Option<&Relay>,
+) -> Result<Seen> {
+    // Each has its place; what is not there is stood in for by what is asked nothing.
+    let asked = if notified.is_some() { PollFlags::POLLIN } else { PollFlags::empty() };
+    let mut fds = vec![
+        PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
+        PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
+        PollFd::new(notified.unwrap_or(interrupts.as_fd()), asked),
+    ];
     let rest = relay.is_some_and(|relay| relay.resting);
     if let Some(relay) = relay.filter(|relay| !relay.resting) {
         let waiting = if relay.to_container.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
@@ -193,10 +215,11 @@ fn poll_all(child: &Child, interrupts: &Interrupts, relay: Option<&Relay>) -> Re
     Ok(Seen {
         ended: !events(0).is_empty(),
         signal: !events(1).is_empty(),
-        output: events(2).intersects(PollFlags::POLLIN | PollFlags::POLLHUP),
-        writable: events(2).contains(PollFlags::POLLOUT),
-        hung_up: events(2).contains(PollFlags::POLLHUP),
-        stdin: !events(3).is_empty(),
+        notified: !events(2).is_empty(),
+        output: events(3).intersects(PollFlags::POLLIN | PollFlags::POLLHUP),
+        writable: events(3).contains(PollFlags::POLLOUT),
+        hung_up: events(3).contains(PollFlags::POLLHUP),
+        stdin: !events(4).is_empty(),
     })
 }
 

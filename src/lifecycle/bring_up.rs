@@ -22,9 +22,11 @@ use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
+use crate::notify;
 use crate::plan::{Namespace, Plan};
 use crate::procfs::Proc;
 use crate::state::Process;
+use crate::state::directory::Directory;
 use crate::state::pid_file::PidFile;
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::socket;
@@ -47,12 +49,15 @@ pub struct Up {
 pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts: &Interrupts) -> Result<Up> {
     // The caller's would shape what we make; the container's own is set by init.
     umask(Mode::from_bits_truncate(0o022));
+    let notify_socket = options.notify_socket.as_deref();
+    notify_socket.map(notify::address).transpose()?;
     let manner = Manner {
         no_pivot: options.no_pivot,
         detached: place == Place::Detached,
         console_socket: options.console_socket.is_some(),
         descriptors: options.descriptors,
         no_new_keyring: options.no_new_keyring,
+        notify: notify_socket.map(|_| Directory::notify_path(&store.root, &options.id)),
     };
     let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     // What can fail without having made anything comes first.
@@ -69,6 +74,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     // What is recorded as ours is killed and removed by `delete`.
     cgroup::refuse_occupied(&cgroup)?;
     claim.record_intent(&config)?;
+    if notify_socket.is_some() {
+        claim.directory.make_notify_directory()?;
+    }
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
     let none = CgroupPlan::none();

@@ -11,6 +11,7 @@ use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
 use crate::host::Host;
 use crate::plan::build::Options;
+use crate::plan::cgroup_paths;
 use crate::plan::spec::Spec;
 use crate::plan::spec::resources::Resources;
 use crate::plan::{Descriptors, Plan};
@@ -26,6 +27,7 @@ pub struct Manner {
     pub console_socket: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    pub notify: Option<PathBuf>,
 }
 
 pub struct Decided {
@@ -49,11 +51,15 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
         console_socket: manner.console_socket,
         descriptors: manner.descriptors,
         no_new_keyring: manner.no_new_keyring,
+        notify: manner.notify,
     };
     let plan = Plan::build(&spec, &options, &host)?;
     let absent = Resources::default();
     let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
-    let cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups).context("config.json")?;
+    let mut cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups).context("config.json")?;
+    if let Some(uid) = cgroup_paths::owner(&plan) {
+        cgroup.delegate_to(uid);
+    }
     Ok(Decided { plan, cgroup, config })
 }
 

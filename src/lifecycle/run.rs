@@ -1,16 +1,19 @@
 //! `create` and `run`: the same way up; run goes on with the start, and in the foreground stays until the end.
 
+use std::os::fd::AsFd;
+
 use anyhow::Result;
 use nix::sys::prctl;
 
 use super::bring_up::{Place, Up, bring_up};
 use super::delete::delete_own;
-use super::{CreateOptions, RunOptions, Store, start};
+use super::start::start_unready;
+use super::{CreateOptions, RunOptions, Store, readiness};
 use crate::error::Doing;
 use crate::launch::foreground::{self, Relay};
 use crate::launch::interrupts::Interrupts;
 use crate::launch::seal;
-use crate::{log, state};
+use crate::{log, notify, state};
 
 pub fn create(store: &Store, options: &CreateOptions) -> Result<()> {
     state::check_id(&options.id)?;
@@ -30,8 +33,9 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
         // What init leaves behind is reaped by us, not by some init that knows nothing of it.
         prctl::set_child_subreaper(true).doing("prctl PR_SET_CHILD_SUBREAPER", "")?;
     }
+    let host = options.create.notify_socket.as_deref().map(notify::Host::connect).transpose()?;
     let up = bring_up(store, &options.create, place, &interrupts)?;
-    let outcome = after_start(store, id, up, place, &interrupts);
+    let outcome = after_start(store, id, up, host, place, &interrupts);
     if outcome.is_ok() && (place == Place::Detached || options.keep) {
         return outcome;
     }
@@ -46,13 +50,23 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
     }
 }
 
-fn after_start(store: &Store, id: &str, up: Up, place: Place, interrupts: &Interrupts) -> Result<i32> {
+fn after_start(
+    store: &Store,
+    id: &str,
+    up: Up,
+    host: Option<notify::Host>,
+    place: Place,
+    interrupts: &Interrupts,
+) -> Result<i32> {
     let relay = up.console.map(Relay::new).transpose()?;
-    start(store, id)?;
+    let readiness = start_unready(store, id, host)?;
     match place {
-        Place::Detached => Ok(0),
+        Place::Detached => {
+            let wait = |readiness| readiness::wait(readiness, up.child.pidfd.as_fd(), Some(interrupts));
+            readiness.map_or(Ok(()), wait).map(|()| 0)
+        }
         Place::Foreground => {
-            let status = foreground::wait(&up.child, interrupts, relay)?;
+            let status = foreground::wait(&up.child, interrupts, relay, readiness)?;
             let kills = || store.find(id)?.cgroups()?.oom_kills();
             if status == KILLED && kills().is_ok_and(|kills| kills > 0) {
                 log::warning(&format!("run {id}: killed for want of memory: see linux.resources.memory.limit"));

@@ -1,5 +1,6 @@
 //! `start`: lets init execute the user's program, and learns what became of it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +13,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Store;
 use super::container::Container;
 use super::process::{self, ends_within};
+use super::readiness;
 use crate::error::{Doing, Matched, strerror};
+use crate::log;
+use crate::notify::{self, Readiness};
 use crate::protocol::{self, Outcome, START};
 use crate::state::Status;
 use crate::state::directory::{Directory, StartChannel};
@@ -21,10 +25,23 @@ use crate::sys::fds::bytes_waiting;
 /// For init to read its start and execute.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub fn start(store: &Store, id: &str) -> Result<()> {
+/// Returns when the program runs; for a service manager at `notify_socket`, when it is ready.
+pub fn start(store: &Store, id: &str, notify_socket: Option<&OsStr>) -> Result<()> {
     crate::state::check_id(id)?;
-    let given = give(store, id)?;
-    await_outcome(&given)
+    let host = notify_socket.map(notify::Host::connect).transpose()?;
+    let mut given = give(store, id, host)?;
+    await_outcome(&given)?;
+    match given.readiness.take() {
+        Some(readiness) => readiness::wait(readiness, given.init.as_fd(), None),
+        None => Ok(()),
+    }
+}
+
+/// The same, but it is left to the caller to wait until the program is ready.
+pub(super) fn start_unready(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Option<Readiness>> {
+    let given = give(store, id, host)?;
+    await_outcome(&given)?;
+    Ok(given.readiness)
 }
 
 /// A start that cannot be taken back any more.
@@ -32,10 +49,12 @@ struct Given {
     container: Container,
     channel: File,
     init: OwnedFd,
+    /// Where the program says that it is ready, if somebody waits for that.
+    readiness: Option<Readiness>,
 }
 
 /// Decides under the lock that this start is the one, and gives it.
-fn give(store: &Store, id: &str) -> Result<Given> {
+fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
     let (directory, _lock) = Directory::open_locked(&store.root, id)?.ok_or(Matched::DoesNotExist)?;
     let container = Container::in_directory(directory)?.ok_or(Matched::DoesNotExist)?;
     match container.status()? {
@@ -54,9 +73,17 @@ fn give(store: &Store, id: &str) -> Result<Given> {
     if bytes_waiting(channel.as_fd())? != 0 {
         return Err(Matched::StartRunning.into());
     }
+    let readiness = match (host, container.directory.notify_directory()?) {
+        (Some(host), Some(directory)) => Some(Readiness::await_from(directory.as_fd(), host, init.pid)?),
+        (Some(_), None) => {
+            log::warning("created without NOTIFY_SOCKET: the program cannot say when it is ready");
+            None
+        }
+        (None, _) => None,
+    };
     // An empty FIFO takes it whole: less than PIPE_BUF, pipe(7).
     channel.write_all(&START).doing("write", "start.fifo")?;
-    Ok(Given { container, channel, init: pidfd })
+    Ok(Given { container, channel, init: pidfd, readiness })
 }
 
 /// Init holds the FIFO until its execve, or its end.

@@ -12,7 +12,7 @@ use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{mount_options, mounts, namespaces, process, sysctl, time};
+use super::{mount_options, mounts, namespaces, notify, process, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -31,12 +31,17 @@ pub struct Options {
     pub console_socket: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    /// Where the socket will be that takes the program's sd_notify(3).
+    pub notify: Option<PathBuf>,
 }
 
 impl Plan {
     pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         let mut plan = decide(spec, options, host).context("config.json")?;
         plan.process.keep(options.descriptors);
+        if let Some(directory) = &options.notify {
+            notify::add(&mut plan, directory)?;
+        }
         check_terminal(plan.process.terminal.is_some(), options)?;
         Ok(plan)
     }

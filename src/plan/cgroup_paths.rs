@@ -5,7 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::{CgroupHierarchy, CgroupMount};
+use super::id_maps::host_id;
+use super::{CgroupHierarchy, CgroupMount, MountPlan, Namespace, Plan, Source};
 use crate::host::cgroups::{CgroupLayout, Hierarchy, Unified};
 use crate::rootfs::InRoot;
 
@@ -100,8 +101,8 @@ pub fn mount(
     if layout.v1.is_empty() {
         let Some(tree) = &layout.v2 else { bail!("this host has no cgroup file system mounted") };
         let shown = &tree.mountpoint;
-        let otherwise = if has_cgroup_namespace { shown.join(path.in_only_tree(tree)?) } else { shown.clone() };
-        return Ok(CgroupMount::V2 { otherwise });
+        let bind = if has_cgroup_namespace { shown.join(path.in_only_tree(tree)?) } else { shown.clone() };
+        return Ok(CgroupMount::V2 { new: has_cgroup_namespace, bind });
     }
     let names = directory_names(&layout.v1);
     let mut hierarchies = Vec::new();
@@ -113,6 +114,27 @@ pub fn mount(
         links.extend(linked.map(|controller| (controller.clone(), name.clone())));
     }
     Ok(CgroupMount::V1 { hierarchies, links })
+}
+
+/// Whom a container's cgroup is given to: the program's user on the host, if the container has a view of its own of cgroup
+/// v2 and may write there. Root needs no gift.
+pub fn owner(plan: &Plan) -> Option<u32> {
+    let writable = |mount: &MountPlan| {
+        let read_only = (mount.attributes.set | mount.recursive.set) & libc::MOUNT_ATTR_RDONLY != 0;
+        matches!(mount.source, Source::Cgroup(CgroupMount::V2 { .. }))
+            && mount.target.as_path() == Path::new("sys/fs/cgroup")
+            && !read_only
+    };
+    let delegated = plan.has(Namespace::Cgroup) && plan.mounts.iter().any(writable);
+    // An ordinary user gives nothing away. The ids of a joined user namespace are not known yet without its maps.
+    if !delegated || plan.rootless {
+        return None;
+    }
+    let host_uid = match &plan.id_maps {
+        Some(maps) => host_id(&maps.uids.ranges, plan.process.uid),
+        None => Some(plan.process.uid).filter(|_| !plan.has(Namespace::User)),
+    };
+    host_uid.filter(|uid| *uid != 0)
 }
 
 /// As on the host, where programs expect them; by controllers where two mountpoints have the same last name.
@@ -240,8 +262,8 @@ mod tests {
     fn a_mount_on_a_host_with_v2_alone() {
         let layout = CgroupLayout { v1: vec![], v2: Some(tree("/", "/user/me")) };
         for (namespace, want) in [(false, "/sys/fs/cgroup"), (true, "/sys/fs/cgroup/user/c1")] {
-            let CgroupMount::V2 { otherwise } = mount(&layout, "c1", None, namespace).unwrap() else { panic!() };
-            assert_eq!(otherwise.as_os_str(), want, "namespace {namespace}");
+            let CgroupMount::V2 { new, bind } = mount(&layout, "c1", None, namespace).unwrap() else { panic!() };
+            assert_eq!((new, bind.as_os_str()), (namespace, want.as_ref()));
         }
         assert!(mount(&CgroupLayout::default(), "c1", None, false).is_err());
     }

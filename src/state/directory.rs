@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fstat, stat};
+use nix::sys::stat::{Mode, fstat, mkdirat, stat};
 use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 
 use super::State;
@@ -20,6 +20,7 @@ use crate::rootfs::is_same_file;
 const STATE: &str = "state.json";
 const NEW_STATE: &str = "state.json.new";
 const CONFIG: &str = "config.json";
+const NOTIFY: &str = "notify";
 const START: &str = "start.fifo";
 const START_ERROR: &str = "start.error";
 
@@ -148,6 +149,26 @@ impl Directory {
             .doing("create", self.name(START_ERROR))
     }
 
+    /// The directory that is mounted in a container whose readiness somebody waits for.
+    pub fn notify_path(root: &Path, id: &str) -> PathBuf {
+        root.join(id).join(NOTIFY)
+    }
+
+    /// Any user of the container comes through it; on the host nobody comes to it.
+    pub fn make_notify_directory(&self) -> Result<(), SysError> {
+        mkdirat(&self.fd, NOTIFY, Mode::from_bits_truncate(0o755)).doing("mkdir", self.name(NOTIFY))
+    }
+
+    /// `None` where the container was made without one.
+    pub fn notify_directory(&self) -> Result<Option<OwnedFd>, SysError> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&self.fd, NOTIFY, flags, Mode::empty()) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(SysError::new("open", self.name(NOTIFY), errno)),
+        }
+    }
+
     /// What init could say of an execve that failed.
     pub fn read_start_error(&self) -> Result<String, SysError> {
         Ok(String::from_utf8_lossy(&self.read(START_ERROR)?.unwrap_or_default()).into_owned())
@@ -167,6 +188,7 @@ impl Directory {
         for name in names {
             match unlinkat(&self.fd, name.as_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
+                Err(Errno::EISDIR) => self.remove_directory(&name)?,
                 Err(errno) => return Err(SysError::new("unlink", self.name(&name), errno)),
             }
         }
@@ -175,10 +197,41 @@ impl Directory {
             Err(errno) => Err(SysError::new("rmdir", self.path.display(), errno)),
         }
     }
+
+    /// With all that a container with every right may have put into it; std follows no symlink of it.
+    fn remove_directory(&self, name: &str) -> Result<(), SysError> {
+        let path = format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd());
+        match std::fs::remove_dir_all(path).doing("rmdir", self.name(name)) {
+            Err(SysError { errno: Errno::ENOENT, .. }) => Ok(()),
+            result => result,
+        }
+    }
 }
 
 impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_container_puts_beside_its_socket_goes_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = root.path().join("outside");
+        std::fs::create_dir_all(outside.join("kept")).unwrap();
+        let directory = Directory::create(root.path(), "c1").unwrap();
+        assert!(directory.notify_directory().unwrap().is_none());
+        directory.make_notify_directory().unwrap();
+        let notify = Directory::notify_path(root.path(), "c1");
+        std::fs::create_dir_all(notify.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(&outside, notify.join("link")).unwrap();
+        std::os::unix::fs::symlink(&outside, notify.join("a/link")).unwrap();
+        assert!(directory.notify_directory().unwrap().is_some());
+        directory.remove().unwrap();
+        assert!(!root.path().join("c1").exists() && outside.join("kept").exists());
     }
 }

@@ -7,7 +7,7 @@ use crate::plan::AttrChange;
 fn plan_with(json: &str) -> (Result<MountPlan>, Vec<String>) {
     let mut warnings = Vec::new();
     let mounts: spec::List<spec::Mount> = spec::document::read(format!("[{json}]").as_bytes()).unwrap();
-    let cgroup = || Ok(CgroupMount::V2 { otherwise: "/sys/fs/cgroup/x".into() });
+    let cgroup = || Ok(CgroupMount::V2 { new: true, bind: "/sys/fs/cgroup/x".into() });
     let planned = super::plan(&mounts, Path::new("/bundle"), cgroup, &mut warnings);
     (planned.map(|mut planned| planned.remove(0)), warnings)
 }

@@ -1,0 +1,214 @@
+//! sd_notify(3) for the program of a container: when it says READY=1, whoever waits for rrun is told, and which process
+//! the main one is. Nothing else is passed on: a container has no say in how the host looks after its service.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, recv, setsockopt, socket, sockopt,
+};
+use nix::sys::stat::{Mode, umask};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::{UnlinkatFlags, pipe2, unlinkat};
+
+use crate::error::{Doing, SysError};
+use crate::log;
+use crate::plan::notify::{SOCKET, VARIABLE};
+use crate::sys::socket::send;
+
+/// Who waits for rrun: its own NOTIFY_SOCKET.
+pub struct Host {
+    socket: OwnedFd,
+}
+
+/// A service manager that does not read for so long is not waited for: the container runs all the same.
+const SEND_SECONDS: i64 = 10;
+const BARRIER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A path, or `@` and the name of an abstract socket: sd_notify(3).
+pub fn address(name: &OsStr) -> Result<UnixAddr> {
+    let address = match name.as_bytes() {
+        [b'/', ..] => UnixAddr::new(name),
+        [b'@', rest @ ..] if !rest.is_empty() => UnixAddr::new_abstract(rest),
+        _ => bail!("environment variable {VARIABLE}: {} is neither a path from / nor @ and a name", name.display()),
+    };
+    address.doing("connect", name.display()).with_context(|| format!("environment variable {VARIABLE}"))
+}
+
+impl Host {
+    pub fn connect(name: &OsStr) -> Result<Self> {
+        let address = address(name)?;
+        let connect = || -> Result<OwnedFd, SysError> {
+            let socket =
+                socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).doing("socket", "")?;
+            setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(SEND_SECONDS)).doing("setsockopt", "")?;
+            connect(socket.as_raw_fd(), &address).doing("connect", name.display())?;
+            Ok(socket)
+        };
+        Ok(Self { socket: connect().with_context(|| format!("environment variable {VARIABLE}"))? })
+    }
+
+    fn tell(&self, line: &str, fd: Option<BorrowedFd>) -> Result<(), SysError> {
+        send(self.socket.as_fd(), line.as_bytes(), fd).doing("sendmsg", VARIABLE)
+    }
+}
+
+/// How far a container is on its way to be ready, as its service manager shall learn it.
+pub struct Readiness {
+    host: Host,
+    main_pid: i32,
+    /// Until the program is ready.
+    socket: Option<OwnedFd>,
+    barrier: Option<Barrier>,
+}
+
+/// Longer ones are no notification: systemd reads no more either.
+const LONGEST: usize = 4096;
+/// net.unix.max_dgram_qlen is 10, or some hundreds.
+const MOST_WAITING: usize = 1024;
+
+impl Readiness {
+    /// Opens the socket for the container, in the directory that is mounted there. Anybody inside may write to it.
+    pub fn await_from(directory: BorrowedFd, host: Host, main_pid: i32) -> Result<Self> {
+        // left by a start that was killed
+        match unlinkat(directory, SOCKET, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(SysError::new("unlink", SOCKET, errno).into()),
+        }
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None).doing("socket", "")?;
+        // The path itself may be longer than an address holds (108 bytes).
+        let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
+        let before = umask(Mode::empty());
+        let bound = UnixAddr::new(path.as_str()).and_then(|address| bind(socket.as_raw_fd(), &address));
+        umask(before);
+        bound.doing("bind", SOCKET)?;
+        Ok(Self { host, main_pid, socket: Some(socket), barrier: None })
+    }
+
+    /// What to poll: readable when there is something to `take`. None when there is nothing more to come.
+    pub fn awaited(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Takes one message; false when none waits. A host that cannot be told is no reason to end a container.
+    pub fn take(&mut self) -> bool {
+        let Some(socket) = &self.socket else { return false };
+        // without room for descriptors the kernel closes those that come with it
+        let mut message = [0; LONGEST];
+        let length = match recv(socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
+            Ok(length) => length,
+            Err(Errno::EINTR) => return true,
+            Err(_) => return false,
+        };
+        if says_ready(&message[..length]) {
+            // Closed, so that who goes on notifying gets an error and does not wait for a reader.
+            self.socket = None;
+            self.barrier = self.tell().inspect_err(|error| log::warning(&format!("not told of READY=1: {error}"))).ok();
+        }
+        true
+    }
+
+    fn tell(&self) -> Result<Barrier, SysError> {
+        self.host.tell("READY=1", None)?;
+        self.host.tell(&format!("MAINPID={}", self.main_pid), None)?;
+        Barrier::raise(&self.host)
+    }
+
+    /// The container has ended, or is ready: takes what it has said last, and waits until the host has taken all of it.
+    pub fn finish(mut self) {
+        let _ = (0..MOST_WAITING).take_while(|_| self.take()).count();
+        match &self.barrier {
+            None if self.socket.is_some() => log::warning("the program ended before it said READY=1"),
+            None => {}
+            Some(barrier) if barrier.is_passed() => {}
+            Some(_) => log::warning(&format!("{VARIABLE}: what was told there is not read")),
+        }
+    }
+}
+
+fn says_ready(message: &[u8]) -> bool {
+    message.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
+}
+
+/// A descriptor that the host closes when it has read everything before it: sd_notify_barrier(3). Until then the sender
+/// should not end, or the host cannot tell whose words they were.
+struct Barrier {
+    closed: OwnedFd,
+    deadline: Instant,
+}
+
+impl Barrier {
+    fn raise(host: &Host) -> Result<Self, SysError> {
+        let (closed, given) = pipe2(OFlag::O_CLOEXEC).doing("pipe2", "")?;
+        host.tell("BARRIER=1", Some(given.as_fd()))?;
+        Ok(Self { closed, deadline: Instant::now() + BARRIER_PATIENCE })
+    }
+
+    fn is_passed(&self) -> bool {
+        loop {
+            let mut fds = [PollFd::new(self.closed.as_fd(), PollFlags::empty())];
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Err(Errno::EINTR) => {}
+                result => return result.is_ok_and(|ready| ready > 0),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_is_a_line_of_its_own() {
+        for (message, want) in [
+            ("READY=1", true),
+            ("READY=1\n", true),
+            ("STATUS=up\nREADY=1\nMAINPID=7", true),
+            ("", false),
+            ("READY=0", false),
+            ("READY=", false),
+            ("READY=11", false),
+            ("STATUS=READY=1", false),
+            (" READY=1", false),
+        ] {
+            assert_eq!(says_ready(message.as_bytes()), want, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_paths_and_abstract_names() {
+        for (name, want) in [
+            ("/run/systemd/notify", Ok("/run/systemd/notify".to_string())),
+            ("@org/x", Ok("@org/x".into())),
+            ("@", Err("environment variable NOTIFY_SOCKET: @ is neither a path from / nor @ and a name".to_string())),
+            ("x", Err("environment variable NOTIFY_SOCKET: x is neither a path from / nor @ and a name".into())),
+        ] {
+            let shown = |address: UnixAddr| match address.path() {
+                Some(path) => path.display().to_string(),
+                None => format!("@{}", String::from_utf8_lossy(address.as_abstract().unwrap_or_default())),
+            };
+            assert_eq!(address(OsStr::new(name)).map(shown).map_err(|error| error.to_string()), want, "{name}");
+        }
+        let long = address(OsStr::new(&format!("/{}", "x".repeat(200)))).unwrap_err();
+        assert!(format!("{long:#}").contains("file name too long"), "{long:#}");
+    }
+
+    #[test]
+    fn a_barrier_is_passed_when_its_other_end_is_closed() {
+        let (closed, given) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let mut barrier = Barrier { closed, deadline: Instant::now() + Duration::from_millis(20) };
+        assert!(!barrier.is_passed());
+        drop(given);
+        barrier.deadline = Instant::now() + Duration::from_secs(60);
+        assert!(barrier.is_passed());
+    }
+}
