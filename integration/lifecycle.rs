@@ -293,3 +293,50 @@ fn a_failing_create_leaves_no_pid_file() {
     bundle.call(&["create", "--pid-file", "pid", &bundle.id]).error();
     assert!(!bundle.dir.join("pid").exists());
 }
+
+/// Runs it in the foreground without a pid namespace; its program leaves an orphan. The orphan's pid and its parent's.
+fn orphan_of(bundle: &Bundle, flags: &[&str]) -> (crate::runtime::Call, i32, i32) {
+    let run = bundle.spawn(&[&["run"], flags, &[&bundle.id]].concat());
+    let orphan = || run.so_far().lines().next()?.parse::<i32>().ok();
+    let orphan = eventually_within(Duration::from_secs(5), orphan).expect("no orphan");
+    let field = |text: String| text.lines().find_map(|line| line.strip_prefix("PPid:\t")?.parse::<i32>().ok());
+    let parent = || field(fs::read_to_string(format!("/proc/{orphan}/status")).ok()?);
+    // its own parent ends a little later
+    let init = bundle.pid();
+    let adopted =
+        eventually_within(Duration::from_secs(5), || parent().filter(|parent| *parent > 1 && *parent != init));
+    (run, orphan, adopted.unwrap_or(1))
+}
+
+const ORPHAN: &str = "sh -c 'sleep 1 & echo $!' & wait; ";
+
+#[test]
+fn run_adopts_and_reaps_the_orphans_of_a_container_that_shares_its_pid_namespace() {
+    let mut bundle = Bundle::sh(&format!("{ORPHAN} sleep 1.6; exit 6"));
+    bundle.without_namespace("pid");
+    let (run, orphan, parent) = orphan_of(&bundle, &[]);
+    assert_eq!(parent, run.pid());
+    let reaped = || (!std::path::Path::new(&format!("/proc/{orphan}")).exists()).then_some(());
+    assert!(eventually_within(Duration::from_secs(3), reaped).is_some(), "a zombie stays");
+    assert_eq!(bundle.status(), "running");
+    assert_eq!(run.wait().code, 6);
+}
+
+#[test]
+fn without_a_subreaper_orphans_go_elsewhere() {
+    let mut bundle = Bundle::sh(&format!("{ORPHAN} sleep 0.6; exit 6"));
+    bundle.without_namespace("pid");
+    let (run, _, parent) = orphan_of(&bundle, &["--no-subreaper"]);
+    assert_ne!(parent, run.pid());
+    assert_eq!(run.wait().code, 6);
+}
+
+// many ends at once are one signal
+#[test]
+fn the_status_of_the_program_is_not_lost_among_many_orphans() {
+    let mut bundle = Bundle::sh("for n in $(seq 50); do sh -c 'sleep 0.2 & :'; done; sleep 0.2; exit 9");
+    bundle.without_namespace("pid");
+    for _ in 0..3 {
+        assert_eq!(bundle.run().code, 9);
+    }
+}

@@ -26,6 +26,7 @@ pub use device_filter::{DeviceFilter, attach as attach_device_filter};
 pub use freeze::Freezer;
 pub use recorded::Recorded;
 pub use remove::Holders;
+pub use update::{Updated, update};
 pub use write::Write;
 
 mod blkio;
@@ -49,6 +50,7 @@ mod perform;
 mod recorded;
 mod remove;
 mod subtree;
+mod update;
 mod walk;
 
 /// What is made and written, in which order. `rrun plan` prints it.
@@ -207,6 +209,22 @@ impl CgroupPlan {
             paths.extend(names.iter().map(|name| (name.clone(), hierarchy.directory())));
         }
         paths
+    }
+
+    /// Points it at cgroups that were made earlier: a path relative to rrun's own cgroup means another one today. Those
+    /// hierarchies stay that the container is in.
+    pub fn at(mut self, paths: &BTreeMap<String, PathBuf>) -> Result<Self> {
+        for mut hierarchy in std::mem::take(&mut self.hierarchies) {
+            let name =
+                if hierarchy.version == Version::V2 { Some("") } else { hierarchy.controllers.first().map(|c| &**c) };
+            let Some(path) = name.and_then(|name| paths.get(name)) else { continue };
+            let Ok(path) = path.strip_prefix(&hierarchy.mountpoint) else {
+                bail!("cgroup {}: is not below {} any more", path.display(), hierarchy.mountpoint.display());
+            };
+            hierarchy.path = path.to_path_buf();
+            self.hierarchies.push(hierarchy);
+        }
+        Ok(self)
     }
 
     /// The container's own user may then make cgroups below its own: systemd in a container does.

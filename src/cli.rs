@@ -35,6 +35,7 @@ pub mod signals;
 pub mod spec;
 pub mod start;
 pub mod state;
+pub mod update;
 pub mod words;
 
 /// A command: what it is called, what it takes, what it does.
@@ -86,6 +87,7 @@ pub const VERBS: &[&Verb] = &[
     &kill::VERB,
     &pause::VERB,
     &resume::VERB,
+    &update::VERB,
     &ps::VERB,
     &delete::VERB,
     &spec::VERB,

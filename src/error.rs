@@ -171,12 +171,16 @@ const LONGEST: usize = 1000;
 
 /// Head and tail of what a config may make as long as it likes.
 fn shortened(text: &str) -> String {
+    shortened_to(LONGEST, text)
+}
+
+pub fn shortened_to(longest: usize, text: &str) -> String {
     let count = text.chars().count();
-    if count <= LONGEST {
+    if count <= longest {
         return text.to_string();
     }
-    let head: String = text.chars().take(LONGEST * 3 / 4).collect();
-    let tail: String = text.chars().skip(count - LONGEST / 4).collect();
+    let head: String = text.chars().take(longest * 3 / 4).collect();
+    let tail: String = text.chars().skip(count - longest / 4).collect();
     format!("{head} … {tail}")
 }
 
@@ -267,6 +271,9 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("write cgroup", Errno::EBUSY, "the value is below what is in use now"),
     ("setrlimit", Errno::EPERM, "raising a hard limit needs CAP_SYS_RESOURCE; ask for at most the present one"),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
+    ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
+    ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),
+    ("exec", Errno::ENOEXEC, "neither a binary that this kernel knows nor a script that begins with #!"),
     ("connect", Errno::ECONNREFUSED, "nobody listens on that socket"),
     ("pivot_root", Errno::EINVAL, "the root of the host may be an initramfs: use --no-pivot there"),
     ("sethostname", Errno::EINVAL, "a name has at most 64 bytes"),

@@ -25,6 +25,7 @@ mod copy_up;
 mod credentials;
 mod devices;
 mod exec;
+mod hooks;
 mod limits;
 mod masks;
 mod mounts;

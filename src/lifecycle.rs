@@ -12,13 +12,16 @@ mod container;
 mod delete;
 mod duties;
 mod freeze;
+mod hooks;
 mod pidfd_socket;
 mod process;
 mod query;
+mod rootless;
 mod readiness;
 mod run;
 mod signal;
 mod start;
+mod update;
 pub mod view;
 
 pub use delete::delete;
@@ -27,6 +30,7 @@ pub use query::{list, plan, processes, state};
 pub use run::{create, run};
 pub use signal::kill;
 pub use start::start;
+pub use update::update;
 
 /// Where containers are recorded: one directory each.
 #[derive(Debug, Clone)]

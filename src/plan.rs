@@ -11,12 +11,14 @@ use serde::Serialize;
 use self::choreography::Choreography;
 use self::id_maps::IdMaps;
 use crate::rootfs::InRoot;
+use hooks::Hooks;
 
 pub mod build;
 pub mod capabilities;
 pub mod cgroup_paths;
 pub mod choreography;
 pub mod devices;
+pub mod hooks;
 pub mod id_maps;
 pub mod mount_options;
 pub mod mounts;
@@ -26,6 +28,7 @@ pub mod process;
 pub mod spec;
 pub mod sysctl;
 pub mod time;
+pub mod update;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Plan {
@@ -62,6 +65,8 @@ pub struct Plan {
     pub readonly_paths: Vec<InRoot>,
     pub sysctls: Vec<Sysctl>,
     pub process: ProcessPlan,
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
     /// The caller's session keyring is kept.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub no_new_keyring: bool,

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Result, bail};
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, fstat};
@@ -103,6 +104,16 @@ impl Proc {
         }
     }
 
+    /// Every process of a session that has not ended.
+    pub fn session(&self, session: Pid) -> Result<Vec<Pid>, SysError> {
+        let mut dir =
+            Dir::openat(&self.dir, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing("opendir", "/proc")?;
+        let pids =
+            dir.iter().filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok().map(Pid::from_raw));
+        let is_member = |stat: Stat| stat.session == session && !stat.has_ended();
+        Ok(pids.filter(|pid| self.stat(*pid).is_ok_and(is_member)).collect())
+    }
+
     pub fn write_oom_score_adj(&self, pid: Pid, value: i32) -> Result<(), SysError> {
         let path = format!("{pid}/oom_score_adj");
         let mut file = self.open_file(&path, OFlag::O_WRONLY)?;
@@ -121,6 +132,7 @@ pub struct Stat {
     /// `R`, `S`, `D`, `Z`, …
     pub state: char,
     pub ppid: Pid,
+    pub session: Pid,
     /// Clock ticks since boot. With the pid it names a process for good.
     pub start_time: u64,
 }
@@ -138,9 +150,11 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let mut fields = std::str::from_utf8(&text[end_of_name + 1..]).ok()?.split_ascii_whitespace();
     let state = fields.next()?; // the 3rd field
     let ppid = fields.next()?.parse().ok()?; // the 4th
-    let start_time = fields.nth(17)?.parse().ok()?; // the 22nd
+    let session = fields.nth(1)?.parse().ok()?; // the 6th
+    let start_time = fields.nth(15)?.parse().ok()?; // the 22nd
     let mut chars = state.chars();
-    Some(Stat { state: chars.next().filter(|_| chars.as_str().is_empty())?, ppid: Pid::from_raw(ppid), start_time })
+    let state = chars.next().filter(|_| chars.as_str().is_empty())?;
+    Some(Stat { state, ppid: Pid::from_raw(ppid), session: Pid::from_raw(session), start_time })
 }
 
 #[cfg(test)]
@@ -149,11 +163,11 @@ mod tests {
 
     use super::*;
 
-    const REST: &str = "S 41 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 2 18446744073709551615";
+    const REST: &str = "S 41 40 39 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987654 1000 2 18446744073709551615";
 
     #[test]
     fn a_name_cannot_forge_a_stat() {
-        let want = Some(Stat { state: 'S', ppid: Pid::from_raw(41), start_time: 987654 });
+        let want = Some(Stat { state: 'S', ppid: Pid::from_raw(41), session: Pid::from_raw(39), start_time: 987654 });
         for name in ["sh", "", "a b", ") Z 1", "))) R 1 1 1", "a\nb) X 2\n", "(((", "\u{fffd}é"] {
             assert_eq!(parse_stat(format!("7 ({name}) {REST}\n").as_bytes()), want, "{name:?}");
         }
@@ -186,7 +200,8 @@ mod tests {
         let proc = Proc::open().unwrap();
         let me = Pid::this();
         let stat = proc.stat(me).unwrap();
-        assert_eq!(stat.ppid, Pid::parent());
+        assert_eq!((stat.ppid, stat.session), (Pid::parent(), nix::unistd::getsid(None).unwrap()));
+        assert!(proc.session(stat.session).unwrap().contains(&me));
         assert!(proc.alive(me, stat.start_time).unwrap());
         assert!(!proc.alive(me, stat.start_time + 1).unwrap(), "a recycled pid");
         assert!(!proc.alive(Pid::from_raw(i32::MAX), stat.start_time).unwrap(), "no such pid can be");

@@ -9,8 +9,9 @@
 //! Failed(the whole chain of causes)    the last word
 //! Ready (a read of an eventfd)     →   memory limit, state.json, pid file
 //!                                  ←   commit byte: it is all recorded; end of file: it is not
-//! start FIFO: a byte is read       ←   `rrun start` writes 256
-//!             e more bytes are read    execve failed with errno e
+//! start FIFO: a byte is read       ←   `rrun start` writes 512
+//!             256 more are read        startContainer hooks are done, if there are any
+//!             e more bytes are read    a hook, or execve, failed with errno e
 //! ```
 //!
 //! Ready is no message: after a seccomp filter is loaded only the calls that the program needs anyway are sure to
@@ -38,6 +39,8 @@ pub enum Ask {
     OpenMount(usize),
     /// process.rlimits, for a child that may not raise its own.
     RaiseLimits,
+    /// The hooks of the runtime's namespaces: everything is mounted, and nothing is switched yet. A request.
+    RunHooks,
     /// What went wrong. Nothing follows.
     Failed(Report),
 }
@@ -141,23 +144,29 @@ impl AsFd for Ready {
 }
 
 /// What `start` writes at once: init reads one byte, and the rest marks the start as given until init has executed.
-pub const START: [u8; 256] = [0; 256];
+pub const START: [u8; 512] = [0; 512];
+
+/// How many init reads when its hooks have run: more than any errno.
+pub const HOOKS_DONE: usize = 256;
 
 /// Tells what became of a start by the bytes that init left in the FIFO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Executed,
-    /// execve(2) failed.
+    /// A startContainer hook, or execve(2).
     Failed(Errno),
     /// Init ended without having read its start.
     NotRead,
+    /// Init was ended while its startContainer hooks ran.
+    EndedInHooks,
 }
 
-pub fn outcome(bytes_left: usize) -> Outcome {
+pub fn outcome(bytes_left: usize, has_hooks: bool) -> Outcome {
     match (START.len() - 1).checked_sub(bytes_left) {
-        Some(0) => Outcome::Executed,
-        Some(errno) => Outcome::Failed(Errno::from_raw(errno as i32)),
         None => Outcome::NotRead,
+        Some(0) if has_hooks => Outcome::EndedInHooks,
+        Some(0 | HOOKS_DONE) => Outcome::Executed,
+        Some(errno) => Outcome::Failed(Errno::from_raw((errno % HOOKS_DONE) as i32)),
     }
 }
 
@@ -167,13 +176,19 @@ mod tests {
 
     #[test]
     fn bytes_left_tell_what_execve_said() {
-        for (left, want) in [
-            (256, Outcome::NotRead),
-            (255, Outcome::Executed),
-            (255 - libc::ENOEXEC as usize, Outcome::Failed(Errno::ENOEXEC)),
-            (255 - libc::EHWPOISON as usize, Outcome::Failed(Errno::EHWPOISON)),
+        const NOEXEC: usize = libc::ENOEXEC as usize;
+        for (left, has_hooks, want) in [
+            (512, false, Outcome::NotRead),
+            (512, true, Outcome::NotRead),
+            (511, false, Outcome::Executed),
+            (511, true, Outcome::EndedInHooks),
+            (255, true, Outcome::Executed),
+            (511 - NOEXEC, false, Outcome::Failed(Errno::ENOEXEC)),
+            (511 - NOEXEC, true, Outcome::Failed(Errno::ENOEXEC)),
+            (255 - NOEXEC, true, Outcome::Failed(Errno::ENOEXEC)),
+            (511 - libc::EHWPOISON as usize, false, Outcome::Failed(Errno::EHWPOISON)),
         ] {
-            assert_eq!(outcome(left), want, "{left}");
+            assert_eq!(outcome(left, has_hooks), want, "{left} {has_hooks}");
         }
     }
 

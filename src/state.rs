@@ -41,6 +41,9 @@ pub struct State {
     /// Of `create`; what is executed later keeps its caller's session keyring too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_new_keyring: bool,
+    /// The kinds that the container has hooks of. They stand in config.json; most containers have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<String>,
     /// For other tools, which look for these where runc has them: init's pid, and its namespaces by the kernel's words
     /// (`NEWNET`). rrun itself reads `init`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

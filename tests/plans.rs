@@ -115,7 +115,6 @@ fn build_on(host: &Host, config: &Value) -> Result<Plan, String> {
 /// Without what a later version brings.
 fn stripped(config: &Value) -> Value {
     let mut config = config.clone();
-    config.as_object_mut().unwrap().remove("hooks");
     let linux = config["linux"].as_object_mut().unwrap();
     linux.remove("seccomp");
     config

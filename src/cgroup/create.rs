@@ -29,10 +29,10 @@ pub struct NewCgroups<'a> {
 }
 
 #[derive(Debug)]
-struct NewCgroup<'a> {
+pub(super) struct NewCgroup<'a> {
     plan: &'a HierarchyPlan,
     top: Directory,
-    directory: Directory,
+    pub directory: Directory,
 }
 
 /// For a process that is to be born in the v2 tree.
@@ -125,8 +125,15 @@ impl<'a> NewCgroups<'a> {
     }
 }
 
-impl NewCgroup<'_> {
-    fn prepare_above(&self) -> Result<()> {
+impl<'a> NewCgroup<'a> {
+    /// One that stands already.
+    pub fn open(plan: &'a HierarchyPlan) -> Result<Self> {
+        let top = Directory::mounted(&plan.mountpoint, plan.version)?;
+        let directory = top.below(&plan.path).map_err(|errno| open_error(&top, errno))?;
+        Ok(Self { plan, top, directory })
+    }
+
+    pub fn prepare_above(&self) -> Result<()> {
         if self.plan.controllers.iter().any(|controller| controller == "cpuset") {
             fill_cpuset(&self.top, &self.plan.path)?;
         }

@@ -120,6 +120,24 @@ fn limit_and_swap(limit: Option<i64>, swap: Option<i64>) -> Result<Vec<Write>> {
     Ok(limit.into_iter().chain(swap).collect())
 }
 
+/// `checkBeforeUpdate`, on v2: there the kernel takes a limit below what is in use, and kills. v1 refuses by itself.
+/// `current` reads a file of the cgroup as a number.
+pub fn check_before_update(writes: &[&Write], current: impl Fn(&str) -> Option<u64>) -> Result<()> {
+    for (file, used) in [("memory.max", "memory.current"), ("memory.swap.max", "memory.swap.current")] {
+        let Some(write) = writes.iter().find(|write| write.file == file) else { continue };
+        if let (Ok(limit), Some(used)) = (write.value.parse::<u64>(), current(used))
+            && limit < used
+        {
+            bail!(
+                "{}: {limit} bytes are too few for {file}: {used} are in use, and memory.checkBeforeUpdate is set; \
+                 give more",
+                write.field
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Docker says "as the host" with -1 in an unsigned field.
 fn swappiness(value: Option<u64>) -> Result<Option<Write>> {
     Ok(match value {
@@ -194,6 +212,22 @@ mod tests {
         let named = ["kernel: ", "kernelTCP: ", "useHierarchy: "].map(|n| format!("linux.resources.memory.{n}"));
         assert_eq!(warnings.len(), 3);
         assert!(warnings.iter().zip(&named).all(|(w, n)| w.starts_with(n)), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_limit_below_what_is_in_use() {
+        let write = |file: &'static str, value: &str| Write::new("linux.resources.memory.limit", file, value);
+        let in_use = |file: &str| (file == "memory.current").then_some(100);
+        for (file, value, fits) in [
+            ("memory.max", "100", true),
+            ("memory.max", "max", true),
+            ("memory.max", "99", false),
+            ("memory.low", "1", true),
+            ("memory.swap.max", "1", true),
+        ] {
+            let checked = check_before_update(&[&write(file, value)], in_use);
+            assert_eq!(checked.is_ok(), fits, "{file} = {value}: {checked:?}");
+        }
     }
 
     #[test]

@@ -94,16 +94,21 @@ fn refusal(directory: &Directory, write: &Write, errno: Errno) -> anyhow::Error 
         (errno, None) => {
             let error =
                 anyhow::Error::new(SysError::new("write cgroup", format_args!("{dir}/{file} = {value}"), errno));
-            match write.in_use.filter(|_| errno == Errno::EBUSY).and_then(|file| directory.read(file).ok()) {
+            match write.in_use.filter(|_| errno == Errno::EBUSY).and_then(|file| used(directory, file)) {
                 // without the errno's own words: the kernel tried to make room first, and what is in use changes
-                Some(used) => anyhow!(
-                    "{field}: {value} bytes are too small to start: setting up took {} (EBUSY); give more",
-                    used.trim()
+                Some((most, now)) => anyhow!(
+                    "{field}: {value} bytes are too few for {file}: {now} are in use, {most} were (EBUSY); give more"
                 ),
                 None => error.context(field.to_string()),
             }
         }
     }
+}
+
+/// The peak, whose file is given, and what is left of it now.
+fn used(directory: &Directory, peak: &str) -> Option<(String, String)> {
+    let read = |file: &str| Some(directory.read(file).ok()?.trim().to_string());
+    Some((read(peak)?, read(&peak.replace("max_usage", "usage"))?))
 }
 
 #[cfg(test)]

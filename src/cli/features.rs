@@ -14,6 +14,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 
 use super::{Call, Verb, print};
 use crate::log;
+use crate::plan::hooks::Hooks;
 use crate::plan::{capabilities, mount_options, namespaces};
 
 pub const VERB: Verb = Verb {
@@ -34,7 +35,7 @@ fn features() -> Result<Features> {
     Ok(FeaturesBuilder::default()
         .oci_version_min("1.0.0")
         .oci_version_max(crate::OCI_VERSION)
-        .hooks(Vec::new())
+        .hooks(Hooks::default().by_kind().map(|(kind, _)| kind.to_string()).to_vec())
         .mount_options(mount_options::all_words())
         .linux(linux()?)
         .annotations(HashMap::new())

@@ -5,24 +5,31 @@ use std::io::Write;
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 
-use super::Init;
+use super::{Init, StartHandles};
 use crate::error::strerror;
 use crate::sys::clone;
 
 impl Init<'_> {
-    /// Returns only to tell a parent that still listens, which that of `exec` does. Otherwise a failure is told through
-    /// the start FIFO, by as many bytes read as the errno says, since reading is what any filter allows; its text goes
-    /// where `start` will find it, if writing is allowed.
+    /// Returns only to tell a parent that still listens, which that of `exec` does.
     pub(super) fn exec(&mut self) -> Result<()> {
         let Some(program) = &self.program else { clone::exit_now(255) };
         let errno = program.image.execve(&program.path);
         let name = program.path.to_string_lossy();
-        let Some(start) = &mut self.handles.start else {
-            bail!("{name}: {} ({errno:?}){}", strerror(errno), advice(errno));
-        };
-        let mut unread = [0; 256];
-        let _ = nix::unistd::read(&start.channel, &mut unread[..(errno as usize).min(255)]);
-        let _ = write!(start.error, "exec {name}: {} ({errno:?}){}", strerror(errno), advice(errno));
+        let told = format!("{name}: {} ({errno:?}){}", strerror(errno), advice(errno));
+        match &self.handles.start {
+            Some(start) => start.fail(errno, &format!("exec {told}")),
+            None => bail!(told),
+        }
+    }
+}
+
+impl StartHandles {
+    /// Ends init. Told through the start FIFO, by as many bytes read as the errno says, since reading is what any filter
+    /// allows; the text goes where `start` will find it, if writing is allowed.
+    pub(super) fn fail(&self, errno: Errno, text: &str) -> ! {
+        let mut unread = [0; 255];
+        let _ = nix::unistd::read(&self.channel, &mut unread[..(errno as usize).min(255)]);
+        let _ = (&self.error).write_all(text.as_bytes());
         clone::exit_now(255)
     }
 }

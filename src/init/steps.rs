@@ -28,6 +28,8 @@ pub enum Step<'p> {
     Device(&'p DevicePlan),
     Link(&'p LinkPlan),
     WorkingDirectory(&'p str),
+    RuntimeHooks,
+    ContainerHooks,
     Terminal(Terminal),
     FindProgram(&'p str),
     SwitchRoot(RootSwitch),
@@ -52,6 +54,7 @@ pub enum Step<'p> {
     CloseOtherDescriptors,
     Ready,
     WaitForStart,
+    StartHooks,
     Exec,
 }
 
@@ -74,6 +77,9 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend(plan.devices.iter().map(Step::Device));
     steps.extend(plan.links.iter().map(Step::Link));
     steps.push(Step::WorkingDirectory(&process.cwd));
+    // In the finished tree, which they may add to: a device, a library, the program itself.
+    steps.extend(plan.hooks.at_create().then_some(Step::RuntimeHooks));
+    steps.extend((!plan.hooks.create_container.is_empty()).then_some(Step::ContainerHooks));
     steps.extend(process.terminal.map(Step::Terminal));
     // In the finished tree, and while the host's binfmt_misc can still be asked.
     steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
@@ -102,7 +108,9 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend([Step::BoundingSet, Step::Ids, Step::CapabilitySets, Step::DieWithParentAgain]);
     steps.push(Step::EnterDirectoryAsUser(&process.cwd));
     steps.extend([Step::OutliveParent, Step::CloseOtherDescriptors]);
-    steps.extend([Step::Ready, Step::WaitForStart, Step::Exec]);
+    steps.extend([Step::Ready, Step::WaitForStart]);
+    steps.extend((!plan.hooks.start_container.is_empty()).then_some(Step::StartHooks));
+    steps.push(Step::Exec);
     steps
 }
 
@@ -132,6 +140,8 @@ impl Init<'_> {
             Step::Device(device) => self.make_device(device),
             Step::Link(link) => self.make_link(link),
             Step::WorkingDirectory(cwd) => self.make_working_directory(cwd),
+            Step::RuntimeHooks => self.ask_for_runtime_hooks(),
+            Step::ContainerHooks => self.run_container_hooks(),
             Step::Terminal(terminal) => self.open_terminal(terminal),
             Step::FindProgram(name) => self.find_program(name),
             Step::SwitchRoot(switch) => self.switch_root(switch),
@@ -155,6 +165,7 @@ impl Init<'_> {
             Step::CloseOtherDescriptors => self.close_other_descriptors(),
             Step::Ready => self.announce_ready(),
             Step::WaitForStart => self.wait_for_start(),
+            Step::StartHooks => self.run_start_hooks(),
             Step::Exec => self.exec(),
         }
     }
@@ -185,6 +196,8 @@ impl fmt::Display for Step<'_> {
             Self::WorkingDirectory(cwd) | Self::EnterDirectory(cwd) | Self::EnterDirectoryAsUser(cwd) => {
                 write!(f, "process.cwd {cwd}")
             }
+            Self::RuntimeHooks => f.write_str("hooks of the runtime"),
+            Self::ContainerHooks | Self::StartHooks => f.write_str("in the container"),
             Self::Terminal(_) => f.write_str("process.terminal"),
             Self::FindProgram(_) => f.write_str("process.args"),
             Self::SwitchRoot(_) => f.write_str("switch root"),
@@ -225,11 +238,13 @@ mod tests {
     use crate::plan::spec::Spec;
 
     /// A plan with something of everything.
-    fn plan(no_new_privileges: bool, terminal: bool) -> Plan {
+    fn plan(no_new_privileges: bool, terminal: bool, hooks: bool) -> Plan {
         let kinds = ["pid", "network", "mount", "ipc", "uts", "cgroup"];
         let namespaces = kinds.map(|kind| serde_json::json!({"type": kind}));
+        let hook = if hooks { serde_json::json!([{"path": "/h"}]) } else { serde_json::json!([]) };
         let config = serde_json::json!({
             "ociVersion": "1.3.0",
+            "hooks": {"prestart": hook, "createContainer": hook, "startContainer": hook, "poststop": hook},
             "process": {
                 "args": ["true"], "cwd": "/", "terminal": terminal, "noNewPrivileges": no_new_privileges,
                 "user": {"uid": 1, "gid": 1},
@@ -270,7 +285,7 @@ mod tests {
     #[test]
     fn what_must_come_before_what() {
         for (no_new_privileges, terminal) in [(false, false), (true, true)] {
-            let plan = plan(no_new_privileges, terminal);
+            let plan = plan(no_new_privileges, terminal, true);
             let order = order(&plan);
             let at = |name: &str| {
                 order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
@@ -282,6 +297,16 @@ mod tests {
                 ("PrepareRoot", "Mount", "mounts go into the root"),
                 ("Mount", "Device", "a tmpfs may lie on /dev"),
                 ("Device", "SwitchRoot", ""),
+                ("Device", "RuntimeHooks", "they see the finished tree"),
+                ("WorkingDirectory", "RuntimeHooks", ""),
+                ("RuntimeHooks", "ContainerHooks", ""),
+                ("ContainerHooks", "FindProgram", "a hook may bring it"),
+                ("ContainerHooks", "SwitchRoot", "their paths are the host's"),
+                ("ContainerHooks", "Sysctl", "they may set up the network"),
+                ("CapabilitySets", "StartHooks", "they run as the container's user"),
+                ("CloseOtherDescriptors", "StartHooks", ""),
+                ("WaitForStart", "StartHooks", ""),
+                ("StartHooks", "Exec", ""),
                 ("FindProgram", "SwitchRoot", "the host's binfmt_misc is asked"),
                 ("SwitchRoot", "Sysctl", ""),
                 ("Sysctl", "ReadonlyPath", "/proc/sys becomes read-only"),
@@ -305,5 +330,11 @@ mod tests {
             assert_eq!((order.contains(&with), order.contains(&without)), (terminal, !terminal));
             assert_eq!(order.last().map(String::as_str), Some("Exec"));
         }
+    }
+
+    #[test]
+    fn without_hooks_nothing_is_asked() {
+        let order = order(&plan(false, false, false));
+        assert!(!order.iter().any(|step| step.ends_with("Hooks")), "{order:?}");
     }
 }

@@ -2,11 +2,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use anyhow::Result;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{Doing, SysError};
+use crate::hooks::Stop;
 use crate::sys::signals;
 
 /// While it lives every signal waits for `next`. The child undoes the mask before its program runs.
@@ -46,6 +48,17 @@ impl Interrupts {
             }
         }
         Ok(None)
+    }
+}
+
+/// A signal that ends rrun ends the hook that it waits for.
+impl Stop for Interrupts {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.as_fd()
+    }
+
+    fn asked(&self) -> Result<Option<String>> {
+        Ok(self.end_asked()?.map(|signal| signal.to_string()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Self-protection: before rrun touches a container it re-executes itself from a copy of its own file that nobody can
 //! write, since a process inside can get hold of /proc/PID/exe (CVE-2019-5736). docs/design.md, "Self-protection".
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -72,12 +72,17 @@ fn restart(clone: Result<mount::Mount, SysError>) -> Result<()> {
 fn own_image() -> Result<Image> {
     let string = |bytes: Vec<u8>| CString::new(bytes).context("a NUL byte");
     let arguments = std::env::args_os().map(|word| string(word.into_vec())).collect::<Result<_>>()?;
-    let variable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        string([name.into_vec(), b"=".to_vec(), value.into_vec()].concat())
-    };
-    let mut environment = std::env::vars_os().map(variable).collect::<Result<Vec<_>>>()?;
+    let mut environment = callers_environment()?;
     environment.push(string(format!("{MARK}=1").into_bytes())?);
     Ok(Image::new(arguments, environment))
+}
+
+/// What rrun was called with: without what the restart has added.
+pub fn callers_environment() -> Result<Vec<CString>> {
+    let variable = |(name, value): (OsString, OsString)| {
+        CString::new([name.into_vec(), b"=".to_vec(), value.into_vec()].concat()).context("a NUL byte")
+    };
+    std::env::vars_os().filter(|(name, _)| name != MARK).map(variable).collect()
 }
 
 /// The whole file in memory, sealed against every change.

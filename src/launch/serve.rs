@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use super::Launched;
 use super::interrupts::Interrupts;
 use crate::error::{Doing, SysError};
+use crate::plan::hooks::{self, Hook};
 use crate::protocol::Ask;
 use crate::sys::clone::{Child, End, wait_for_end};
 
@@ -23,11 +24,14 @@ pub trait Duties {
     fn map_ids(&mut self) -> Result<()>;
     fn open_mount(&mut self, index: usize) -> Result<OwnedFd>;
     fn raise_limits(&mut self) -> Result<()>;
+    /// prestart and createRuntime.
+    fn run_hooks(&mut self) -> Result<()>;
 }
 
-/// Returns when the child is ready.
-pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Duties) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+/// Returns when the child is ready. `hooks` are those that the child runs itself.
+pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Duties, hooks: &[Hook]) -> Result<()> {
+    let patience = hooks::patience(PATIENCE, hooks);
+    let mut deadline = from_now(patience);
     loop {
         let seen = wait(launched, interrupts, deadline)?;
         // The socket first: what was said before Ready comes before it.
@@ -46,6 +50,11 @@ pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Dut
                 }
                 Some((Ask::RaiseLimits, _)) => {
                     duties.raise_limits()?;
+                    launched.channel.answer(None)?;
+                }
+                Some((Ask::RunHooks, _)) => {
+                    duties.run_hooks()?;
+                    deadline = from_now(patience);
                     launched.channel.answer(None)?;
                 }
                 Some((Ask::Failed(report), _)) => return Err(report.into_error()),
@@ -67,16 +76,22 @@ struct Seen {
     interrupted: bool,
 }
 
-fn wait(launched: &Launched, interrupts: &Interrupts, deadline: Instant) -> Result<Seen> {
+/// `None`: never.
+fn from_now(patience: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(patience?)
+}
+
+fn wait(launched: &Launched, interrupts: &Interrupts, deadline: Option<Instant>) -> Result<Seen> {
     let mut fds = [
         PollFd::new(launched.channel.as_fd(), PollFlags::POLLIN),
         PollFd::new(launched.ready.as_fd(), PollFlags::POLLOUT),
         PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
     ];
-    let left = deadline.saturating_duration_since(Instant::now());
-    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-    if poll(&mut fds, timeout).doing("poll", "the child")? == 0 {
-        bail!("set-up did not end within {} s: a file system that it needs may not answer", PATIENCE.as_secs());
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    let nothing = poll(&mut fds, timeout).doing("poll", "the child")? == 0;
+    if nothing && left.is_some_and(|left| left.is_zero()) {
+        bail!("set-up did not end in time: a file system that it needs may not answer");
     }
     let [said, ready, interrupted] = fds.map(|fd| fd.any().unwrap_or(false));
     Ok(Seen { said, ready, interrupted })

@@ -1,22 +1,24 @@
 //! The one path on which a container comes up: decided, recorded, made, served until it is ready, recorded as ready.
 //! docs/design.md, "Launching", has the whole order and the reason for each place.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
 use super::duties::Parent;
+use super::hooks::Runner;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
+use super::rootless;
 use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan};
-use crate::error::SysError;
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{reap, serve};
@@ -70,6 +72,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
     let claim = Claim::new(store, &plan, cgroup.paths())?;
+    let hooks = CreateHooks { plan: &plan, runner: Runner::of_plan(&plan, Some(interrupts)), begun: Cell::new(false) };
+    let followed = Undo::new("hooks", || hooks.undo(&claim));
     let recorded = Undo::new("record of the container", || claim.forget());
     // What is recorded as ours is killed and removed by `delete`.
     cgroup::refuse_occupied(&cgroup)?;
@@ -81,8 +85,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
 
     let none = CgroupPlan::none();
     let cgroups = match cgroup::create(&cgroup) {
-        Err(error) if plan.rootless && is_refusal(&error) => {
-            forgo_cgroups(&plan, &cgroup, error)?;
+        Err(error) if plan.rootless && rootless::is_refusal(&error) => {
+            rootless::forgo_cgroups(&plan, &cgroup, error)?;
             claim.record_no_cgroups()?;
             cgroup::create(&none)?
         }
@@ -107,12 +111,17 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let proc = Proc::open()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
-    let mut parent = Parent { plan: &plan, proc: &proc, child: child.pid, console_socket, console: None };
+    let init = child.pid;
+    let run_hooks = || hooks.run(init);
+    let mut parent =
+        Parent { plan: &plan, proc: &proc, child: child.pid, console_socket, console: None, hooks: &run_hooks };
     if !plan.has(Namespace::User) {
         parent.set_oom_score()?;
     }
 
-    serve(&launched, interrupts, &mut parent).map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    let by_child = &plan.hooks.create_container;
+    serve(&launched, interrupts, &mut parent, by_child).map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    let Parent { console, .. } = parent;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
@@ -125,27 +134,30 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    [recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
-    Ok(Up { child: launched.child, console: parent.console })
+    [followed, recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
+    Ok(Up { child: launched.child, console })
 }
 
-/// An ordinary user has the cgroups that were given to him, often none; nothing is lost where none were asked for.
-fn forgo_cgroups(plan: &Plan, cgroup: &CgroupPlan, error: anyhow::Error) -> Result<()> {
-    const ADVICE: &str =
-        "let systemd delegate one (systemd-run --user --scope -p Delegate=yes rrun ...), or leave it out";
-    let given = plan.cgroups_path.as_ref().map(|_| "linux.cgroupsPath");
-    match cgroup.first_limit().or(given) {
-        Some(field) => Err(error.context(format!("config.json: {field}: needs a cgroup of this user's own; {ADVICE}"))),
-        None => {
-            log::warning(&format!("the container stays in the cgroup of rrun: {error:#}"));
-            Ok(())
-        }
+/// What hooks of `create` have begun, those of poststop end.
+struct CreateHooks<'a> {
+    plan: &'a Plan,
+    runner: Runner<'a>,
+    begun: Cell<bool>,
+}
+
+impl CreateHooks<'_> {
+    fn run(&self, init: Pid) -> Result<()> {
+        self.begun.set(true);
+        self.runner.at_create(&self.plan.hooks, init.as_raw())
     }
-}
 
-fn is_refusal(error: &anyhow::Error) -> bool {
-    let refused = |sys: &SysError| matches!(sys.errno, Errno::EACCES | Errno::EPERM | Errno::EROFS);
-    error.chain().any(|cause| cause.downcast_ref().is_some_and(refused))
+    /// Once: where the record stays, or went by another's hand, `delete` does it.
+    fn undo(&self, claim: &Claim) -> Result<()> {
+        if self.begun.get() && claim.is_forgotten() {
+            self.runner.poststop(&self.plan.hooks);
+        }
+        Ok(())
+    }
 }
 
 /// Init and, by its pid namespace or the parent-death signal, whatever it started.

@@ -20,6 +20,7 @@ pub struct Claim {
     pub directory: Directory,
     state: RefCell<State>,
     kept: Cell<bool>,
+    forgotten: Cell<bool>,
 }
 
 /// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
@@ -49,6 +50,7 @@ impl Claim {
             cgroup_paths,
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             no_new_keyring: plan.no_new_keyring,
+            hooks: plan.hooks.kinds().map(String::from).collect(),
             init_process_pid: None,
             namespace_paths: BTreeMap::new(),
             warnings: plan.warnings.clone(),
@@ -57,6 +59,7 @@ impl Claim {
             directory: Directory::create(&store.root, &plan.id)?,
             state: RefCell::new(state),
             kept: Cell::new(false),
+            forgotten: Cell::new(false),
         })
     }
 
@@ -123,6 +126,15 @@ impl Claim {
         if self.kept.get() {
             return Ok(());
         }
-        self.if_ours(|| Ok(self.directory.remove()?))
+        self.if_ours(|| {
+            self.directory.remove()?;
+            self.forgotten.set(true);
+            Ok(())
+        })
+    }
+
+    /// Whether it was us who took the record away: then nobody else can do what comes after that.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten.get()
     }
 }

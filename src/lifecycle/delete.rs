@@ -8,9 +8,13 @@ use nix::unistd::Pid;
 
 use super::Store;
 use super::container::Container;
+use super::hooks::{self, Runner};
 use super::process::{self, PATIENCE, ends_within};
 use crate::cgroup::Holders;
 use crate::error::{Matched, SysError};
+use crate::hooks::Stop;
+use crate::log;
+use crate::plan::hooks::Hooks;
 use crate::state::directory::Directory;
 use crate::state::{self, Process, Status};
 use crate::sys::clone::pidfd_open;
@@ -20,7 +24,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let gone = || if force { Ok(()) } else { Err(Matched::DoesNotExist.into()) };
     let Some(directory) = Directory::open(&store.root, id)? else { return gone() };
     match Container::in_directory(directory)? {
-        Some(container) => delete_recorded(store, id, container, force),
+        Some(container) => delete_recorded(store, id, container, force, None),
         None => match remove_unrecorded(store, id, force)? {
             Unrecorded::Removed => gone(),
             Unrecorded::RecordedMeanwhile => delete(store, id, force),
@@ -30,17 +34,29 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
 
 /// By force, but only the container that this process made: while `run` looked after it, it may have been deleted, and
 /// its id taken by another.
-pub(super) fn delete_own(store: &Store, id: &str) -> Result<()> {
+pub(super) fn delete_own(store: &Store, id: &str, stop: &dyn Stop) -> Result<()> {
     let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
     let Some(container) = Container::in_directory(directory)? else { return Ok(()) };
     let creator = container.state.creator;
     match creator.pid() == Pid::this() && container.is_alive(creator)? {
-        true => delete_recorded(store, id, container, true),
+        true => delete_recorded(store, id, container, true, Some(stop)),
         false => Ok(()),
     }
 }
 
-fn delete_recorded(store: &Store, id: &str, mut container: Container, force: bool) -> Result<()> {
+/// By force: a container whose start went wrong after its program had begun.
+pub(super) fn delete_failed(store: &Store, id: &str, container: Container, stop: Option<&dyn Stop>) -> Result<()> {
+    delete_recorded(store, id, container, true, stop)
+}
+
+/// `stop` ends a poststop hook.
+fn delete_recorded(
+    store: &Store,
+    id: &str,
+    mut container: Container,
+    force: bool,
+    stop: Option<&dyn Stop>,
+) -> Result<()> {
     if !force {
         refuse_in_use(&container)?;
         end_unless_started(store, id)?;
@@ -58,7 +74,10 @@ fn delete_recorded(store: &Store, id: &str, mut container: Container, force: boo
     if let Some(init) = container.state.init {
         kill_and_wait(&container, init)?;
     }
-    remove(store, id, &container)
+    if let Some(hooks) = remove(store, id, &container)? {
+        Runner::of_state(&container.state, stop).poststop(&hooks);
+    }
+    Ok(())
 }
 
 /// Without force only what has not started yet, or is over.
@@ -118,21 +137,27 @@ fn end_stuck_holder(directory: &Directory) -> Result<()> {
     Ok(())
 }
 
-/// Under the lock, and only if the record is still this container's.
-fn remove(store: &Store, id: &str, container: &Container) -> Result<()> {
-    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
+/// Under the lock, and only if the record is still this container's. Who has removed it has hooks to run, without the
+/// lock.
+fn remove(store: &Store, id: &str, container: &Container) -> Result<Option<Hooks>> {
+    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(None) };
     let same = match directory.read_state()? {
         Some(state) => state.creator == container.state.creator,
         // another `delete` was killed halfway; or the id has been claimed anew, and is not recorded yet
         None => container.directory.is_current()?,
     };
     if !same {
-        return Ok(());
+        return Ok(None);
     }
     // Also kills who is left inside: without a pid namespace of its own init takes nobody with it, and of an init that
     // its killed creator could not record the cgroup is the only trace.
     container.cgroups()?.remove(PATIENCE, Holders::Kill)?;
-    Ok(directory.remove()?)
+    let hooks = hooks::recorded(&directory, &container.state, &["poststop"]).unwrap_or_else(|error| {
+        log::warning(&format!("delete {id}: hooks.poststop: {error:#}"));
+        Hooks::default()
+    });
+    directory.remove()?;
+    Ok(Some(hooks))
 }
 
 /// What became of a directory without a record.

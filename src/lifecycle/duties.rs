@@ -25,6 +25,7 @@ pub struct Parent<'a> {
     pub console_socket: Option<OwnedFd>,
     /// The terminal of a container in the foreground.
     pub console: Option<OwnedFd>,
+    pub hooks: &'a dyn Fn() -> Result<()>,
 }
 
 impl Parent<'_> {
@@ -80,6 +81,10 @@ impl Duties for Parent<'_> {
         let Source::Bind { from, recursive } = &mount.source else { bail!("{}: has no source to open", mount.field) };
         let tree = mount::clone_tree(from, Reach::recursive(*recursive));
         Ok(tree.with_context(|| format!("{}: bind onto {}", mount.field, mount.target))?.into())
+    }
+
+    fn run_hooks(&mut self) -> Result<()> {
+        (self.hooks)()
     }
 
     fn raise_limits(&mut self) -> Result<()> {

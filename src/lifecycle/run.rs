@@ -39,7 +39,7 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
     if outcome.is_ok() && (place == Place::Detached || options.keep) {
         return outcome;
     }
-    match (delete_own(store, id), outcome) {
+    match (delete_own(store, id, &interrupts), outcome) {
         (Err(error), Err(outcome)) => {
             // the first thing that went wrong is what a user needs
             log::warning(&format!("{id}: what is left could not be removed: {error:#}"));
@@ -59,7 +59,7 @@ fn after_start(
     interrupts: &Interrupts,
 ) -> Result<i32> {
     let relay = up.console.map(Relay::new).transpose()?;
-    let readiness = start_unready(store, id, host)?;
+    let readiness = start_unready(store, id, host, interrupts)?;
     match place {
         Place::Detached => {
             let wait = |readiness| readiness::wait(readiness, up.child.pidfd.as_fd(), Some(interrupts));

@@ -12,11 +12,15 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Store;
 use super::container::Container;
+use super::delete::delete_failed;
+use super::hooks::{self, Runner};
 use super::process::{self, ends_within};
 use super::readiness;
 use crate::error::{Doing, Matched, strerror};
+use crate::hooks::Stop;
 use crate::log;
 use crate::notify::{self, Readiness};
+use crate::plan::hooks::{Hooks, patience};
 use crate::protocol::{self, Outcome, START};
 use crate::state::Status;
 use crate::state::directory::{Directory, StartChannel};
@@ -29,19 +33,35 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn start(store: &Store, id: &str, notify_socket: Option<&OsStr>) -> Result<()> {
     crate::state::check_id(id)?;
     let host = notify_socket.map(notify::Host::connect).transpose()?;
-    let mut given = give(store, id, host)?;
-    await_outcome(&given)?;
-    match given.readiness.take() {
+    let given = start_and_follow(store, id, host, None)?;
+    match given.readiness {
         Some(readiness) => readiness::wait(readiness, given.init.as_fd(), None),
         None => Ok(()),
     }
 }
 
-/// The same, but it is left to the caller to wait until the program is ready.
-pub(super) fn start_unready(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Option<Readiness>> {
+/// The same, but it is left to the caller to wait until the program is ready. `stop` ends the wait for hooks.
+pub(super) fn start_unready(
+    store: &Store,
+    id: &str,
+    host: Option<notify::Host>,
+    stop: &dyn Stop,
+) -> Result<Option<Readiness>> {
+    start_and_follow(store, id, host, Some(stop)).map(|given| given.readiness)
+}
+
+/// The start, and the hooks that follow it.
+fn start_and_follow(store: &Store, id: &str, host: Option<notify::Host>, stop: Option<&dyn Stop>) -> Result<Given> {
     let given = give(store, id, host)?;
-    await_outcome(&given)?;
-    Ok(given.readiness)
+    await_outcome(&given, stop)?;
+    let pid = given.container.state.init.map_or(0, |init| init.pid);
+    let runner = Runner::of_state(&given.container.state, stop);
+    let Err(error) = runner.poststart(&given.hooks, pid) else { return Ok(given) };
+    // runtime.md, "Lifecycle": it is stopped, and all that follows is done.
+    if let Err(left) = delete_failed(store, id, given.container, stop) {
+        log::warning(&format!("start {id}: what is left could not be removed: {left:#}"));
+    }
+    Err(error)
 }
 
 /// A start that cannot be taken back any more.
@@ -49,6 +69,7 @@ struct Given {
     container: Container,
     channel: File,
     init: OwnedFd,
+    hooks: Hooks,
     /// Where the program says that it is ready, if somebody waits for that.
     readiness: Option<Readiness>,
 }
@@ -73,6 +94,7 @@ fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
     if bytes_waiting(channel.as_fd())? != 0 {
         return Err(Matched::StartRunning.into());
     }
+    let hooks = hooks::recorded(&container.directory, &container.state, &["startContainer", "poststart"])?;
     let readiness = match (host, container.directory.notify_directory()?) {
         (Some(host), Some(directory)) => Some(Readiness::await_from(directory.as_fd(), host, init.pid)?),
         (Some(_), None) => {
@@ -83,27 +105,40 @@ fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
     };
     // An empty FIFO takes it whole: less than PIPE_BUF, pipe(7).
     channel.write_all(&START).doing("write", "start.fifo")?;
-    Ok(Given { container, channel, init: pidfd, readiness })
+    Ok(Given { container, channel, init: pidfd, hooks, readiness })
 }
 
 /// Init holds the FIFO until its execve, or its end.
-fn await_outcome(given: &Given) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<()> {
+    let hooks = &given.hooks.start_container;
+    // without hooks it is over in a moment, and a signal is the container's
+    let stop = stop.filter(|_| !hooks.is_empty());
+    let patience = patience(PATIENCE, hooks);
+    let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
     loop {
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(given.channel.as_fd(), PollFlags::empty()),
             PollFd::new(given.init.as_fd(), PollFlags::POLLIN),
         ];
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        fds.extend(stop.map(|stop| PollFd::new(stop.fd(), PollFlags::POLLIN)));
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         match poll(&mut fds, timeout) {
             Err(Errno::EINTR) => continue,
-            Ok(0) => bail!("init did not execute the program within {} s; the start stays given", PATIENCE.as_secs()),
             result => result.doing("poll", "init")?,
         };
-        break;
+        if fds[..2].iter().any(|fd| fd.any().unwrap_or(false)) {
+            break;
+        }
+        if let Some(by) = stop.map(Stop::asked).transpose()?.flatten() {
+            bail!("ended by {by} before init has executed the program");
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            let seconds = patience.unwrap_or_default().as_secs();
+            bail!("init did not execute the program within {seconds} s; the start stays given");
+        }
     }
-    let outcome = protocol::outcome(bytes_waiting(given.channel.as_fd())?);
+    let outcome = protocol::outcome(bytes_waiting(given.channel.as_fd())?, !hooks.is_empty());
     let ended = ends_within(&given.init, Duration::ZERO)?;
     if ended && given.container.cgroups()?.oom_kills()? > 0 {
         bail!("out of memory: linux.resources.memory.limit is too small to start the program; give more");
@@ -111,6 +146,7 @@ fn await_outcome(given: &Given) -> Result<()> {
     match outcome {
         Outcome::Executed => Ok(()),
         Outcome::NotRead => bail!("init was ended before it could execute the program"),
+        Outcome::EndedInHooks => bail!("init was ended while its startContainer hooks ran"),
         Outcome::Failed(errno) => {
             let told = given.container.directory.read_start_error()?;
             ensure!(told.is_empty(), "{told}");

@@ -12,7 +12,7 @@ use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{mount_options, mounts, namespaces, notify, process, sysctl, time};
+use super::{hooks, mount_options, mounts, namespaces, notify, process, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -101,6 +101,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         id_maps,
         rootless: host.rootless,
         admin,
+        hooks: hooks::plan(spec)?,
         no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
@@ -152,17 +153,6 @@ fn check_version(version: Option<&str>) -> Result<()> {
 /// Fields that the spec knows and this version does not act on. What concerns one mount, one namespace or the process
 /// is refused beside what reads it.
 fn refuse_unapplied(spec: &Spec) -> Result<()> {
-    let hooks = spec.hooks.as_ref().map(|hooks| {
-        [
-            ("hooks.prestart", &hooks.prestart),
-            ("hooks.createRuntime", &hooks.create_runtime),
-            ("hooks.createContainer", &hooks.create_container),
-            ("hooks.startContainer", &hooks.start_container),
-            ("hooks.poststart", &hooks.poststart),
-            ("hooks.poststop", &hooks.poststop),
-        ]
-    });
-    let hooks = hooks.iter().flatten().map(|(field, list)| (*field, !list.is_empty()));
     let linux = spec.linux.as_ref().map(|linux| {
         [
             ("linux.seccomp", linux.seccomp.is_some()),
@@ -173,7 +163,7 @@ fn refuse_unapplied(spec: &Spec) -> Result<()> {
             ("linux.mountLabel", given(&linux.mount_label).is_some()),
         ]
     });
-    match hooks.chain(linux.iter().flatten().copied()).find(|(_, set)| *set) {
+    match linux.iter().flatten().find(|(_, set)| *set) {
         Some((field, _)) => Err(not_yet(field)),
         None => Ok(()),
     }

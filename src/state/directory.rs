@@ -20,6 +20,7 @@ use crate::rootfs::is_same_file;
 const STATE: &str = "state.json";
 const NEW_STATE: &str = "state.json.new";
 const CONFIG: &str = "config.json";
+const NEW_CONFIG: &str = "config.json.new";
 const NOTIFY: &str = "notify";
 const START: &str = "start.fifo";
 const START_ERROR: &str = "start.error";
@@ -122,6 +123,16 @@ impl Directory {
         self.write(CONFIG, config)
     }
 
+    pub fn read_config(&self) -> Result<Option<Vec<u8>>, SysError> {
+        self.read(CONFIG)
+    }
+
+    /// For an `update`; as `write_state`.
+    pub fn replace_config(&self, config: &[u8]) -> Result<(), SysError> {
+        self.write(NEW_CONFIG, config)?;
+        renameat(&self.fd, NEW_CONFIG, &self.fd, CONFIG).doing("rename", self.name(CONFIG))
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), SysError> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
         let mut file = self.open_file(name, flags).doing("create", self.name(name))?;
@@ -174,7 +185,7 @@ impl Directory {
         Ok(String::from_utf8_lossy(&self.read(START_ERROR)?.unwrap_or_default()).into_owned())
     }
 
-    /// The record goes last: until then `delete` finds what is left.
+    /// The record goes last: until then `delete` finds what is left. The config, just before: it names poststop hooks.
     pub fn remove(&self) -> Result<(), SysError> {
         let mut names = Vec::new();
         let mut dir = Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
@@ -184,7 +195,7 @@ impl Directory {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
         names.retain(|name| name != "." && name != "..");
-        names.sort_by_key(|name| name == STATE);
+        names.sort_by_key(|name| (name == STATE, name == CONFIG));
         for name in names {
             match unlinkat(&self.fd, name.as_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}

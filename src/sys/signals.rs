@@ -32,3 +32,25 @@ pub fn default_disposition(signal: Signal) -> Result<(), SysError> {
     // SAFETY: the default disposition runs no code of ours.
     unsafe { sigaction(signal, &default) }.map(drop).doing("sigaction", signal)
 }
+
+/// While it lives the signal is ignored: a pipe without a reader is then an errno and no end.
+pub struct Ignored {
+    signal: Signal,
+    before: SigAction,
+}
+
+impl Ignored {
+    pub fn new(signal: Signal) -> Result<Self, SysError> {
+        let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+        // SAFETY: nothing of ours is run by ignoring.
+        let before = unsafe { sigaction(signal, &ignore) }.doing("sigaction", signal)?;
+        Ok(Self { signal, before })
+    }
+}
+
+impl Drop for Ignored {
+    fn drop(&mut self) {
+        // SAFETY: what was in force before; rrun has no handlers.
+        let _ = unsafe { sigaction(self.signal, &self.before) };
+    }
+}

@@ -1,0 +1,73 @@
+//! `update`: other limits for a container that lives. Decided as at `create`, from the config that was stored then with
+//! what is asked for laid over it; written where it differs or was named. All of it is done under the lock: what is
+//! stored is what stands in the cgroups.
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::Store;
+use super::container::Container;
+use crate::cgroup::{self, CgroupPlan, Write};
+use crate::error::Matched;
+use crate::host::cgroups::CgroupLayout;
+use crate::log;
+use crate::plan::spec::resources::Resources;
+use crate::plan::update::Update;
+use crate::procfs::Proc;
+use crate::state::directory::Directory;
+use crate::state::{self, Status};
+
+pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
+    state::check_id(id)?;
+    let (directory, _lock) = Directory::open_locked(&store.root, id)?.ok_or(Matched::DoesNotExist)?;
+    let container = Container::in_directory(directory)?.ok_or(Matched::DoesNotExist)?;
+    match container.status()? {
+        Status::Created | Status::Running | Status::Paused => {}
+        Status::Creating => bail!("the container is still being created; wait until `create` has returned"),
+        Status::Stopped => return Err(Matched::NotRunning.into()),
+    }
+    let config = container.directory.read_config()?.context("config.json: missing from the record")?;
+    let mut config: Value = serde_json::from_slice(&config).context("stored config.json")?;
+    let layout = CgroupLayout::detect(&Proc::open()?)?;
+    let before = Planned::new(&config, &container, &layout)?;
+    update.lay_over(&mut config);
+    let after = Planned::new(&config, &container, &layout)?;
+    for warning in after.plan.warnings.iter().filter(|warning| before.is_news(warning, update)) {
+        log::warning(warning);
+    }
+    let wanted = |write: &Write| update.names(&write.field) || !before.writes(write);
+    let updated = cgroup::update(&after.plan, wanted, after.check_memory)?;
+    let stored = serde_json::to_vec(&config).map_err(Into::into);
+    stored.and_then(|config| Ok(container.directory.replace_config(&config)?)).or_else(|error: anyhow::Error| {
+        updated.take_back()?;
+        Err(error)
+    })
+}
+
+/// What a config makes of the container's cgroups.
+struct Planned {
+    plan: CgroupPlan,
+    /// `memory.checkBeforeUpdate`
+    check_memory: bool,
+}
+
+impl Planned {
+    fn new(config: &Value, container: &Container, layout: &CgroupLayout) -> Result<Self> {
+        let path = config.pointer("/linux/cgroupsPath").and_then(Value::as_str).filter(|path| !path.is_empty());
+        let resources = config.pointer("/linux/resources").cloned().unwrap_or_default();
+        let resources: Option<Resources> = serde_json::from_value(resources).context("stored config.json")?;
+        let resources = resources.unwrap_or_default();
+        let plan = cgroup::plan(&container.state.id, path, &resources, layout)?.at(&container.state.cgroup_paths)?;
+        Ok(Self { plan, check_memory: resources.memory.check_before_update == Some(true) })
+    }
+
+    fn writes(&self, write: &Write) -> bool {
+        self.plan.hierarchies.iter().any(|hierarchy| hierarchy.before.contains(write) || hierarchy.last.contains(write))
+    }
+
+    /// Once said, a warning is not repeated at each update of something else.
+    fn is_news(&self, warning: &str, update: &Update) -> bool {
+        let field = warning.split_once(": ").map_or(warning, |(field, _)| field);
+        update.names(field) || !self.plan.warnings.iter().any(|old| old == warning)
+    }
+}
