@@ -125,7 +125,7 @@ pub fn owner(plan: &Plan) -> Option<u32> {
             && mount.target.as_path() == Path::new("sys/fs/cgroup")
             && !read_only
     };
-    let delegated = plan.has(Namespace::Cgroup) && plan.mounts.iter().any(writable);
+    let delegated = plan.has_new(Namespace::Cgroup) && plan.mounts.iter().any(writable);
     // An ordinary user gives nothing away. The ids of a joined user namespace are not known yet without its maps.
     if !delegated || plan.rootless {
         return None;
