@@ -19,7 +19,7 @@ use crate::sys::{clone, credentials};
 
 impl Init<'_> {
     /// An ordinary user may go up only, which leaves the container more likely to be killed, and that is no harm.
-    pub(super) fn set_oom_score(&mut self, value: i32) -> Result<()> {
+    pub(super) fn set_own_oom_score(&mut self, value: i32) -> Result<()> {
         set_dumpable(true)?;
         match Proc::open()?.write_oom_score_adj(getpid(), value) {
             Err(error @ SysError { errno: Errno::EACCES, .. }) => {

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
-use super::duties::Parent;
+use super::duties::{Console, Parent};
 use super::hooks::Runner;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
@@ -21,11 +21,11 @@ use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan};
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
-use crate::launch::serve::{reap, serve};
+use crate::launch::serve::{self, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::notify;
-use crate::plan::{Namespace, Plan};
+use crate::plan::{Namespace, Plan, hooks};
 use crate::procfs::Proc;
 use crate::state::Process;
 use crate::state::directory::Directory;
@@ -113,15 +113,16 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
     let init = child.pid;
     let run_hooks = || hooks.run(init);
-    let mut parent =
-        Parent { plan: &plan, proc: &proc, child: child.pid, console_socket, console: None, hooks: &run_hooks };
+    let console = Console { socket: console_socket, kept: None };
+    let mut parent = Parent { plan: &plan, proc: &proc, child: init, console, hooks: &run_hooks };
     if !plan.has(Namespace::User) {
         parent.set_oom_score()?;
     }
 
-    let by_child = &plan.hooks.create_container;
-    serve(&launched, interrupts, &mut parent, by_child).map_err(|error| told_of_oom(error, cgroups.paths()))?;
-    let Parent { console, .. } = parent;
+    let patience = hooks::patience(serve::PATIENCE, &plan.hooks.create_container);
+    serve(&launched, interrupts, Until::Ready, patience, &mut parent)
+        .map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    let console = parent.console.kept;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
@@ -160,12 +161,12 @@ impl CreateHooks<'_> {
     }
 }
 
-/// Init and, by its pid namespace or the parent-death signal, whatever it started.
-fn end(child: &Child) -> Result<()> {
+/// The child and, by its pid namespace or the parent-death signal, whatever it started.
+pub(super) fn end(child: &Child) -> Result<()> {
     // ESRCH: ended and reaped already
     let _ = pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
     if !ends_within(&child.pidfd, PATIENCE)? {
-        bail!("init {} does not end after SIGKILL", child.pid);
+        bail!("process {} does not end after SIGKILL", child.pid);
     }
     let _ = reap(child);
     Ok(())

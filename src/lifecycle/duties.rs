@@ -17,14 +17,30 @@ use crate::procfs::Proc;
 use crate::sys::mount::{self, Reach};
 use crate::sys::{limits, socket};
 
+/// Hands a terminal to the caller, or keeps it for the foreground.
+pub struct Console {
+    pub socket: Option<OwnedFd>,
+    pub kept: Option<OwnedFd>,
+}
+
+impl Duties for Console {
+    /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
+    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
+        match &self.socket {
+            Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
+                .doing("sendmsg", "the console socket")?,
+            None => self.kept = Some(master),
+        }
+        Ok(())
+    }
+}
+
+/// For a new container.
 pub struct Parent<'a> {
     pub plan: &'a Plan,
     pub proc: &'a Proc,
     pub child: Pid,
-    /// Who takes the container's terminal.
-    pub console_socket: Option<OwnedFd>,
-    /// The terminal of a container in the foreground.
-    pub console: Option<OwnedFd>,
+    pub console: Console,
     pub hooks: &'a dyn Fn() -> Result<()>,
 }
 
@@ -44,14 +60,8 @@ impl Parent<'_> {
 }
 
 impl Duties for Parent<'_> {
-    /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
     fn take_console(&mut self, master: OwnedFd) -> Result<()> {
-        match &self.console_socket {
-            Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
-                .doing("sendmsg", "the console socket")?,
-            None => self.console = Some(master),
-        }
-        Ok(())
+        self.console.take_console(master)
     }
 
     fn map_ids(&mut self) -> Result<()> {
