@@ -228,6 +228,18 @@ fn a_controller_that_the_host_has_not() {
     }
 }
 
+#[test]
+fn a_host_without_cgroups_is_not_the_fault_of_the_config() {
+    need!(rrun); // runc finds its hierarchies elsewhere
+    let bundle = Bundle::new();
+    let create = bundle.command(&["create", &bundle.id]);
+    let mut hidden = Command::new("unshare");
+    hidden.args(["--mount", "sh", "-c", "umount -R -l /sys/fs/cgroup && exec \"$@\"", "sh"]);
+    hidden.arg(create.get_program()).args(create.get_args()).current_dir(&bundle.dir);
+    crate::runtime::run(&mut hidden).refused(&[&format!("create {}: this host has no cgroup file system", bundle.id)]);
+    bundle.leaves_nothing();
+}
+
 /// The command in a mount namespace where no hierarchy with `controller` is mounted: some hosts have them all.
 fn without_hierarchy(controller: &str, command: &Command) -> Command {
     let script = format!("for dir in /sys/fs/cgroup/*{controller}*; do umount -l $dir 2>/dev/null; done; exec \"$@\"");

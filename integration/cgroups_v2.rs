@@ -102,18 +102,61 @@ fn no_limit_can_be_asked_for() {
     }
 }
 
-// io.weight, or io.bfq.weight where the BFQ scheduler is loaded
+/// Weights of a disk that is not in use, for which io.cost is enabled meanwhile.
+struct Weighed {
+    number: String,
+}
+
+impl Weighed {
+    fn new() -> Option<Self> {
+        let unused = |n: &u32| {
+            let dir = PathBuf::from(format!("/sys/block/loop{n}"));
+            dir.exists() && !dir.join("loop/backing_file").exists()
+        };
+        let weighed = Self { number: format!("7:{}", (0..8).rev().find(unused)?) };
+        weighed.enable(1);
+        Some(weighed)
+    }
+
+    fn enable(&self, enable: u8) {
+        fs::write(Path::new(TREE).join("io.cost.qos"), format!("{} enable={enable}", self.number)).unwrap();
+    }
+}
+
+impl Drop for Weighed {
+    fn drop(&mut self) {
+        self.enable(0);
+    }
+}
+
+// io.weight, or io.bfq.weight where that scheduler is loaded
 #[test]
 fn a_weight_of_disk_traffic_is_scaled() {
     layout!(V2);
     need!(rrun); // others write io.bfq.weight alone, or in another format
-    let (major, minor) = disk();
-    let devices = json!([{"major": major, "minor": minor, "weight": 1000}]);
-    let bundle = created_with(&[("blockIO", json!({"weight": 100, "weightDevice": devices}))]);
+    let Some(disk) = Weighed::new() else { return crate::need::skip("an unused loop device") };
+    let (major, minor) = disk.number.split_once(':').unwrap();
+    let number = |text: &str| text.parse::<u32>().unwrap();
+    let device = json!([{"major": number(major), "minor": number(minor), "weight": 1000}]);
+    let bundle = created_with(&[("blockIO", json!({"weight": 100, "weightDevice": device}))]);
     let bfq = bundle.cgroup("").join("io.bfq.weight").exists();
-    let (file, want) = if bfq { ("io.bfq.weight", ["100", "1000"]) } else { ("io.weight", ["910", "10000"]) };
-    let seen = value(&bundle, "", file);
-    assert_eq!(seen, format!("default {}\n{major}:{minor} {}", want[0], want[1]));
+    let default = if bfq { value(&bundle, "", "io.bfq.weight") } else { value(&bundle, "", "io.weight") };
+    assert_eq!(default.lines().next(), Some(if bfq { "default 100" } else { "default 910" }));
+    assert_eq!(value(&bundle, "", "io.weight").lines().last(), Some(format!("{} 10000", disk.number).as_str()));
+}
+
+#[test]
+fn a_disk_that_cannot_be_weighed_says_what_it_lacks() {
+    layout!(V2);
+    need!(rrun);
+    let (major, minor) = disk();
+    let mut bundle = Bundle::new();
+    bundle.set("/linux/resources/blockIO/weightDevice", json!([{"major": major, "minor": minor, "weight": 100}]));
+    bundle.create().refused(&[
+        "linux.resources.blockIO.weightDevice[0].weight: cannot set io.weight = ",
+        "has neither the BFQ scheduler nor io.cost enabled",
+    ]);
+    bundle.leaves_nothing();
 }
 
 #[test]
@@ -151,12 +194,16 @@ fn processors_that_the_cgroups_above_do_not_leave_are_told() {
     layout!(V2);
     need!(rrun); // the kernel leaves them out without a word, and so do peers
     let mut bundle = Bundle::new();
-    bundle.set("/linux/resources/cpu/cpus", "0-1000").args(&["grep", "Cpus_allowed_list", "/proc/self/status"]);
+    let parent = Parent::new(&bundle);
+    fs::write(parent.path.join("cpuset.cpus"), "0").unwrap();
+    bundle.set("/linux/cgroupsPath", parent.below()).set("/linux/resources/cpu/cpus", "0-1");
+    bundle.args(&["grep", "Cpus_allowed_list", "/proc/self/status"]);
     let log = bundle.dir.join("log");
     let output = bundle.call(&["--log", log.to_str().unwrap(), "run", &bundle.id]);
-    assert!(output.ok().contains("\t0-"), "{output}");
+    assert!(output.stdout.ends_with("\t0\n") && output.code == 0, "{output}");
     let log = fs::read_to_string(log).unwrap();
-    assert!(log.contains("linux.resources.cpu.cpus: of 0-1000 the cgroups above leave 0"), "{log}");
+    assert!(log.contains("linux.resources.cpu.cpus: of 0-1 the cgroups above leave 0"), "{log}");
+    without_parents(&bundle);
 }
 
 #[test]
@@ -216,7 +263,7 @@ fn every_cgroup_above_hands_the_controllers_down() {
     bundle.set("/linux/cgroupsPath", parent.below()).set("/linux/resources/pids/limit", 9);
     bundle.create().ok();
     // those that nothing was set of too: for statistics, and for `update`
-    for above in ["", "below"] {
+    for above in [".", "below"] {
         let enabled = parent.read(&format!("{above}/cgroup.subtree_control"));
         for controller in ["cpuset", "cpu", "io", "memory", "pids"] {
             assert!(enabled.split(' ').any(|own| own == controller), "{controller} not in {above}: {enabled}");
@@ -253,17 +300,25 @@ fn below_a_cgroup_that_holds_processes_there_are_no_limits() {
 }
 
 #[test]
+fn a_cgroup_that_hands_controllers_down_takes_no_container() {
+    layout!(V2);
+    need!(rrun); // in its own words
+    let bundle = Bundle::sleeping();
+    let parent = Parent::new(&bundle);
+    fs::write(parent.path.join("cgroup.subtree_control"), "+pids").unwrap();
+    bundle.create().refused(&["join cgroup", "hands controllers down to cgroups below it"]);
+    assert!(bundle.status_if_any().is_none());
+    Leftovers::remove(&bundle.id, &bundle.state_root);
+}
+
+#[test]
 fn below_a_threaded_cgroup_a_container_is_threaded_too() {
     layout!(V2);
     need!(rrun); // in its own words
     let mut bundle = Bundle::sleeping();
     let parent = Parent::new(&bundle);
-    for (file, text) in [("", ""), ("threads/cgroup.type", "threaded")] {
-        fs::create_dir_all(parent.path.join("threads")).unwrap();
-        if !file.is_empty() {
-            fs::write(parent.path.join(file), text).unwrap();
-        }
-    }
+    fs::create_dir(parent.path.join("threads")).unwrap();
+    fs::write(parent.path.join("threads/cgroup.type"), "threaded").unwrap();
     bundle.set("/linux/cgroupsPath", format!("/{}/threads/c1", bundle.id));
     bundle.set("/linux/resources/memory/limit", 50 << 20);
     bundle.create().refused(&["lies below a threaded cgroup, where there is no memory controller"]);

@@ -63,7 +63,10 @@ fn one_that_fails_at_run_ends_it_all() {
         for detach in [&["run"][..], &["run", "-d"]] {
             let bundle = failing(kind, "exit 3");
             let output = bundle.call(&[detach, &[&bundle.id]].concat());
-            assert_ne!(output.code, 0, "{output}");
+            // runc tells of the last two as the container does, after its start or not at all
+            if on_rrun() || kind.starts_with("create") {
+                assert_ne!(output.code, 0, "{output}");
+            }
             if on_rrun() {
                 output.refused(&[&format!("hooks.{kind}[0]: /bin/sh: exit status 3")]);
                 assert_eq!(logged(&bundle).lines().last(), Some("poststop"));

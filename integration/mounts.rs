@@ -273,3 +273,19 @@ fn a_copied_up_file_of_holes_takes_no_memory() {
     bundle.mount("/dir", "tmpfs", "tmpfs", &["tmpcopyup", "size=1m"]);
     assert_eq!(bundle.run().ok(), "1073741824\n4\nend\n");
 }
+
+#[test]
+fn a_part_of_a_procfs_in_the_place_of_the_whole_is_warned_of() {
+    let mut bundle = Bundle::sh("ls /proc; true");
+    bundle.set("/linux/maskedPaths", json!([])).set("/linux/readonlyPaths", json!([]));
+    bundle.without_mount("/proc");
+    for (source, warned) in [("/proc", false), ("/proc/sys", true)] {
+        bundle.mount("/proc", "none", source, &["bind"]);
+        let log = bundle.dir.join(warned.to_string());
+        let output = bundle.call(&["--log", log.to_str().unwrap(), "run", &bundle.id]);
+        assert_eq!((output.code, output.stderr.as_str()), (0, ""), "{output}");
+        let said = fs::read_to_string(log).unwrap_or_default();
+        assert_eq!(said.contains("level=warning") && said.contains("/proc"), warned, "{said}");
+        bundle.without_mount("/proc");
+    }
+}

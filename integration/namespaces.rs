@@ -5,6 +5,7 @@ use std::fs;
 use serde_json::json;
 
 use crate::bundle::Bundle;
+use crate::layout::is_v2;
 use crate::runtime::on_rrun;
 
 /// Names in `linux.namespaces` and in /proc/self/ns.
@@ -59,7 +60,7 @@ fn a_cgroup_namespace_starts_at_the_containers_own_cgroup() {
 fn without_a_cgroup_namespace_the_path_is_the_hosts() {
     let mut bundle = Bundle::new();
     let output = bundle.args(&["cat", "/proc/self/cgroup"]).run();
-    let own = format!(":pids:/{}", bundle.id);
+    let own = format!("{}:/{}", if is_v2() { "0:" } else { ":pids" }, bundle.id);
     assert!(output.ok().lines().any(|line| line.ends_with(&own)), "{output}");
 }
 

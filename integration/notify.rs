@@ -80,6 +80,19 @@ impl Manager {
         assert_eq!(message.as_deref(), Some(want));
     }
 
+    /// All that is said until the command ends.
+    #[track_caller]
+    fn hears_until_it_ends(&self, mut run: Call) -> Output {
+        let mut heard = Vec::new();
+        eventually_within(PATIENCE, || {
+            heard.extend(std::iter::from_fn(|| self.next()));
+            run.child.try_wait().unwrap()
+        });
+        let output = run.wait();
+        assert!(heard.first().is_some_and(|first| first == "READY=1"), "heard {heard:?}: {output}");
+        output
+    }
+
     #[track_caller]
     fn hears_that_it_is_ready(&self, pid: i32) {
         self.hears("READY=1");
@@ -235,9 +248,7 @@ fn any_user_of_the_container_may_notify() {
     bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
     let manager = Manager::at_path(&bundle);
     let run = manager.spawn(&bundle, &["run", &bundle.id]);
-    manager.hears("READY=1");
-    while eventually_within(PATIENCE, || manager.next()).is_some_and(|line| line != "BARRIER=1") {}
-    assert_eq!(run.wait().ok(), "0\n");
+    assert_eq!(manager.hears_until_it_ends(run).ok(), "0\n");
 }
 
 #[test]
@@ -247,9 +258,7 @@ fn the_socket_is_seen_whatever_the_config_mounts_on_run() {
     bundle.set("/process/env/-", "NOTIFY_SOCKET=/of/the/image");
     let manager = Manager::at_path(&bundle);
     let run = manager.spawn(&bundle, &["run", &bundle.id]);
-    manager.hears("READY=1");
-    while eventually_within(PATIENCE, || manager.next()).is_some_and(|line| line != "BARRIER=1") {}
-    let output = run.wait();
+    let output = manager.hears_until_it_ends(run);
     assert_eq!((output.code, output.stderr.as_str()), (0, "/run/notify/notify.sock\n"), "{output}");
     let mounts = crate::bundle::Mounted::parse(&output.stdout);
     let mount = mount_at(&mounts, "/run/notify");

@@ -12,14 +12,14 @@ use nix::unistd::Pid;
 
 use crate::bundle::Bundle;
 use crate::leftovers::{Leftovers, is_alive};
-use crate::runtime::eventually_within;
+use crate::runtime::{eventually_within, rounds};
 use crate::tracer::{At, Then, Who, trace};
 
 #[test]
 fn of_two_starts_one_wins_and_the_other_says_so() {
     need!(rrun); // with runc 1.1 the other can wait for ever
     let bundle = Bundle::sleeping();
-    for _ in 0..10 {
+    for _ in rounds(10) {
         bundle.create().ok();
         let both = [bundle.spawn(&["start", &bundle.id]), bundle.spawn(&["start", &bundle.id])].map(|call| call.wait());
         let (won, lost): (Vec<_>, Vec<_>) = both.iter().partition(|output| output.code == 0);
@@ -34,7 +34,7 @@ fn of_two_starts_one_wins_and_the_other_says_so() {
 fn of_two_creates_one_wins_and_the_other_says_so() {
     need!(rrun); // with runc 1.1 both can lose
     let bundle = Bundle::sleeping();
-    for _ in 0..10 {
+    for _ in rounds(10) {
         let both =
             [bundle.spawn(&["create", &bundle.id]), bundle.spawn(&["create", &bundle.id])].map(|call| call.wait());
         let (won, lost): (Vec<_>, Vec<_>) = both.iter().partition(|output| output.code == 0);
@@ -51,7 +51,7 @@ fn of_two_creates_one_wins_and_the_other_says_so() {
 fn commands_that_meet_leave_nothing_that_delete_does_not_remove() {
     need!(rrun); // runc 1.1 leaves processes and cgroups
     let bundle = Bundle::sleeping();
-    for _ in 0..5 {
+    for _ in rounds(5) {
         let verbs: [&[&str]; 6] = [
             &["create", &bundle.id],
             &["delete", "--force", &bundle.id],
@@ -71,7 +71,7 @@ fn commands_that_meet_leave_nothing_that_delete_does_not_remove() {
 fn a_program_that_ends_at_once_has_started() {
     let mut bundle = Bundle::new();
     bundle.args(&["true"]);
-    for _ in 0..20 {
+    for _ in rounds(20) {
         bundle.create().ok();
         bundle.start().ok();
         bundle.wait_until("stopped");
@@ -227,7 +227,7 @@ fn a_start_that_waits_for_a_dead_init_ends() {
 fn delete_force_ends_a_create_at_any_moment() {
     need!(rrun); // runc 1.1 leaves the container
     let bundle = Bundle::sleeping();
-    for n in 0..60 {
+    for n in rounds(60) {
         let create = bundle.spawn(&["create", &bundle.id]);
         std::thread::sleep(Duration::from_micros(100 * n));
         let deleted = bundle.delete_force();

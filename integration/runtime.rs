@@ -130,6 +130,16 @@ pub fn eventually_within<T>(deadline: Duration, mut ask: impl FnMut() -> Option<
     }
 }
 
+/// What a test does again and again to meet a rare moment: the rounds. With `FEW_ROUNDS=1`, in a guest that is slow,
+/// some of them, from the first to the last.
+pub fn rounds(many: usize) -> impl Iterator<Item = u64> {
+    (0..many as u64).step_by(if few_rounds() { many.div_ceil(5) } else { 1 })
+}
+
+pub fn few_rounds() -> bool {
+    std::env::var("FEW_ROUNDS").is_ok_and(|few| few == "1")
+}
+
 /// Through its own offset: the writer shares that of `file`.
 fn read(file: &File) -> String {
     let mut bytes = Vec::new();

@@ -142,16 +142,20 @@ fn command(
         return help::instead_of(&name.to_string_lossy(), words);
     };
     let misuse = |line: String| Misuse::new(format!("{}: {line}; see rrun {0} --help", verb.name));
+    let global_misuse = |line: String| Misuse::new(format!("{}: {line}; see rrun --help", verb.name));
     let own = verb.command();
-    let split = words::split(words, [&own, &globals], verb.stop).map_err(|fault| misuse(fault.to_string()))?;
+    let split = words::split(words, [&own, &globals], verb.stop).map_err(|fault| {
+        let about = |table: &Command| fault.flag().is_some_and(|name| words::has_flag(table, name));
+        if about(&globals) && !about(&own) { global_misuse(fault.to_string()) } else { misuse(fault.to_string()) }
+    })?;
     let [flags, more_global_flags] = split.flags;
     if words::is_on(&flags, "help") {
         return Ok(Request::Print(help::of(own)));
     }
     check_count(verb.name, &own, split.positionals.len())?;
     global_flags.extend(more_global_flags);
-    let globals = typed(globals, words::canonical(&global_flags, Vec::new())).map_err(misuse)?;
-    let global = Global::new(&globals).map_err(misuse)?;
+    let globals = typed(globals, words::canonical(&global_flags, Vec::new())).map_err(global_misuse)?;
+    let global = Global::new(&globals).map_err(global_misuse)?;
     let matches = typed(own, words::canonical(&flags, split.positionals)).map_err(misuse)?;
     Ok(Request::Call(Call { verb, global, matches }))
 }

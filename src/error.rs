@@ -244,6 +244,11 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ),
     ("open_tree", Errno::ENOENT, "a bind mount needs an existing source: create it on the host or correct `source`"),
     ("bind", Errno::ENOTDIR, "a file is bound onto a file, a folder onto a folder: correct source or destination"),
+    (
+        "join cgroup",
+        Errno::EBUSY,
+        "it hands controllers down to cgroups below it, so it may hold no processes: empty its cgroup.subtree_control",
+    ),
     ("mkdir cgroup", Errno::EROFS, "the cgroup tree is mounted read-only here"),
     ("mkdir cgroup", Errno::EACCES, "creating cgroups needs root or a delegated tree"),
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),

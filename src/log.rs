@@ -37,6 +37,8 @@ pub enum Stderr {
     ErrorOnly,
     /// Where it is a terminal, or debugging was asked for.
     Warnings,
+    /// Every warning, also beside a log: what a command could not show is part of its answer (`list`).
+    AllWarnings,
 }
 
 struct Sink {
@@ -55,6 +57,7 @@ pub fn init(destination: Option<&Path>, format: Format, level: Level, stderr: St
     let file = destination.map(|path| open(path).doing("open", path.display())).transpose()?;
     let warn_aloud = match stderr {
         Stderr::ErrorOnly => false,
+        Stderr::AllWarnings => level >= Level::Warning,
         Stderr::Warnings => file.is_none() && (level == Level::Debug || std::io::stderr().is_terminal()),
     };
     let _ = SINK.set(Sink { file, format, level, warn_aloud });
@@ -95,7 +98,8 @@ impl Sink {
         let entry = entry(self.format, level, line, time);
         let aloud = match (&self.file, self.format, level) {
             (Some(_), _, Level::Error) | (None, Format::Text, Level::Error) => format!("{line}\n"),
-            (Some(_), ..) => String::new(),
+            (Some(_), ..) if !self.warn_aloud || level > Level::Warning => String::new(),
+            (Some(_), ..) => format!("{}: {line}\n", word(level)),
             (None, Format::Json, _) => entry.clone(),
             (None, Format::Text, _) => format!("{}: {line}\n", word(level)),
         };
@@ -191,6 +195,7 @@ mod tests {
             (true, Text, error, false, "error\n".into(), &[error]),
             (true, Text, warning, false, "error\n".into(), &[warning, error]),
             (true, Json, debug, false, "error\n".into(), &[debug, warning, error]),
+            (true, Json, debug, true, "warning: warning\nerror\n".into(), &[debug, warning, error]),
         ] {
             let want = (stderr, all(format, log));
             assert_eq!(heard(file, format, level, aloud), want, "{file} {format:?} {level:?} {aloud}");

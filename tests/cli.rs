@@ -82,7 +82,7 @@ fn misuse_is_one_line_and_opens_no_log() {
         (&["state", "--frob", "c1"], 1, "state: flag provided but not defined: -frob; see rrun state --help\n"),
         (&["create", "c1", "--bundle"], 1, "create: flag needs an argument: --bundle; see rrun create --help\n"),
         (&["state"], 1, "rrun: \"state\" requires exactly 1 argument(s), not 0; see rrun state --help\n"),
-        (&["--log-format=xml", "list"], 1, "list: invalid log-format: xml; see rrun list --help\n"),
+        (&["--log-format=xml", "list"], 1, "list: invalid log-format: xml; see rrun --help\n"),
     ] {
         let words = [&["--log", &log][..], words].concat();
         assert_eq!(rrun.fails(&words), (status, line.into()), "{words:?}");

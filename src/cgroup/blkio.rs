@@ -14,7 +14,10 @@ const LEAF_WEIGHT: &[(Errno, &str)] = &[(Errno::ENOENT, NO_LEAF_WEIGHT)];
 const WEIGHT_V2: &[(Errno, &str)] = &[
     (Errno::ENOENT, "this kernel has no weights of disk traffic; they come with BFQ or CONFIG_BLK_CGROUP_IOCOST"),
     (Errno::ENODEV, "this host has no disk of that number; a partition cannot be weighed"),
-    (Errno::EOPNOTSUPP, "the scheduler of that disk has no weights; give it BFQ"),
+    (
+        Errno::EOPNOTSUPP,
+        "that disk has neither the BFQ scheduler nor io.cost enabled; see io.cost.qos of the root cgroup",
+    ),
 ];
 const NO_DISK: &[(Errno, &str)] = &[
     (Errno::ENOENT, "this kernel is built without CONFIG_BLK_DEV_THROTTLING"),
@@ -70,9 +73,11 @@ pub fn v2(io: &BlockIo) -> Result<Vec<Write>> {
 
 /// BFQ has the spec's own range; io.weight goes from 1 to 10000.
 fn weight_v2(field: String, device: &str, weight: u16) -> Write {
-    let scaled = 1 + (u32::from(weight) - 10) * 9999 / 990;
+    let scaled = format!("{device}{}", 1 + (u32::from(weight) - 10) * 9999 / 990);
     Write::new(field, "io.bfq.weight", format_args!("{device}{weight}"))
-        .on(Errno::ENOENT, Otherwise::Other("io.weight", format!("{device}{scaled}")))
+        // BFQ is there, but not for this disk
+        .on_if(!device.is_empty(), Errno::EOPNOTSUPP, Otherwise::Other("io.weight", scaled.clone()))
+        .on(Errno::ENOENT, Otherwise::Other("io.weight", scaled))
         .meaning(WEIGHT_V2)
 }
 
@@ -250,7 +255,10 @@ mod tests {
             (weights(Some(10), None), vec!["io.bfq.weight = 10; ENOENT: io.weight = 1"]),
             (weights(Some(100), None), vec!["io.bfq.weight = 100; ENOENT: io.weight = 910"]),
             (weights(Some(1000), None), vec!["io.bfq.weight = 1000; ENOENT: io.weight = 10000"]),
-            (device(Some(500), None), vec!["io.bfq.weight = 8:16 500; ENOENT: io.weight = 8:16 4950"]),
+            (
+                device(Some(500), None),
+                vec!["io.bfq.weight = 8:16 500; EOPNOTSUPP: io.weight = 8:16 4950; ENOENT: io.weight = 8:16 4950"],
+            ),
             (device(Some(0), Some(0)), vec![]),
             (
                 all_throttles,

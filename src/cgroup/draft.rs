@@ -16,9 +16,7 @@ pub struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub fn new(path: &CgroupsPath, layout: &'a CgroupLayout) -> Result<Self> {
         let alone = layout.v1.is_empty();
-        if alone && layout.v2.is_none() {
-            bail!("this host has no cgroup file system mounted; mount cgroup2 on /sys/fs/cgroup");
-        }
+        layout.require_any()?;
         let mut hierarchies = Vec::new();
         for v1 in &layout.v1 {
             let path = path.in_hierarchy(v1)?;

@@ -23,7 +23,9 @@ pub fn write_all(directory: &Directory, writes: &[Write]) -> Result<()> {
         }
         match later.first() {
             None => return Ok(()),
-            Some((write, errno)) if later.len() == todo.len() => return Err(refusal(directory, write, *errno)),
+            Some((write, errno)) if later.len() == todo.len() => {
+                return Err(refusal(directory, write, &write.file, &write.value, *errno));
+            }
             Some(_) => todo = later.into_iter().map(|(write, _)| write).collect(),
         }
     }
@@ -64,7 +66,7 @@ impl Pen<'_> {
                 Some((_, Otherwise::Other(other, its))) => (file, value) = (other, its),
                 Some((_, Otherwise::Later)) => return Ok(Outcome::Later(errno)),
                 Some((_, Otherwise::Leave)) => return Ok(Outcome::Done),
-                None => return Err(refusal(self.directory, write, errno)),
+                None => return Err(refusal(self.directory, write, file, value, errno)),
             }
         }
     }
@@ -82,8 +84,8 @@ impl Pen<'_> {
 
 /// Names the field, the file, the value and the errno. A missing file of the kernel's must not read like a missing
 /// program, which is what strerror(3)'s words mean to managers.
-fn refusal(directory: &Directory, write: &Write, errno: Errno) -> anyhow::Error {
-    let Write { field, file, value, .. } = write;
+fn refusal(directory: &Directory, write: &Write, file: &str, value: &str, errno: Errno) -> anyhow::Error {
+    let field = &write.field;
     let dir = directory.path.display();
     let meaning = write.meanings.iter().find(|(of, _)| *of == errno).map(|(_, meaning)| *meaning);
     match (errno, meaning) {
@@ -164,7 +166,7 @@ mod tests {
             (Write::new("linux.x", "a", 1), format!("linux.x: cgroup {path} has no file a on this kernel (ENOENT)")),
             (
                 Write::new("linux.x", "a", 1).on(Errno::ENOENT, Otherwise::File("b")).meaning(MEANING),
-                format!("linux.x: cannot set a = 1 of cgroup {path}: boot with swapaccount=1 (ENOENT)"),
+                format!("linux.x: cannot set b = 1 of cgroup {path}: boot with swapaccount=1 (ENOENT)"),
             ),
         ] {
             assert_eq!(format!("{:#}", write_all(&directory, &[write]).unwrap_err()), want);

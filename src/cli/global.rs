@@ -1,6 +1,7 @@
 //! Flags that every command takes: where containers are recorded, and where errors go.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -57,7 +58,7 @@ impl Global {
         let text = |name| value(name).map(|value| value.to_string_lossy().into_owned());
         Ok(Self {
             root: value("root").cloned(),
-            log: value("log").map(PathBuf::from),
+            log: value("log").map(|word| log_file(word)).transpose()?,
             format: format(text("log-format").as_deref())?,
             level: level(text("log-level").as_deref(), matches.get_flag("debug"))?,
             systemd_cgroup: matches.get_flag("systemd-cgroup"),
@@ -138,6 +139,19 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(Path::new("/").join(InRoot::new(path).as_path()))
 }
 
+/// `file:` is one of the prefixes of other runtimes; what the others lead to is not written to.
+fn log_file(word: &OsStr) -> Result<PathBuf, String> {
+    let bytes = word.as_bytes();
+    if ["journald:", "syslog:"].iter().any(|prefix| bytes.starts_with(prefix.as_bytes())) {
+        return Err(format!("--log: {}: rrun writes to files alone; give a path", word.display()));
+    }
+    match bytes.strip_prefix(b"file:") {
+        Some(b"") => Err("--log: file: names no file; give a path".into()),
+        Some(path) => Ok(OsStr::from_bytes(path).into()),
+        None => Ok(word.into()),
+    }
+}
+
 fn format(word: Option<&str>) -> Result<log::Format, String> {
     match word {
         None | Some("text") => Ok(log::Format::Text),
@@ -211,6 +225,22 @@ mod tests {
         assert_eq!(rootless(Some("auto")), Ok(None));
         assert!(rootless(Some("maybe")).is_err());
         assert!(cgroup_manager(Some("both".into())).is_err());
+    }
+
+    #[test]
+    fn a_log_is_a_file() {
+        for (word, want) in [
+            ("/var/log/x:y", Ok("/var/log/x:y")),
+            ("log.json", Ok("log.json")),
+            ("file:/tmp/x", Ok("/tmp/x")),
+            ("file:x", Ok("x")),
+            ("file:", Err("--log: file: names no file; give a path")),
+            ("journald:c1", Err("--log: journald:c1: rrun writes to files alone; give a path")),
+            ("syslog:c1", Err("--log: syslog:c1: rrun writes to files alone; give a path")),
+        ] {
+            let want = want.map(PathBuf::from).map_err(String::from);
+            assert_eq!(log_file(OsStr::new(word)), want, "{word}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::error::Doing;
 use crate::lifecycle::{self, view::StateView};
 use crate::log;
 
-pub const VERB: Verb = Verb { stderr: log::Stderr::ErrorOnly, ..Verb::new("list", "List all containers", args, run) };
+pub const VERB: Verb = Verb { stderr: log::Stderr::AllWarnings, ..Verb::new("list", "List all containers", args, run) };
 
 fn args() -> Vec<Arg> {
     vec![

@@ -107,6 +107,7 @@ fn misuse_is_said_in_one_line() {
         ("state -td c1", "state: flag provided but not defined: -td; see rrun state --help", 1),
         ("state c1 --version", "state: flag provided but not defined: -version; see rrun state --help", 1),
         ("create c1 --bundle", "create: flag needs an argument: --bundle; see rrun create --help", 1),
+        ("create c1 --root", "create: flag needs an argument: --root; see rrun --help", 1),
         ("state", "rrun: \"state\" requires exactly 1 argument(s), not 0; see rrun state --help", 1),
         ("state a b", "rrun: \"state\" requires exactly 1 argument(s), not 2; see rrun state --help", 1),
         ("kill", "rrun: \"kill\" requires a minimum of 1 argument(s), not 0; see rrun kill --help", 1),
@@ -115,8 +116,13 @@ fn misuse_is_said_in_one_line() {
         ("resume a b", "rrun: \"resume\" requires exactly 1 argument(s), not 2; see rrun resume --help", 1),
         ("ps", "rrun: \"ps\" requires a minimum of 1 argument(s), not 0; see rrun ps --help", 1),
         ("features x", "rrun: \"features\" requires exactly 0 argument(s), not 1; see rrun features --help", 1),
-        ("--log-format xml state c1", "state: invalid log-format: xml; see rrun state --help", 1),
-        ("state c1 --debug=maybe", "state: --debug: maybe is neither true nor false; see rrun state --help", 1),
+        ("--log-format xml state c1", "state: invalid log-format: xml; see rrun --help", 1),
+        (
+            "list --log journald:x",
+            "list: --log: journald:x: rrun writes to files alone; give a path; see rrun --help",
+            1,
+        ),
+        ("state c1 --debug=maybe", "state: --debug: maybe is neither true nor false; see rrun --help", 1),
         (
             "create --preserve-fds=x c1",
             "create: invalid value 'x' for '--preserve-fds <N>': invalid digit found in string; see rrun create --help",

@@ -47,6 +47,22 @@ pub enum Fault {
     NotBool { name: String, value: String },
 }
 
+impl Fault {
+    /// The name of the flag that it is about, if there is such a flag.
+    pub fn flag(&self) -> Option<&str> {
+        match self {
+            Self::NotDefined(_) => None,
+            Self::NeedsArgument(word) => Some(word.trim_start_matches('-')),
+            Self::NotBool { name, .. } => Some(name),
+        }
+    }
+}
+
+pub fn has_flag(table: &Command, name: &str) -> bool {
+    let is_short = |arg: &Arg| arg.get_short().is_some_and(|short| name.chars().eq([short]));
+    table.get_arguments().any(|arg| arg.get_long() == Some(name) || is_short(arg))
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use crate::procfs::Proc;
@@ -38,6 +38,13 @@ pub struct Unified {
 }
 
 impl CgroupLayout {
+    /// What no container can do without.
+    pub fn require_any(&self) -> Result<()> {
+        let none = self.v1.is_empty() && self.v2.is_none();
+        ensure!(!none, "this host has no cgroup file system mounted; mount cgroup2 on /sys/fs/cgroup");
+        Ok(())
+    }
+
     pub fn detect(proc: &Proc) -> Result<Self> {
         let mut layout = Self::parse(&proc.own_mountinfo()?, &proc.own_cgroups()?)?;
         if let Some(tree) = &mut layout.v2 {

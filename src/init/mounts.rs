@@ -11,9 +11,13 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::Init;
 use crate::error::{Doing, SysError};
+use crate::log;
 use crate::plan::{AttrChange, MountPlan, Parameter, Source};
 use crate::rootfs::{Found, InRoot, Place, Symlinks, kind_of};
 use crate::sys::mount::{self, Attributes, Context as Filesystem, Mount, Reach};
+
+/// Of every procfs: include/linux/proc_ns.h.
+const PROC_ROOT_INODE: u64 = 1;
 
 impl From<AttrChange> for Attributes {
     fn from(change: AttrChange) -> Self {
@@ -52,6 +56,10 @@ impl Init<'_> {
         let place = if is_directory { Place::Directory } else { Place::File };
         let found = if is_proc(target) {
             ensure!(is_procfs(tree.as_fd())?, "{target} cannot be mounted because it is not of type proc");
+            let inode = fstat(tree.as_fd()).doing("fstat", "the source")?.st_ino;
+            if inode != PROC_ROOT_INODE {
+                log::warning(&format!("{}: {target}: only a part of a procfs is bound there", plan.field));
+            }
             self.rootfs()?.mountpoint(target, place, Symlinks::Refused)?
         } else {
             let found = self.rootfs()?.mountpoint(target, place, Symlinks::Followed)?;

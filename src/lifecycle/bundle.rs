@@ -43,6 +43,7 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
     let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
     let spec = Spec::parse(&config)?;
     let host = Host::detect()?;
+    host.cgroups.require_any()?;
     let options = Options {
         id: id.to_string(),
         rootfs: find_rootfs(&bundle, spec.root_path()?)?,

@@ -124,7 +124,7 @@ pub fn owner(plan: &Plan) -> Option<u32> {
             && mount.target.as_path() == Path::new("sys/fs/cgroup")
             && !read_only
     };
-    let delegated = plan.has(Namespace::Cgroup) && plan.mounts.iter().any(writable);
+    let delegated = plan.has_new(Namespace::Cgroup) && plan.mounts.iter().any(writable);
     Some(plan.process.uid).filter(|uid| delegated && *uid != 0)
 }
 

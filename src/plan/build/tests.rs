@@ -236,3 +236,32 @@ fn a_dev_of_the_host_is_left_alone() {
     let plan = build(&with("/mounts", json!([{"destination": "/dev", "type": "tmpfs"}])), &options()).unwrap();
     assert_eq!((plan.devices.len(), plan.links.len()), (6, 6));
 }
+
+#[test]
+fn a_cgroup_is_given_to_whom_sees_it_as_its_own_and_writable() {
+    let v2 = crate::host::cgroups::Unified {
+        mountpoint: "/sys/fs/cgroup".into(),
+        root: "/".into(),
+        own: "/me".into(),
+        controllers: Vec::new(),
+    };
+    let cgroups = crate::host::cgroups::CgroupLayout { v1: Vec::new(), v2: Some(v2) };
+    let host = Host { cgroups, ..Host::default() };
+    let owner = |uid: u32, namespace: &str, destination: &str, words: Value| {
+        let mut config = with("/process/user", json!({"uid": uid}));
+        config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": namespace}]);
+        config["mounts"] = json!([{"destination": destination, "type": "cgroup", "options": words}]);
+        let spec = Spec::parse(config.to_string().as_bytes()).unwrap();
+        super::super::cgroup_paths::owner(&Plan::build(&spec, &options(), &host).unwrap())
+    };
+    for (uid, namespace, destination, words, want) in [
+        (1000, "cgroup", "/sys/fs/cgroup", json!(["rw"]), Some(1000)),
+        (1000, "cgroup", "/sys/fs/cgroup", json!(["ro"]), None),
+        (1000, "cgroup", "/sys/fs/cgroup", json!(["rro"]), None),
+        (1000, "cgroup", "/elsewhere", json!([]), None),
+        (1000, "uts", "/sys/fs/cgroup", json!([]), None),
+        (0, "cgroup", "/sys/fs/cgroup", json!([]), None),
+    ] {
+        assert_eq!(owner(uid, namespace, destination, words.clone()), want, "{uid} {namespace} {destination} {words}");
+    }
+}

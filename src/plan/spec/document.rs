@@ -50,13 +50,25 @@ fn explain(text: &str, error: &serde_json::Error) -> anyhow::Error {
         return anyhow!("line {}, column {}: {reason}", error.line(), error.column());
     }
     let before: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-    let path = path_at(text, before + error.column());
-    let reason = reworded(reason);
+    let offset = before + error.column();
+    let path = path_at(text, offset);
+    if let Some(field) = reason.strip_prefix("missing field ") {
+        let dot = if path.is_empty() { "" } else { "." };
+        return anyhow!("{path}{dot}{}: missing; add it", field.trim_matches('`'));
+    }
+    let reason = reworded(reason, number_before(text, offset));
     if path.is_empty() { anyhow!(reason) } else { anyhow!("{path}: {reason}") }
 }
 
+/// The number that ends at `offset`, as it is written: serde_json has made a fraction of one with many digits.
+fn number_before(text: &str, offset: usize) -> &str {
+    let text = text.get(..offset).unwrap_or_default();
+    let is_part = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
+    &text[text.trim_end_matches(is_part).len()..]
+}
+
 /// serde's words for types, in the words of someone who writes JSON.
-fn reworded(reason: &str) -> String {
+fn reworded(reason: &str, number: &str) -> String {
     if reason.starts_with("duplicate field") {
         return GIVEN_TWICE.into();
     }
@@ -71,13 +83,13 @@ fn reworded(reason: &str) -> String {
         "u32" => "a whole number from 0 to 4294967295",
         "u64" => "a whole number from 0 to 18446744073709551615",
         "i32" => "a whole number from -2147483648 to 2147483647",
+        "i64" if is_whole(number) => "a whole number from -9223372036854775808 to 9223372036854775807",
         "i64" => "a whole number",
         other if other.starts_with("struct ") => "an object",
         other => other,
     };
     let got = match got.split_once(' ') {
-        Some(("integer", number)) => format!("number {}", number.trim_matches('`')),
-        Some(("floating", number)) => format!("number {}", number.trim_start_matches("point ").trim_matches('`')),
+        Some(("integer" | "floating", _)) => format!("number {number}"),
         Some(("boolean", value)) => value.trim_matches('`').into(),
         Some(("string", value)) => format!("string {}", value.trim_matches('"')),
         None if got == "sequence" => "a list".into(),
@@ -85,6 +97,11 @@ fn reworded(reason: &str) -> String {
         _ => got.into(),
     };
     format!("expected {expected}, got {got}")
+}
+
+fn is_whole(number: &str) -> bool {
+    let digits = number.trim_start_matches('-');
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 const GIVEN_TWICE: &str = "given twice; keep one";

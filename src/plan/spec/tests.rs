@@ -49,6 +49,29 @@ fn a_wrong_type_has_its_path() {
             r#"{"x":[{"y":"]}"}],"linux":{"devices":[{"path":"a\"[{"},{"major":"1"}]}}"#,
             "linux.devices[1].major: expected a whole number, got string 1",
         ),
+        (
+            r#"{"linux":{"resources":{"memory":{"limit":9223372036854775808}}}}"#,
+            "linux.resources.memory.limit: expected a whole number from -9223372036854775808 to 9223372036854775807, \
+             got number 9223372036854775808",
+        ),
+        (
+            r#"{"linux":{"resources":{"memory":{"limit": -123456789012345678901234567890 }}}}"#,
+            "linux.resources.memory.limit: expected a whole number from -9223372036854775808 to 9223372036854775807, \
+             got number -123456789012345678901234567890",
+        ),
+        (
+            r#"{"linux":{"resources":{"cpu":{"shares":18446744073709551616,"quota":1}}}}"#,
+            "linux.resources.cpu.shares: expected a whole number from 0 to 18446744073709551615, \
+             got number 18446744073709551616",
+        ),
+        (
+            r#"{"linux":{"resources":{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"rate":1}]}}}}"#,
+            "linux.resources.blockIO.throttleReadBpsDevice[1].minor: missing; add it",
+        ),
+        (
+            r#"{"linux":{"resources":{"hugepageLimits":[{"limit":1}]}}}"#,
+            "linux.resources.hugepageLimits[0].pageSize: missing; add it",
+        ),
         ("[]", "expected an object, got a list"),
         ("7", "expected an object, got number 7"),
     ] {
