@@ -1,5 +1,6 @@
-//! Killed anywhere: SIGKILL at every system call of `create`, `start`, `pause`, `resume`, `update`, `kill` and `delete`, one call
-//! after another, of rrun itself and of its child until the program runs. After each, nothing may run on, the container must answer, and
+//! Killed anywhere: SIGKILL at every system call of `create`, `start`, `exec`, `pause`, `resume`, `update`, `kill` and
+//! `delete`, one call after another, of rrun itself and of its child until the program runs. After each, nothing may run
+//! on, the container must answer, and
 //! `delete --force` must take everything away. A lane of its own: `make faults`.
 
 use std::fmt;
@@ -12,7 +13,7 @@ use crate::bundle::Bundle;
 use crate::cgroups::disk;
 use crate::hooks::KINDS;
 use crate::layout::is_v2;
-use crate::leftovers::{Leftovers, VARIABLE};
+use crate::leftovers::{Leftovers, VARIABLE, is_alive};
 use crate::need;
 use crate::runtime::{Output, eventually_within, on_rrun};
 use crate::tracer::{At, Then, Trace, Who, trace};
@@ -22,6 +23,7 @@ use crate::tty::ConsoleSocket;
 enum Verb {
     Create,
     Start,
+    Exec,
     Pause,
     Resume,
     Update,
@@ -73,6 +75,12 @@ fn hooks_killed_anywhere() {
 #[ignore = "a lane of its own: make faults"]
 fn start_killed_anywhere() {
     everywhere(Verb::Start, &[Who::Parent, Who::Child]);
+}
+
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn exec_killed_anywhere() {
+    everywhere(Verb::Exec, &[Who::Parent, Who::Child]);
 }
 
 #[test]
@@ -163,6 +171,9 @@ enum Problem {
 }
 use Problem::{Hung, Leaked};
 
+/// Where `exec` tells its process.
+const EXEC_PID: &str = "exec.pid";
+
 /// One container, made and killed again and again: what is left of one round would stop the next.
 struct Lane {
     bundle: Bundle,
@@ -244,6 +255,15 @@ impl Lane {
                 self.bundle.call(&create).ok();
                 (self.bundle.command(&["start", id]), Some(self.bundle.pid()))
             }
+            Verb::Exec => {
+                self.bundle.call(&create).ok();
+                self.bundle.start().ok();
+                self.socket.drain();
+                let _ = std::fs::remove_file(self.bundle.dir.join(EXEC_PID));
+                let exec =
+                    ["exec", "-d", "-t", "--console-socket", socket, "--pid-file", EXEC_PID, id, "sleep", "1000"];
+                (self.bundle.command(&exec), None)
+            }
             Verb::Pause | Verb::Resume | Verb::Kill => {
                 self.bundle.call(&create).ok();
                 self.bundle.start().ok();
@@ -282,7 +302,7 @@ impl Lane {
         }
         let state: Value = serde_json::from_str(&state.stdout).unwrap_or_default();
         if verb != Verb::Kill {
-            self.runs_on(&state, &mut problems);
+            self.runs_on(verb, &state, &mut problems);
         }
         self.is_whole(verb, kill_at, trace, &state, &mut problems);
         self.goes_away(&mut problems);
@@ -298,13 +318,19 @@ impl Lane {
         output
     }
 
-    /// Only the init of a container that is there may be alive.
-    fn runs_on(&self, state: &Value, problems: &mut Vec<Problem>) {
+    /// What `exec` has told of.
+    fn executed(&self) -> Option<i32> {
+        std::fs::read_to_string(self.bundle.dir.join(EXEC_PID)).ok()?.parse().ok()
+    }
+
+    /// Only the init of a container that is there may be alive, and a process that `exec` has told of.
+    fn runs_on(&self, verb: Verb, state: &Value, problems: &mut Vec<Problem>) {
         let is_there = matches!(state["status"].as_str(), Some("created" | "running" | "paused"));
         let init = state["pid"].as_i64().filter(|_| is_there).unwrap_or(0) as i32;
         let others = || {
             let alive = Leftovers::find(&self.bundle.id, &self.bundle.state_root).processes;
-            alive.into_iter().filter(|pid| *pid != init).collect::<Vec<_>>()
+            let told = if verb == Verb::Exec { self.executed() } else { None };
+            alive.into_iter().filter(|pid| *pid != init && Some(*pid) != told).collect::<Vec<_>>()
         };
         if eventually_within(self.patience, || others().is_empty().then_some(())).is_none() {
             problems.push(Leaked(format!("{:?} run on while the container is {}", others(), state["status"])));
@@ -318,6 +344,9 @@ impl Lane {
             if start.code != 0 {
                 problems.push(Leaked(format!("a created container does not start: {start}")));
             }
+        }
+        if verb == Verb::Exec {
+            self.has_executed(kill_at, trace, state, problems);
         }
         if matches!(verb, Verb::Pause | Verb::Resume) {
             self.pauses_and_resumes(state, problems);
@@ -333,6 +362,22 @@ impl Lane {
             if !left.is_empty() {
                 problems.push(Leaked(format!("a create that failed ({:?}) leaves {left}", trace.exit_code)));
             }
+        }
+    }
+
+    /// It concerns nobody else; and whoever is told of a process finds it, whoever is told of a failure no pid.
+    fn has_executed(&self, kill_at: Option<At>, trace: &Trace, state: &Value, problems: &mut Vec<Problem>) {
+        if state["status"] != "running" {
+            problems.push(Leaked(format!("the container is {}", state["status"])));
+        }
+        let told = self.executed();
+        // killed on its way into execve is as good as just behind it
+        let by_us = kill_at.is_some_and(|at| at.who == Who::Child) && trace.hit.is_some();
+        match trace.exit_code {
+            Some(0) if !by_us && !told.is_some_and(is_alive) => problems.push(Leaked(format!("{told:?} does not run"))),
+            None | Some(0) => {}
+            Some(code) if told.is_some() => problems.push(Leaked(format!("failed with {code}, and told of {told:?}"))),
+            Some(_) => {}
         }
     }
 
@@ -352,9 +397,14 @@ impl Lane {
 
     /// Each value is the old or the new one, and the next `update` sets all.
     fn is_updated(&self, trace: &Trace, problems: &mut Vec<Problem>) {
-        let seen = || updated().map(|(controller, file, ..)| {
-            std::fs::read_to_string(self.bundle.cgroup(controller).join(file)).unwrap_or_default().trim().to_string()
-        });
+        let seen = || {
+            updated().map(|(controller, file, ..)| {
+                std::fs::read_to_string(self.bundle.cgroup(controller).join(file))
+                    .unwrap_or_default()
+                    .trim()
+                    .to_string()
+            })
+        };
         let (now, old, new) = (seen(), updated().map(|(.., old, _)| old), updated().map(|(.., new)| new));
         let whole = now.iter().zip(old.iter().zip(&new)).all(|(now, (old, new))| now == old || now == new);
         if !whole || (trace.exit_code == Some(0) && now != new) {
@@ -374,7 +424,7 @@ impl Lane {
         if eventually_within(self.patience, stopped).is_none() || !answered {
             problems.push(Leaked(format!("{:?} after {output}", self.bundle.status_if_any())));
         }
-        self.runs_on(&Value::Null, problems);
+        self.runs_on(Verb::Kill, &Value::Null, problems);
     }
 
     fn goes_away(&self, problems: &mut Vec<Problem>) {
@@ -398,7 +448,9 @@ fn update(id: &str) -> [&str; 10] {
 fn updated() -> [(&'static str, &'static str, &'static str, &'static str); 3] {
     let pids = ("pids", "pids.max", "50", "60");
     match is_v2() {
-        true => [pids, ("memory", "memory.max", "67108864", "83886080"), ("cpu", "cpu.max", "50000 100000", "60000 100000")],
+        true => {
+            [pids, ("memory", "memory.max", "67108864", "83886080"), ("cpu", "cpu.max", "50000 100000", "60000 100000")]
+        }
         false => [
             pids,
             ("memory", "memory.limit_in_bytes", "67108864", "83886080"),

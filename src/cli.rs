@@ -20,6 +20,7 @@ use crate::plan::notify;
 pub mod create;
 pub mod delete;
 pub mod descriptors;
+pub mod exec;
 pub mod features;
 pub mod global;
 pub mod help;
@@ -47,6 +48,10 @@ pub struct Verb {
     pub stop: Stop,
     /// What may reach stderr besides the error.
     pub stderr: log::Stderr,
+    /// What its errors begin with.
+    pub title: &'static str,
+    /// The exit status when it fails.
+    pub failure: u8,
     /// How its errors are worded.
     pub wording: Wording,
     /// The exit status.
@@ -62,7 +67,7 @@ impl Verb {
         run: fn(&Call) -> Result<u8>,
     ) -> Self {
         let (stop, stderr, wording) = (Stop::Never, log::Stderr::Warnings, Wording::Verbatim);
-        Self { name, about, args, stop, stderr, wording, run }
+        Self { name, about, args, stop, stderr, title: name, failure: 1, wording, run }
     }
 
     fn command(&self) -> Command {
@@ -82,6 +87,7 @@ pub const VERBS: &[&Verb] = &[
     &create::VERB,
     &start::VERB,
     &run::VERB,
+    &exec::VERB,
     &state::VERB,
     &list::VERB,
     &kill::VERB,
@@ -190,6 +196,14 @@ impl Request {
         }
     }
 
+    /// The exit status when it fails.
+    pub fn failure(&self) -> u8 {
+        match self {
+            Self::Print(_) => 1,
+            Self::Call(call) => call.verb.failure,
+        }
+    }
+
     pub fn wording(&self) -> Wording {
         match self {
             Self::Print(_) => Wording::Verbatim,
@@ -214,8 +228,8 @@ impl Call {
     /// Every error begins with it: `create c1`.
     fn title(&self) -> String {
         match self.matches.try_get_one::<OsString>("ID") {
-            Ok(Some(id)) if !id.is_empty() => format!("{} {}", self.verb.name, id.to_string_lossy()),
-            _ => self.verb.name.to_string(),
+            Ok(Some(id)) if !id.is_empty() => format!("{} {}", self.verb.title, id.to_string_lossy()),
+            _ => self.verb.title.trim_end_matches(':').to_string(),
         }
     }
 
@@ -244,6 +258,14 @@ impl Call {
     /// Those of a positional that takes many, empty ones too.
     pub fn words(&self, name: &str) -> Vec<OsString> {
         self.matches.get_many::<OsString>(name).map(|words| words.cloned().collect()).unwrap_or_default()
+    }
+
+    pub fn one<T: Clone + Send + Sync + 'static>(&self, name: &str) -> Option<T> {
+        self.matches.get_one::<T>(name).cloned()
+    }
+
+    pub fn many<T: Clone + Send + Sync + 'static>(&self, name: &str) -> Vec<T> {
+        self.matches.get_many::<T>(name).map(|values| values.cloned().collect()).unwrap_or_default()
     }
 
     pub fn number(&self, name: &str) -> Option<u32> {

@@ -96,6 +96,8 @@ pub enum Matched {
     StartStopped,
     StartRunning,
     StartPaused,
+    ExecStopped,
+    ExecPaused,
     NotStopped {
         id: String,
         status: &'static str,
@@ -133,6 +135,8 @@ impl fmt::Display for Matched {
             Self::StartStopped => f.write_str("cannot start a container that has stopped"),
             Self::StartRunning => f.write_str("cannot start an already running container"),
             Self::StartPaused => f.write_str("cannot start a container in the paused state"),
+            Self::ExecStopped => f.write_str("cannot exec in a stopped container"),
+            Self::ExecPaused => f.write_str("cannot exec in a paused container (use --ignore-paused to override)"),
             Self::NotStopped { id, status } => write!(f, "cannot delete container {id} that is not stopped: {status}"),
             Self::InitStillRunning => f.write_str("container init still running"),
             Self::IdEmpty => f.write_str("container id cannot be empty"),

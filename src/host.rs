@@ -29,15 +29,16 @@ pub struct Host {
 const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 impl Host {
+    /// What a process can be given; nothing of file systems.
+    pub fn credentials() -> Result<Self> {
+        let (bounding, last_capability) = bounding_set();
+        Ok(Self { capabilities: capget()?.permitted & bounding, last_capability, ..Self::default() })
+    }
+
     /// Runs at each create, so it reads what it must and asks nothing else.
     pub fn detect() -> Result<Self> {
-        let (bounding, last_capability) = bounding_set();
-        Ok(Self {
-            rootless: rootless()?,
-            capabilities: capget()?.permitted & bounding,
-            last_capability,
-            cgroups: CgroupLayout::detect(&Proc::open()?)?,
-        })
+        let cgroups = CgroupLayout::detect(&Proc::open()?)?;
+        Ok(Self { rootless: rootless()?, cgroups, ..Self::credentials()? })
     }
 }
 

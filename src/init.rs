@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
 
 use crate::error::Report;
+use crate::plan::exec::ExecPlan;
 use crate::plan::{Namespace, Plan, ProcessPlan};
 use crate::protocol::{Ask, Channel, Ready};
 use crate::rootfs::Rootfs;
@@ -26,6 +27,7 @@ mod credentials;
 mod devices;
 mod exec;
 mod hooks;
+pub mod join;
 mod limits;
 mod masks;
 mod mounts;
@@ -36,6 +38,8 @@ mod root;
 mod stdio;
 pub mod steps;
 mod sysctl;
+
+pub use join::Container;
 
 /// What the parent opened for the child.
 pub struct Handles {
@@ -49,6 +53,8 @@ pub struct Handles {
     pub cgroups: Vec<(PathBuf, OwnedFd)>,
     /// The namespaces that it is to be put into.
     pub joins: Vec<Joined>,
+    /// What a process of `exec` is to join.
+    pub container: Option<Container>,
 }
 
 /// An existing namespace, opened once and checked, so that what is entered is what was looked at.
@@ -99,8 +105,12 @@ struct Program {
 
 /// Runs the child; the result is its exit code, but after a good start it is the user's program that ends.
 pub fn main(plan: &Plan, handles: Handles) -> i32 {
-    let init = Init::new(Some(plan), &plan.process, handles);
-    init.run(&steps::steps(plan))
+    Init::new(Some(plan), &plan.process, handles).run(&steps::steps(plan))
+}
+
+/// As `main`, of a process that joins a container.
+pub fn exec_main(plan: &ExecPlan, handles: Handles) -> i32 {
+    Init::new(None, &plan.process, handles).run(&steps::steps_of_exec(plan))
 }
 
 impl<'p> Init<'p> {
@@ -121,14 +131,14 @@ impl<'p> Init<'p> {
     fn run(mut self, steps: &[steps::Step]) -> i32 {
         tell_of_panics(&self.handles.channel);
         umask(Mode::empty());
-        match steps::run(steps, &mut self) {
-            Ok(()) => 0,
-            Err(error) => {
-                // The parent may be gone; then nobody is left to be told.
-                let _ = self.handles.channel.ask(&Ask::Failed(Report::of(&error)), None);
-                1
-            }
+        let outcome = steps::run(steps, &mut self);
+        if let Err(error) = &outcome {
+            // The parent may be gone; then nobody is left to be told.
+            let _ = self.handles.channel.ask(&Ask::Failed(Report::of(error)), None);
         }
+        // Its descriptors may be closed by now, and their owners would close them again.
+        std::mem::forget(self);
+        outcome.is_err().into()
     }
 
     fn plan(&self) -> Result<&'p Plan> {

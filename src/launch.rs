@@ -20,6 +20,7 @@ use self::stages::{Around, Entry};
 
 pub mod foreground;
 pub mod interrupts;
+pub mod join;
 pub mod joined;
 pub mod seal;
 pub mod serve;
@@ -64,6 +65,7 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
         parent,
         cgroups: prepared.tasks,
         joins: inside,
+        container: None,
     });
     // Only the copy runs this, so `handles` stays with the original, which may have to try again.
     let spawn = |into: Option<BorrowedFd>, handles: &mut Option<Handles>| {

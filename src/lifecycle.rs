@@ -10,6 +10,7 @@ mod bundle;
 mod claim;
 mod container;
 mod delete;
+mod exec;
 mod freeze;
 mod hooks;
 mod pidfd_socket;
@@ -22,7 +23,9 @@ mod start;
 mod update;
 pub mod view;
 
+pub use bring_up::Place;
 pub use delete::delete;
+pub use exec::{ExecOptions, exec};
 pub use freeze::{pause, resume};
 pub use query::{list, plan, processes, state};
 pub use run::{create, run};

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             log::error(&error::line(&error, request.wording()));
-            ExitCode::FAILURE
+            ExitCode::from(request.failure())
         }
     }
 }

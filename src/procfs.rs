@@ -7,12 +7,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
 use crate::error::{Doing, SysError};
+use crate::rootfs::is_same_file;
 
 /// The root of a procfs.
 #[derive(Debug)]
@@ -36,6 +37,10 @@ impl Proc {
             bail!("/proc is not a procfs, or only a part of one; mount one there");
         }
         Ok(Self { dir })
+    }
+
+    pub fn try_clone(&self) -> Result<Self, SysError> {
+        Ok(Self { dir: self.dir.try_clone().doing("dup", "/proc")? })
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
@@ -83,6 +88,16 @@ impl Proc {
         }
     }
 
+    /// Whether two processes are in one namespace of a kind, by the names in /proc/PID/ns. The links there are magic,
+    /// so the kernel's own answer is asked for; a kernel that does not know the kind has one for all.
+    pub fn share_namespace(&self, pid: Pid, file: &str) -> Result<bool, SysError> {
+        let stat = |of: String| fstatat(&self.dir, of.as_str(), AtFlags::empty()).doing("stat", in_proc(&of));
+        match (stat(format!("self/ns/{file}")), stat(format!("{pid}/ns/{file}"))) {
+            (Err(SysError { errno: Errno::ENOENT, .. }), _) => Ok(true),
+            (own, theirs) => Ok(is_same_file(&own?, &theirs?)),
+        }
+    }
+
     /// Every process of a session that has not ended.
     pub fn session(&self, session: Pid) -> Result<Vec<Pid>, SysError> {
         let mut dir =
@@ -94,7 +109,16 @@ impl Proc {
     }
 
     pub fn write_oom_score_adj(&self, pid: Pid, value: i32) -> Result<(), SysError> {
-        let path = format!("{pid}/oom_score_adj");
+        self.write_oom_score_adj_of(&pid.to_string(), value)
+    }
+
+    /// Of the calling process, whatever its pid is called here.
+    pub fn write_own_oom_score_adj(&self, value: i32) -> Result<(), SysError> {
+        self.write_oom_score_adj_of("self", value)
+    }
+
+    fn write_oom_score_adj_of(&self, process: &str, value: i32) -> Result<(), SysError> {
+        let path = format!("{process}/oom_score_adj");
         let mut file = self.open_file(&path, OFlag::O_WRONLY)?;
         file.write_all(value.to_string().as_bytes())
             .doing("write oom_score_adj", format_args!("/proc/{path} = {value}"))

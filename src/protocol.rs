@@ -8,6 +8,7 @@
 //! Failed(the whole chain of causes)    the last word
 //! Ready (a read of an eventfd)     →   memory limit, state.json, pid file
 //!                                  ←   commit byte: it is all recorded; end of file: it is not
+//! end of the socket                    `exec`: execve has closed it
 //! start FIFO: a byte is read       ←   `rrun start` writes 512
 //!             256 more are read        startContainer hooks are done, if there are any
 //!             e more bytes are read    a hook, or execve, failed with errno e
@@ -20,6 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
 
@@ -60,11 +62,13 @@ impl Channel {
     /// The next word and the descriptor that came with it; `None` when the child is gone.
     pub fn listen(&self) -> Result<Option<(Ask, Option<OwnedFd>)>> {
         let mut bytes = Vec::new();
-        let fd = match socket::receive(self.0.as_fd(), &mut bytes) {
-            // the child died with words of ours unread
-            Err(Errno::ECONNRESET) => return Ok(None),
-            result => result.doing("recvmsg", "the child")?,
-        };
+        let receive = |bytes: &mut Vec<u8>| socket::receive(self.0.as_fd(), bytes);
+        let fd = match receive(&mut bytes) {
+            // The child died with words of ours unread: that is told once, and before what it said itself.
+            Err(Errno::ECONNRESET) => receive(&mut bytes),
+            result => result,
+        }
+        .doing("recvmsg", "the child")?;
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -120,6 +124,12 @@ impl Ready {
     /// The child's copy of the same eventfd.
     pub fn try_clone(&self) -> Result<Self, SysError> {
         self.0.try_clone().map(Self).doing("dup", "eventfd")
+    }
+
+    /// Parent.
+    pub fn is_announced(&self) -> Result<bool, SysError> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, PollTimeout::ZERO).map(|count| count > 0).doing("poll", "eventfd")
     }
 
     /// Child.
@@ -195,6 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn last_words_are_heard_though_ours_were_not_read() {
+        let (parent, child) = Channel::pair().unwrap();
+        parent.commit().unwrap();
+        child.ask(&Ask::Failed(Report::text("why")), None).unwrap();
+        drop(child);
+        assert!(matches!(parent.listen().unwrap(), Some((Ask::Failed(_), None))));
+        assert!(parent.listen().unwrap().is_none());
+    }
+
+    #[test]
     fn a_request_waits_for_its_answer() {
         let (parent, child) = Channel::pair().unwrap();
         let asked = std::thread::spawn(move || (child.request(&Ask::Console), child.request(&Ask::Console)));
@@ -210,12 +230,8 @@ mod tests {
     #[test]
     fn ready_is_seen_as_writable() {
         let ready = Ready::new().unwrap();
-        let writable = || {
-            let mut fds = [nix::poll::PollFd::new(ready.as_fd(), nix::poll::PollFlags::POLLOUT)];
-            nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).unwrap() == 1
-        };
-        assert!(!writable());
+        assert!(!ready.is_announced().unwrap());
         ready.announce().unwrap();
-        assert!(writable());
+        assert!(ready.is_announced().unwrap());
     }
 }

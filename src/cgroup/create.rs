@@ -177,7 +177,7 @@ impl<'a> NewCgroup<'a> {
 }
 
 impl Directory {
-    fn open_to_join(&self, file: &str) -> Result<OwnedFd> {
+    pub(super) fn open_to_join(&self, file: &str) -> Result<OwnedFd> {
         let opened = self.open_to_write(file);
         Ok(opened.map_err(|errno| SysError::new("open", format_args!("{}/{file}", self.path.display()), errno))?.into())
     }

@@ -82,8 +82,8 @@ impl Recorded {
         if let Some(freezer) = self.open("freezer")? {
             let state = read(&freezer, "freezer.state")?;
             // absent in old kernels, where there is no telling who froze it
-            let own = read(&freezer, "freezer.self_freezing")?;
-            if state.is_some_and(|state| state.trim() != "THAWED") && own.is_none_or(|own| own.trim() != "0") {
+            let own = || read(&freezer, "freezer.self_freezing");
+            if state.is_some_and(|state| state.trim() != "THAWED") && own()?.is_none_or(|own| own.trim() != "0") {
                 return Ok(true);
             }
         }

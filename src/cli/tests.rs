@@ -1,6 +1,10 @@
 use super::*;
 use std::collections::BTreeSet;
 
+use crate::lifecycle::Place;
+use crate::plan::exec::User;
+use crate::plan::sub_cgroups::SubCgroups;
+
 fn parse(line: &str) -> Result<Request, Misuse> {
     super::parse(line.split(' ').filter(|word| !word.is_empty()).map(|word| OsString::from(word.replace("''", ""))))
 }
@@ -66,6 +70,44 @@ fn what_follows_the_id_of_ps_is_for_the_hosts_ps() {
 }
 
 #[test]
+fn what_follows_the_id_of_exec_is_for_the_process() {
+    for (line, words) in [
+        ("exec c1 sh -c x --user 7 -t", &["sh", "-c", "x", "--user", "7", "-t"][..]),
+        ("exec -u 5 c1 -- sh -- -x", &["sh", "--", "-x"]),
+        ("exec c1 '' x", &["", "x"]),
+        ("exec c1", &[]),
+        ("exec c1 --help", &["--help"]),
+    ] {
+        let options = exec::options(&call(line)).unwrap();
+        assert_eq!(
+            (options.id.as_str(), options.flags.args),
+            ("c1", words.iter().map(|word| word.to_string()).collect()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn every_flag_of_exec_is_read() {
+    let line = "exec -e A=1,2 --env=B= -e A=3 -u 7:8 -g 9 --additional-gids 10 -c CAP_KILL --cap=CAP_CHOWN --cwd /d -t -d \
+                --no-new-privs --pid-file /p --console-socket /s --pidfd-socket /f -p /x.json --ignore-paused \
+                --apparmor P --process-label L --cgroup cpu:a --cgroup pids:b c1";
+    let options = exec::options(&call(line)).unwrap();
+    let flags = &options.flags;
+    assert_eq!(flags.env, ["A=1,2", "B=", "A=3"], "a comma is part of a value");
+    assert_eq!(flags.user, Some(User { uid: 7, gid: Some(8) }));
+    assert_eq!((flags.additional_gids.as_slice(), flags.capabilities.len()), (&[9, 10][..], 2));
+    assert!(flags.terminal && flags.no_new_privileges && options.ignore_paused);
+    assert_eq!((flags.cwd.as_deref(), flags.apparmor_profile.as_deref()), (Some("/d"), Some("P")));
+    assert_eq!((flags.selinux_label.as_deref(), options.place), (Some("L"), Place::Detached));
+    assert_eq!(options.sub_cgroups, SubCgroups::parse(["cpu:a", "pids:b"]).unwrap());
+    let paths = [options.process, options.pid_file, options.console_socket, options.pidfd_socket];
+    assert_eq!(paths, ["/x.json", "/p", "/s", "/f"].map(|path| Some(PathBuf::from(path))));
+    let absent = exec::options(&call("exec --cwd= --pid-file= --console-socket '' --tty=false -p '' c1 sh")).unwrap();
+    assert_eq!((absent.flags.cwd, absent.pid_file, absent.process, absent.flags.terminal), (None, None, None, false));
+}
+
+#[test]
 fn absent_and_empty_options_are_the_same() {
     for line in ["create c1", "create --bundle= --config '' --console-socket= --pid-file '' --pidfd-socket= c1"] {
         let options = create::options(&call(line)).unwrap();
@@ -88,6 +130,8 @@ fn errors_begin_with_the_command_and_the_container() {
         ("state -- -x", "state -x"),
         ("state ''", "state"),
         ("list", "list"),
+        ("exec c1 sh", "exec failed: c1"),
+        ("exec ''", "exec failed"),
         ("plan /b", "plan"),
     ] {
         assert_eq!(call(line).title(), want, "{line}");
@@ -99,7 +143,6 @@ fn misuse_is_said_in_one_line() {
     for (line, want, status) in [
         ("foo", "rrun: unknown command foo; see rrun --help", 3),
         ("fo\no", "rrun: unknown command fo o; see rrun --help", 3),
-        ("exec c1 sh", "rrun: this version has no command exec yet; see rrun --help", 3),
         ("checkpoint --help", "rrun: this version has no command checkpoint yet; see rrun --help", 3),
         ("help foo", "rrun: no help on foo; see rrun --help", 3),
         ("--foo state c1", "rrun: flag provided but not defined: -foo; see rrun --help", 1),
@@ -115,6 +158,18 @@ fn misuse_is_said_in_one_line() {
         ("pause", "rrun: \"pause\" requires exactly 1 argument(s), not 0; see rrun pause --help", 1),
         ("resume a b", "rrun: \"resume\" requires exactly 1 argument(s), not 2; see rrun resume --help", 1),
         ("ps", "rrun: \"ps\" requires a minimum of 1 argument(s), not 0; see rrun ps --help", 1),
+        ("exec", "rrun: \"exec\" requires a minimum of 1 argument(s), not 0; see rrun exec --help", 1),
+        ("exec -td c1 sh", "exec: flag provided but not defined: -td; see rrun exec --help", 1),
+        (
+            "exec -u 1000: c1 sh",
+            "exec: invalid value '1000:' for '--user <UID[:GID]>': an empty word is no id; write a number from 0 to 4294967294; see rrun exec --help",
+            1,
+        ),
+        (
+            "exec -g -1 c1 sh",
+            "exec: invalid value '-1' for '--additional-gids <GID>': -1 is no id; write a number from 0 to 4294967294; see rrun exec --help",
+            1,
+        ),
         ("features x", "rrun: \"features\" requires exactly 0 argument(s), not 1; see rrun features --help", 1),
         ("--log-format xml state c1", "state: invalid log-format: xml; see rrun --help", 1),
         (

@@ -34,7 +34,6 @@ impl Init<'_> {
             tty::set_size(master.as_fd(), tty::Size { rows, columns })?;
         }
         fchown(&peer, Some(Uid::from_raw(self.process.uid)), None).doing("chown", "the terminal")?;
-        self.bind_console(&peer)?;
         self.handles.channel.ask(&Ask::Console, Some(master.as_fd()))?;
         tty::set_controlling(peer.as_fd())?;
         for number in 0..3 {
@@ -57,14 +56,14 @@ impl Init<'_> {
         Ok(master)
     }
 
-    /// The spec: /dev/console is a bind mount of the terminal.
-    fn bind_console(&self, peer: &OwnedFd) -> Result<()> {
+    /// The spec: /dev/console is a bind mount of the terminal, which is the standard input by now.
+    pub(super) fn bind_console(&mut self) -> Result<()> {
         let path = InRoot::new("/dev/console");
         let place = self.rootfs()?.mountpoint(&path, Place::File, Symlinks::Refused)?;
         self.refuse_inside_proc(&path, &place)?;
         let kind = kind_of(&fstat(&place.fd).doing("fstat", &path)?);
         ensure!(kind != SFlag::S_IFDIR, "{path} is a folder; the terminal cannot be bound onto it");
-        let clone = mount::clone_tree_of(peer.as_fd(), Reach::One, "the terminal")?;
+        let clone = mount::clone_tree_of(fds::stdio()[0], Reach::One, "the terminal")?;
         Ok(mount::attach(&clone, place.fd.as_fd(), &path)?)
     }
 }

@@ -20,8 +20,8 @@ impl Init<'_> {
     /// By writing `0`, "myself", to `tasks`: a pid in `cgroup.procs` makes the kernel wait for an RCU grace period,
     /// 5 to 10 ms. Possible since this process has one thread.
     pub(super) fn join_cgroups(&mut self) -> Result<()> {
-        for (path, tasks) in self.handles.cgroups.drain(..) {
-            nix::unistd::write(&tasks, b"0").doing("join cgroup", path.display())?;
+        for (path, tasks) in &self.handles.cgroups {
+            nix::unistd::write(tasks, b"0").doing("join cgroup", path.display())?;
         }
         Ok(())
     }

@@ -7,14 +7,16 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{SFlag, fstat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{AccessFlags, faccessat};
 
 use super::{Init, Program};
 use crate::error::Matched;
 use crate::plan::process::set_variable;
+use crate::procfs::Proc;
 use crate::rootfs::{Rootfs, Symlinks, kind_of};
 use crate::sys::exec::Image;
 
@@ -33,7 +35,12 @@ impl Init<'_> {
         let path = self.as_the_user(|| look_up(self.rootfs()?, name, cwd, &process.env))??;
         let head = read_head(self.rootfs()?, &cwd.join(&path));
         if let Some(head) = head {
-            self.as_the_user(|| examine(self.rootfs()?, name, cwd, &head))??;
+            let emulated = || match &self.handles.container {
+                Some(container) => emulated(&container.proc, &head),
+                // still the host's
+                None => Proc::open().is_ok_and(|proc| emulated(&proc, &head)),
+            };
+            self.as_the_user(|| examine(self.rootfs()?, name, cwd, &head, emulated))??;
         }
         // the kernel has cleared the death signal if the user is another
         self.die_with_parent()?;
@@ -89,7 +96,7 @@ fn executable(rootfs: &Rootfs, path: &Path) -> Result<(), Errno> {
 }
 
 /// What the file itself says of what it needs.
-fn examine(rootfs: &Rootfs, name: &str, cwd: &Path, head: &[u8]) -> Result<()> {
+fn examine(rootfs: &Rootfs, name: &str, cwd: &Path, head: &[u8], emulated: impl Fn() -> bool) -> Result<()> {
     let needs = |what: String, path: &str| match executable(rootfs, &cwd.join(path)) {
         // a link of /proc: only execve can tell
         Ok(()) | Err(Errno::ELOOP) => Ok(()),
@@ -102,7 +109,7 @@ fn examine(rootfs: &Rootfs, name: &str, cwd: &Path, head: &[u8]) -> Result<()> {
                 .map_err(|error| anyhow!("its first line ends in CR LF; convert it to LF line endings").context(error))
         }
         Format::Script { interpreter, .. } => needs(format!("its interpreter {interpreter}"), &interpreter),
-        Format::Elf { machine, .. } if !format::runs_here(machine) && !emulated(head) => {
+        Format::Elf { machine, .. } if !format::runs_here(machine) && !emulated() => {
             let (theirs, ours) = (format::machine_name(machine), std::env::consts::ARCH);
             let what = format!("a binary for {theirs}, this host is {ours}; use an image for {ours}");
             Err(anyhow!("exec: \"{name}\": exec format error: {what}"))
@@ -124,10 +131,16 @@ fn read_head(rootfs: &Rootfs, path: &Path) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// Whether the host has registered an emulator for files that begin so. /proc is still the host's here.
-fn emulated(head: &[u8]) -> bool {
-    let Ok(entries) = std::fs::read_dir("/proc/sys/fs/binfmt_misc") else { return false };
-    entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path()).ok()).any(|e| format::takes(&e, head))
+/// Whether the host has registered an emulator for files that begin so, by its own /proc.
+fn emulated(proc: &Proc, head: &[u8]) -> bool {
+    let read = |flags| openat(proc.as_fd(), "sys/fs/binfmt_misc", flags | OFlag::O_CLOEXEC, Mode::empty());
+    let Ok(mut entries) = read(OFlag::O_RDONLY | OFlag::O_DIRECTORY).and_then(Dir::from_fd) else { return false };
+    let names: Vec<CString> = entries.iter().flatten().map(|entry| entry.file_name().to_owned()).collect();
+    let text = |name: &CString| {
+        let file = openat(&entries, name.as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+        std::io::read_to_string(std::fs::File::from(file)).ok()
+    };
+    names.iter().filter_map(text).any(|entry| format::takes(&entry, head))
 }
 
 /// HOME is given by the config, or else by the container's /etc/passwd, or else `/`.

@@ -6,9 +6,12 @@ use std::fmt;
 use anyhow::{Context, Result};
 
 use super::Init;
+use crate::plan::affinity::Last;
 use crate::plan::choreography::Move;
+use crate::plan::exec::ExecPlan;
 use crate::plan::{
-    DevicePlan, LinkPlan, MountPlan, Namespace, Plan, Propagation, RootSwitch, Source, Sysctl, Terminal, namespaces,
+    DevicePlan, LinkPlan, MountPlan, Namespace, Plan, ProcessPlan, Propagation, RootSwitch, Source, Sysctl, Terminal,
+    namespaces,
 };
 use crate::rootfs::InRoot;
 
@@ -17,6 +20,12 @@ pub enum Step<'p> {
     DieWithParent,
     Move(Move),
     AllProcessors,
+    Processors(&'p [u32]),
+    OomScore(i32),
+    JoinNamespaces,
+    CheckContainer,
+    ShareSessionKeyring(&'p str),
+    EnterRoot,
     NewSession,
     SessionKeyring(&'p str),
     Hostname(&'p str),
@@ -30,6 +39,7 @@ pub enum Step<'p> {
     RuntimeHooks,
     ContainerHooks,
     Terminal(Terminal),
+    Console,
     FindProgram(&'p str),
     SwitchRoot(RootSwitch),
     ReplaceDevNull,
@@ -77,6 +87,7 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend(plan.hooks.at_create().then_some(Step::RuntimeHooks));
     steps.extend((!plan.hooks.create_container.is_empty()).then_some(Step::ContainerHooks));
     steps.extend(process.terminal.map(Step::Terminal));
+    steps.extend(process.terminal.is_some().then_some(Step::Console));
     // In the finished tree, and while the host's binfmt_misc can still be asked.
     steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
 
@@ -93,8 +104,39 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     // After the masks: what is unbindable cannot be cloned over them.
     steps.extend(plan.root.propagation_after.map(Step::RootPropagation));
 
-    steps.push(Step::StdioOwner(process.uid));
-    steps.push(Step::EnterDirectory(&process.cwd));
+    steps.extend(become_the_program(process));
+    steps.extend([Step::Ready, Step::WaitForStart]);
+    steps.extend((!plan.hooks.start_container.is_empty()).then_some(Step::StartHooks));
+    steps.push(Step::Exec);
+    steps
+}
+
+/// What `exec` does: no container is made, so little is left of the above.
+pub fn steps_of_exec(plan: &ExecPlan) -> Vec<Step<'_>> {
+    let process = &plan.process;
+    let mut steps = vec![Step::DieWithParent];
+    steps.extend(process.oom_score_adj.map(Step::OomScore));
+    steps.push(Step::Move(Move::JoinCgroups));
+    // The cpuset of the new cgroups says which there are.
+    match &plan.affinity.last {
+        Last::All => steps.push(Step::AllProcessors),
+        Last::These(cpus) => steps.push(Step::Processors(cpus)),
+        Last::LeftToKernel => {}
+    }
+    steps.extend([Step::JoinNamespaces, Step::CheckContainer, Step::NewSession]);
+    // The names of keyrings belong to the user namespace.
+    steps.extend(plan.keyring.then_some(Step::ShareSessionKeyring(&plan.id)));
+    steps.push(Step::EnterRoot);
+    steps.push(process.terminal.map_or(Step::ReplaceDevNull, Step::Terminal));
+    steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
+    steps.extend(become_the_program(process));
+    steps.extend([Step::Ready, Step::Exec]);
+    steps
+}
+
+/// The end of both: everything is in place, and rights are given up.
+fn become_the_program(process: &ProcessPlan) -> Vec<Step<'_>> {
+    let mut steps = vec![Step::StdioOwner(process.uid), Step::EnterDirectory(&process.cwd)];
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
     // Nothing below opens a file, but for a working directory that only the user may enter: a tiny RLIMIT_NOFILE is the
     // user's business, not ours.
@@ -104,9 +146,6 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend([Step::BoundingSet, Step::Ids, Step::CapabilitySets, Step::DieWithParentAgain]);
     steps.push(Step::EnterDirectoryAsUser(&process.cwd));
     steps.extend([Step::OutliveParent, Step::CloseOtherDescriptors]);
-    steps.extend([Step::Ready, Step::WaitForStart]);
-    steps.extend((!plan.hooks.start_container.is_empty()).then_some(Step::StartHooks));
-    steps.push(Step::Exec);
     steps
 }
 
@@ -122,6 +161,12 @@ impl Init<'_> {
             Step::Move(Move::Join(kind)) => self.join_namespace(kind),
             Step::Move(Move::Unshare(kind)) => self.new_namespace(kind),
             Step::AllProcessors => self.run_on_all_processors(),
+            Step::Processors(cpus) => self.run_on(cpus),
+            Step::OomScore(value) => self.set_oom_score(value),
+            Step::JoinNamespaces => self.join_namespaces(),
+            Step::CheckContainer => self.check_container(),
+            Step::ShareSessionKeyring(id) => self.share_session_keyring(id),
+            Step::EnterRoot => self.enter_root(),
             Step::NewSession => self.new_session(),
             Step::SessionKeyring(id) => self.join_session_keyring(id),
             Step::Hostname(name) => self.set_hostname(name),
@@ -135,6 +180,7 @@ impl Init<'_> {
             Step::RuntimeHooks => self.ask_for_runtime_hooks(),
             Step::ContainerHooks => self.run_container_hooks(),
             Step::Terminal(terminal) => self.open_terminal(terminal),
+            Step::Console => self.bind_console(),
             Step::FindProgram(name) => self.find_program(name),
             Step::SwitchRoot(switch) => self.switch_root(switch),
             Step::ReplaceDevNull => self.replace_dev_null(),
@@ -172,8 +218,13 @@ impl fmt::Display for Step<'_> {
             Self::Move(Move::Join(kind)) => write!(f, "join the {} namespace", namespaces::name(*kind)),
             Self::Move(Move::Unshare(kind)) => write!(f, "new {} namespace", namespaces::name(*kind)),
             Self::AllProcessors => f.write_str("processors"),
+            Self::Processors(_) => f.write_str("process.execCPUAffinity.final"),
+            Self::OomScore(_) => f.write_str("process.oomScoreAdj"),
+            Self::JoinNamespaces => f.write_str("join namespaces"),
+            Self::CheckContainer => f.write_str("container"),
+            Self::EnterRoot => f.write_str("the container's root"),
             Self::NewSession => f.write_str("new session"),
-            Self::SessionKeyring(_) => f.write_str("session keyring"),
+            Self::SessionKeyring(_) | Self::ShareSessionKeyring(_) => f.write_str("session keyring"),
             Self::Hostname(name) => write!(f, "hostname {name}"),
             Self::Domainname(name) => write!(f, "domainname {name}"),
             Self::Loopback => f.write_str("loopback interface"),
@@ -186,7 +237,7 @@ impl fmt::Display for Step<'_> {
             }
             Self::RuntimeHooks => f.write_str("hooks of the runtime"),
             Self::ContainerHooks | Self::StartHooks => f.write_str("in the container"),
-            Self::Terminal(_) => f.write_str("process.terminal"),
+            Self::Terminal(_) | Self::Console => f.write_str("process.terminal"),
             Self::FindProgram(_) => f.write_str("process.args"),
             Self::SwitchRoot(_) => f.write_str("switch root"),
             Self::ReplaceDevNull | Self::StdioOwner(_) => f.write_str("stdio"),
@@ -222,6 +273,7 @@ mod tests {
     use super::*;
     use crate::host::Host;
     use crate::plan::Descriptors;
+    use crate::plan::affinity::Affinity;
     use crate::plan::build::Options;
     use crate::plan::spec::Spec;
 
@@ -262,19 +314,19 @@ mod tests {
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }
 
-    fn order(plan: &Plan) -> Vec<String> {
+    fn names(steps: &[Step]) -> Vec<String> {
         let name = |step: &Step| match step {
             Step::Move(step) => format!("{step:?}"),
             step => format!("{step:?}").split(['(', ' ']).next().unwrap_or_default().to_string(),
         };
-        steps(plan).iter().map(name).collect()
+        steps.iter().map(name).collect()
     }
 
     #[test]
     fn what_must_come_before_what() {
         for (no_new_privileges, terminal) in [(false, false), (true, true)] {
             let plan = plan(no_new_privileges, terminal, true);
-            let order = order(&plan);
+            let order = names(&steps(&plan));
             let at = |name: &str| {
                 order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
             };
@@ -322,7 +374,47 @@ mod tests {
 
     #[test]
     fn without_hooks_nothing_is_asked() {
-        let order = order(&plan(false, false, false));
+        let order = names(&steps(&plan(false, false, false)));
         assert!(!order.iter().any(|step| step.ends_with("Hooks")), "{order:?}");
+    }
+
+    #[test]
+    fn what_exec_must_do_before_what() {
+        for terminal in [false, true] {
+            let process = ProcessPlan {
+                oom_score_adj: Some(1),
+                terminal: terminal.then_some(Terminal { size: None }),
+                ..plan(true, false, false).process
+            };
+            let affinity = Affinity { initial: None, last: Last::These(vec![0]) };
+            let order = names(&steps_of_exec(&ExecPlan { id: "c".into(), process, affinity, keyring: true }));
+            let at = |name: &str| {
+                order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
+            };
+            for (first, then, why) in [
+                ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that does not know of it"),
+                ("OomScore", "JoinNamespaces", "the container's user namespace may not lower it"),
+                ("JoinCgroups", "Processors", "the cpuset says which there are"),
+                ("JoinCgroups", "CheckContainer", "who ends it looks for processes after init has ended"),
+                ("JoinNamespaces", "CheckContainer", ""),
+                ("JoinNamespaces", "ShareSessionKeyring", "its name belongs to the user namespace"),
+                ("JoinNamespaces", "EnterRoot", "the root is that of the mount namespace"),
+                ("NewSession", if terminal { "Terminal" } else { "ReplaceDevNull" }, "a session leader takes it"),
+                ("EnterRoot", "FindProgram", ""),
+                ("FindProgram", "Ready", "the pid file tells of a program that was found"),
+                ("EnterDirectory", "Limits", "it opens a descriptor"),
+                ("BoundingSet", "Ids", "dropping takes CAP_SETPCAP"),
+                ("Ids", "DieWithParentAgain", "a change of ids clears the death signal"),
+                ("OutliveParent", "Ready", "a process that is told of outlives rrun"),
+                ("CloseOtherDescriptors", "Ready", "no descriptor of the host reaches the program"),
+                ("Ready", "Exec", ""),
+            ] {
+                assert!(at(first) < at(then), "{first} must come before {then}: {why}; {order:?}");
+            }
+            for name in ["Console", "WaitForStart", "SwitchRoot", "WorkingDirectory"] {
+                assert!(!order.contains(&name.to_string()), "{name} is for a new container: {order:?}");
+            }
+            assert_eq!(order.last().map(String::as_str), Some("Exec"));
+        }
     }
 }

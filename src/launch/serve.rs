@@ -11,26 +11,41 @@ use nix::sys::signal::Signal;
 use super::Launched;
 use super::interrupts::Interrupts;
 use crate::error::{Doing, SysError};
-use crate::plan::hooks::{self, Hook};
 use crate::protocol::Ask;
 use crate::sys::clone::{Child, End, wait_for_end};
 
 /// A mount of a dead server can block; whoever waits for us gets an answer all the same.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How far the child is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Set up, it waits to hear that it is recorded.
+    Ready,
+    /// The program runs: execve has closed the child's end of the socket.
+    Executed,
+}
 
 /// What the parent does for the child.
 pub trait Duties {
     fn take_console(&mut self, master: OwnedFd) -> Result<()>;
     /// prestart and createRuntime.
-    fn run_hooks(&mut self) -> Result<()>;
+    fn run_hooks(&mut self) -> Result<()> {
+        bail!("only a new container has hooks")
+    }
 }
 
-/// Returns when the child is ready. `hooks` are those that the child runs itself.
-pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Duties, hooks: &[Hook]) -> Result<()> {
-    let patience = hooks::patience(PATIENCE, hooks);
+/// `patience` is how long the child may take; `None` is for ever.
+pub fn serve(
+    launched: &Launched,
+    interrupts: &Interrupts,
+    until: Until,
+    patience: Option<Duration>,
+    duties: &mut impl Duties,
+) -> Result<()> {
     let mut deadline = from_now(patience);
     loop {
-        let seen = wait(launched, interrupts, deadline)?;
+        let seen = wait(launched, interrupts, until, deadline)?;
         // The socket first: what was said before Ready comes before it.
         if seen.said {
             match launched.channel.listen()? {
@@ -42,7 +57,8 @@ pub fn serve(launched: &Launched, interrupts: &Interrupts, duties: &mut impl Dut
                     launched.channel.answer(None)?;
                 }
                 Some((Ask::Failed(report), _)) => return Err(report.into_error()),
-                None => bail!("init ended during set-up: {}", how_it_ended(&launched.child)?),
+                None if until == Until::Executed && launched.ready.is_announced()? => return Ok(()),
+                None => bail!("it ended during set-up: {}", how_it_ended(&launched.child)?),
             }
         } else if seen.interrupted {
             if let Some(signal) = interrupts.end_asked()? {
@@ -65,10 +81,11 @@ fn from_now(patience: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(patience?)
 }
 
-fn wait(launched: &Launched, interrupts: &Interrupts, deadline: Option<Instant>) -> Result<Seen> {
+fn wait(launched: &Launched, interrupts: &Interrupts, until: Until, deadline: Option<Instant>) -> Result<Seen> {
+    let ready = if until == Until::Ready { PollFlags::POLLOUT } else { PollFlags::empty() };
     let mut fds = [
         PollFd::new(launched.channel.as_fd(), PollFlags::POLLIN),
-        PollFd::new(launched.ready.as_fd(), PollFlags::POLLOUT),
+        PollFd::new(launched.ready.as_fd(), ready),
         PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
     ];
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

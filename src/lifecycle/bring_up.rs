@@ -20,11 +20,11 @@ use crate::cgroup;
 use crate::error::Doing;
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
-use crate::launch::serve::{Duties, reap, serve};
+use crate::launch::serve::{self, Duties, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::notify;
-use crate::plan::Plan;
+use crate::plan::{Plan, hooks};
 use crate::procfs::Proc;
 use crate::state::Process;
 use crate::state::directory::Directory;
@@ -112,9 +112,11 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         proc.write_oom_score_adj(child.pid, value).context("process.oomScoreAdj")?;
     }
 
-    let mut duties = ParentsDuties { console_socket, console: None, hooks: &hooks, init: child.pid };
-    let by_child = &plan.hooks.create_container;
-    serve(&launched, interrupts, &mut duties, by_child).map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    let console = Console { socket: console_socket, kept: None };
+    let mut duties = ParentsDuties { console, hooks: &hooks, init: child.pid };
+    let patience = hooks::patience(serve::PATIENCE, &plan.hooks.create_container);
+    serve(&launched, interrupts, Until::Ready, patience, &mut duties)
+        .map_err(|error| told_of_oom(error, cgroups.paths()))?;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
@@ -128,26 +130,36 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
     [followed, recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
-    Ok(Up { child: launched.child, console: duties.console })
+    Ok(Up { child: launched.child, console: duties.console.kept })
+}
+
+/// Hands a terminal to the caller, or keeps it for the foreground.
+pub(super) struct Console {
+    pub socket: Option<OwnedFd>,
+    pub kept: Option<OwnedFd>,
+}
+
+impl Duties for Console {
+    /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
+    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
+        match &self.socket {
+            Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
+                .doing("sendmsg", "the console socket")?,
+            None => self.kept = Some(master),
+        }
+        Ok(())
+    }
 }
 
 struct ParentsDuties<'a> {
-    console_socket: Option<OwnedFd>,
-    /// The container's terminal, where it is kept for the foreground.
-    console: Option<OwnedFd>,
+    console: Console,
     hooks: &'a CreateHooks<'a>,
     init: Pid,
 }
 
 impl Duties for ParentsDuties<'_> {
-    /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
     fn take_console(&mut self, master: OwnedFd) -> Result<()> {
-        match &self.console_socket {
-            Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
-                .doing("sendmsg", "the console socket")?,
-            None => self.console = Some(master),
-        }
-        Ok(())
+        self.console.take_console(master)
     }
 
     fn run_hooks(&mut self) -> Result<()> {
@@ -177,12 +189,12 @@ impl CreateHooks<'_> {
     }
 }
 
-/// Init and, by its pid namespace or the parent-death signal, whatever it started.
-fn end(child: &Child) -> Result<()> {
+/// The child and, by its pid namespace or the parent-death signal, whatever it started.
+pub(super) fn end(child: &Child) -> Result<()> {
     // ESRCH: ended and reaped already
     let _ = pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
     if !ends_within(&child.pidfd, PATIENCE)? {
-        bail!("init {} does not end after SIGKILL", child.pid);
+        bail!("process {} does not end after SIGKILL", child.pid);
     }
     let _ = reap(child);
     Ok(())

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cgroup::{self, CgroupPlan};
+use nix::errno::Errno;
+
 use crate::error::{Doing, SysError};
 use crate::host::Host;
 use crate::plan::build::Options;
@@ -65,21 +67,25 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
     Ok(Decided { host, plan, cgroup, config })
 }
 
-/// Not by way of a FIFO or device that would keep us waiting.
 fn read_config(path: &Path) -> Result<Vec<u8>> {
-    let shown = path.display();
-    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).doing("open", &shown);
-    let file = match opened {
-        Err(SysError { errno: nix::errno::Errno::ENOENT, .. }) => {
-            bail!("config.json: the bundle has no {shown}; name a bundle with --bundle, or make one with `rrun spec`")
+    match read_whole(path) {
+        Err(error) if error.downcast_ref().is_some_and(|error: &SysError| error.errno == Errno::ENOENT) => {
+            let path = path.display();
+            bail!("config.json: the bundle has no {path}; name a bundle with --bundle, or make one with `rrun spec`")
         }
-        file => file?,
-    };
+        result => result.context("config.json"),
+    }
+}
+
+/// A file of the caller's; not by way of a FIFO or device that would keep us waiting.
+pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).doing("open", &shown)?;
     let metadata = file.metadata().doing("stat", &shown)?;
-    ensure!(metadata.is_file(), "config.json: {shown} is not a regular file");
+    ensure!(metadata.is_file(), "{shown} is not a regular file");
     ensure!(
         metadata.len() <= LONGEST_CONFIG,
-        "config.json: {shown} has {} bytes; at most {LONGEST_CONFIG} are read",
+        "{shown} has {} bytes; at most {LONGEST_CONFIG} are read",
         metadata.len()
     );
     let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);

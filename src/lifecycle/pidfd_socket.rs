@@ -14,12 +14,14 @@ const FLAG: &str = "--pidfd-socket";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Init,
+    Exec,
 }
 
 impl Role {
     fn word(self) -> &'static str {
         match self {
             Self::Init => "standard",
+            Self::Exec => "setns",
         }
     }
 }

@@ -39,7 +39,7 @@ impl Plan {
         if let Some(directory) = &options.notify {
             notify::add(&mut plan, directory)?;
         }
-        check_terminal(plan.process.terminal.is_some(), options)?;
+        check_terminal(plan.process.terminal.is_some(), options.detached, options.console_socket)?;
         Ok(plan)
     }
 }
@@ -205,8 +205,8 @@ fn paths(field: &str, paths: &[String]) -> Result<Vec<InRoot>> {
 }
 
 /// A terminal whose user ends before the container must be handed to somebody; any other stays with rrun.
-fn check_terminal(terminal: bool, options: &Options) -> Result<()> {
-    match (terminal && options.detached, options.console_socket) {
+pub fn check_terminal(terminal: bool, detached: bool, console_socket: bool) -> Result<()> {
+    match (terminal && detached, console_socket) {
         (true, false) => Err(Matched::TtyWithoutConsoleSocket.into()),
         (false, true) => Err(Matched::ConsoleSocketWithoutTty.into()),
         _ => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use caps::Capability;
 use serde::Serializer;
 use serde::ser::SerializeStruct;
@@ -65,6 +65,11 @@ fn contained(set: &str, bits: u64, in_set: &str, in_bits: u64) -> Result<()> {
     let missing = names(bits & !in_bits).join(", ");
     ensure!(missing.is_empty(), "process.capabilities.{set}: {missing}: not in {in_set}; add it there too");
     Ok(())
+}
+
+/// One that a caller asks for by name.
+pub fn required(name: &str, host: &Host) -> Result<u64> {
+    grantable(name, host).map_err(|reason| anyhow!("{name}: {reason}"))
 }
 
 /// In the kernel's order, for `rrun features` and `rrun plan`.

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::spec::{self, given, not_yet};
-use super::{Descriptors, ProcessPlan, Rlimit, Terminal, capabilities};
+use super::{Descriptors, ProcessPlan, Rlimit, Terminal, affinity, capabilities};
 use crate::host::Host;
 
 /// Managers rely on this when the field is absent (the spec: keep the caller's).
@@ -86,19 +86,7 @@ pub fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
 /// `execCPUAffinity` says nothing about the first process, so it is only looked at.
 fn check_affinity(process: &spec::Process) -> Result<()> {
     let Some(affinity) = &process.exec_cpu_affinity else { return Ok(()) };
-    let number = |text: &str| text.trim().parse::<u32>().is_ok();
-    let part = |part: &str| match part.split_once('-') {
-        Some((first, last)) => number(first) && number(last),
-        None => number(part),
-    };
-    for (name, list) in [("initial", given(&affinity.initial)), ("final", given(&affinity.last))] {
-        let list = list.unwrap_or("0");
-        ensure!(
-            list.split(',').all(part),
-            "process.execCPUAffinity.{name}: {list} is no list of CPUs; write it as 0-3,7"
-        );
-    }
-    Ok(())
+    affinity::plan(affinity).map(drop)
 }
 
 fn refuse_unapplied(process: &spec::Process) -> Result<()> {

@@ -87,12 +87,13 @@ impl Directory {
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, SysError> {
-        let mut file = match self.open_file(name, OFlag::O_RDONLY) {
+        let file = match self.open_file(name, OFlag::O_RDONLY) {
             Err(Errno::ENOENT) => return Ok(None),
             file => file.doing("open", self.name(name))?,
         };
-        let mut bytes = Vec::with_capacity(4096);
-        file.read_to_end(&mut bytes).doing("read", self.name(name))?;
+        let mut bytes = Vec::with_capacity(32 << 10);
+        // `take` keeps std from asking for the size first: most fit what is set aside
+        file.take(u64::MAX).read_to_end(&mut bytes).doing("read", self.name(name))?;
         Ok(Some(bytes))
     }
 
@@ -123,6 +124,7 @@ impl Directory {
         self.write(CONFIG, config)
     }
 
+    /// `None` when the container is gone.
     pub fn read_config(&self) -> Result<Option<Vec<u8>>, SysError> {
         self.read(CONFIG)
     }

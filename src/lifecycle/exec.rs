@@ -1,0 +1,198 @@
+//! `exec`: one more process in a container, from what `create` recorded alone: its bundle may be gone. Takes no lock,
+//! since it changes nothing that is recorded; that the container is still there is looked at again from inside.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::CloneFlags;
+use nix::sys::stat::{Mode, umask};
+
+use super::bring_up::{Console, end};
+use super::bundle::read_whole;
+use super::container::Container;
+use super::pidfd_socket::{PidfdSocket, Role};
+use super::process::{self, ends_within};
+use super::{Place, Store};
+use crate::cgroup::{self, Tree};
+use crate::error::{Doing, Matched};
+use crate::host::Host;
+use crate::init::{self, join::run_on};
+use crate::launch::foreground::{self, Relay};
+use crate::launch::interrupts::Interrupts;
+use crate::launch::join::{Commit, Prepared, join};
+use crate::launch::seal;
+use crate::launch::serve::{self, Until, serve};
+use crate::log;
+use crate::plan::exec::{Base, ExecPlan, Flags, Manner, Target};
+use crate::plan::spec::{self, Spec};
+use crate::plan::sub_cgroups::SubCgroups;
+use crate::plan::{Descriptors, Namespace};
+use crate::procfs::Proc;
+use crate::state::pid_file::PidFile;
+use crate::state::{self, Process, Status};
+use crate::sys::socket;
+use crate::undo::Undo;
+
+#[derive(Debug, Clone)]
+pub struct ExecOptions {
+    pub id: String,
+    /// Of `--process`.
+    pub process: Option<PathBuf>,
+    pub flags: Flags,
+    pub sub_cgroups: SubCgroups,
+    pub place: Place,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub ignore_paused: bool,
+    pub descriptors: Descriptors,
+}
+
+/// A container that runs, held by the pidfd of its init.
+struct Running {
+    container: Container,
+    process: Process,
+    init: OwnedFd,
+}
+
+/// The exit status of the process; 0 when detached.
+pub fn exec(store: &Store, options: &ExecOptions) -> Result<i32> {
+    state::check_id(&options.id)?;
+    seal::ensure()?;
+    let interrupts = Interrupts::take()?;
+    // Of files that we make for the caller; the process gets its own.
+    umask(Mode::from_bits_truncate(0o022));
+    let running = find(store, options)?;
+    let outcome = exec_in(&running, options, &interrupts);
+    match outcome {
+        // whatever went wrong, this is why
+        Err(_) if ends_within(&running.init, Duration::ZERO)? => Err(Matched::ExecStopped.into()),
+        outcome => outcome,
+    }
+}
+
+fn find(store: &Store, options: &ExecOptions) -> Result<Running> {
+    let container = store.find(&options.id)?;
+    let Some(process) = container.state.init.filter(|_| container.state.ready) else {
+        match container.status()? {
+            Status::Creating => bail!("the container is still being created; wait until `create` has returned"),
+            _ => return Err(Matched::ExecStopped.into()),
+        }
+    };
+    let Some(init) = process::open(&container, process)? else { return Err(Matched::ExecStopped.into()) };
+    if !options.ignore_paused && container.cgroups()?.frozen()? {
+        return Err(Matched::ExecPaused.into());
+    }
+    Ok(Running { container, process, init })
+}
+
+fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) -> Result<i32> {
+    let plan = decide(&running.container, options)?;
+    let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
+    let console_socket = console_socket.context("--console-socket")?;
+    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
+    let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
+    let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
+    let commit = if pid_file.is_some() || relayed { Commit::Later } else { Commit::Given };
+
+    let proc = Proc::open()?;
+    let present = || Tree::of(running.process.pid(), &proc);
+    let prepared = Prepared {
+        cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
+        present: &present,
+        pid_namespace: !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?,
+        container: way_in(running, proc.try_clone()?)?,
+    };
+    if let Some(cpus) = &plan.affinity.initial {
+        run_on(cpus).context("process.execCPUAffinity.initial")?;
+    }
+    let launched = join(&plan, prepared, commit)?;
+    let child = &launched.child;
+    log::debug(format_args!("{}: process {} is on its way", options.id, child.pid));
+    let started = Undo::new("process", || end(child));
+
+    // A frozen container lets nobody through until it is thawed.
+    let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
+    let mut console = Console { socket: console_socket, kept: None };
+    if commit == Commit::Later {
+        serve(&launched, interrupts, Until::Ready, patience, &mut console)?;
+    }
+    let relay = console.kept.take().map(Relay::new).transpose()?;
+    let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
+    if let Some(pid_file) = &pid_file {
+        pid_file.write(child.pid.as_raw())?;
+    }
+    if commit == Commit::Later {
+        launched.channel.commit()?;
+    }
+    serve(&launched, interrupts, Until::Executed, patience, &mut console)?;
+    if let Some(socket) = pidfd_socket {
+        socket.send(Role::Exec, child.pidfd.as_fd())?;
+    }
+    [started].into_iter().chain(told).for_each(Undo::commit);
+    match options.place {
+        Place::Detached => Ok(0),
+        Place::Foreground => foreground::wait(child, interrupts, relay, None),
+    }
+}
+
+fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
+    let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
+    let spec = Spec::parse(&config).context("the container's record")?;
+    let first = spec.process.unwrap_or_default();
+    let base = match &options.process {
+        None => Base::Container,
+        Some(path) => {
+            let shown = path.display().to_string();
+            let read = || -> Result<spec::Process> { spec::document::read(&read_whole(path)?) };
+            Base::File(Box::new(read().with_context(|| format!("--process {shown}"))?), shown)
+        }
+    };
+    let manner = Manner {
+        detached: options.place == Place::Detached,
+        console_socket: options.console_socket.is_some(),
+        descriptors: options.descriptors,
+    };
+    let target = Target { id: &options.id, process: &first, keyring: !container.state.no_new_keyring };
+    let mut warnings = Vec::new();
+    let plan = ExecPlan::build(target, base, &options.flags, manner, &Host::credentials()?, &mut warnings)?;
+    warnings.iter().for_each(|warning| log::warning(warning));
+    Ok(plan)
+}
+
+/// What the child enters by itself; the pid namespace it is born in. What is ours already is left out: to join the
+/// user namespace that one is in is an error.
+fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
+    const KINDS: [(&str, CloneFlags); 7] = [
+        ("user", CloneFlags::CLONE_NEWUSER),
+        ("cgroup", CloneFlags::CLONE_NEWCGROUP),
+        ("ipc", CloneFlags::CLONE_NEWIPC),
+        ("mnt", CloneFlags::CLONE_NEWNS),
+        ("net", CloneFlags::CLONE_NEWNET),
+        ("time", crate::sys::namespace::CLONE_NEWTIME),
+        ("uts", CloneFlags::CLONE_NEWUTS),
+    ];
+    let pid = running.process.pid();
+    let mut namespaces = CloneFlags::empty();
+    for (file, flag) in KINDS {
+        if !proc.share_namespace(pid, file)? {
+            namespaces |= flag;
+        }
+    }
+    let root = match namespaces.contains(CloneFlags::CLONE_NEWNS) {
+        true => None,
+        false => Some(root_of(running)?),
+    };
+    Ok(init::Container { init: running.init.try_clone().doing("dup", "pidfd")?, namespaces, root, proc })
+}
+
+/// A magic link to where the process itself stands; it is alive, so its pid is its own.
+fn root_of(running: &Running) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/root", running.process.pid);
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    Ok(File::options().read(true).custom_flags(flags).open(&path).doing("open", path)?.into())
+}
