@@ -57,7 +57,7 @@ seccomp: cc ## filters against libseccomp's, verdict by verdict; PROFILES=5000 f
 	cargo test --test seccomp -- --nocapture
 
 .PHONY: faults
-faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, pause, resume and delete (root)
+faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, pause, resume, update, kill and delete (root)
 	$(TIMED)
 	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 --ignored --nocapture faults::
 
