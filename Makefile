@@ -51,7 +51,7 @@ integration: root tools $(if $(RUNTIME),,build) ## containers of every kind; RUN
 	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(TESTS)
 
 .PHONY: faults
-faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, pause, resume and delete (root)
+faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, pause, resume, update, kill and delete (root)
 	$(TIMED)
 	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 --ignored --nocapture faults::
 

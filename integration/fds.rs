@@ -129,6 +129,22 @@ fn a_pipe_given_away_ends_when_the_program_closes_it() {
     assert_eq!(run.wait().code, 137);
 }
 
+#[test]
+fn hooks_get_none_of_them_and_the_program_gets_all() {
+    need!(rrun); // runc gives some of them to hooks
+    let mut bundle = Bundle::sh("cat <&3; cat /seen");
+    bundle.image_file("seen", "");
+    let look = |path: &str| {
+        let script = format!("for n in 3 4; do [ -e /proc/self/fd/$n ] && echo $n; done >> {path}; echo ran >> {path}");
+        json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}])
+    };
+    let on_the_host = look(bundle.rootfs("seen").to_str().unwrap());
+    bundle.set("/hooks/createRuntime", on_the_host).set("/hooks/startContainer", look("/seen"));
+    let files = files(&bundle);
+    let run = runtime::run(&mut by_shell(&bundle, &files, &["run", "--preserve-fds", "2", &bundle.id]));
+    assert_eq!(run.ok(), "file 3\nran\nran\n");
+}
+
 // CVE-2024-21626
 #[test]
 fn a_directory_given_away_is_no_working_directory() {

@@ -351,6 +351,32 @@ fn sigterm_ends_a_run_that_is_stuck_in_a_hook() {
 }
 
 #[test]
+fn an_init_that_ends_while_a_hook_runs() {
+    let mut bundle = with_log(Bundle::sleeping());
+    let end = "kill -9 $(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); echo $? >> $log";
+    let hook = script(&bundle, "createRuntime", end);
+    add(&mut bundle, "createRuntime", hook);
+    let output = bundle.create();
+    if on_rrun() {
+        output.refused(&["init ended during set-up: killed by SIGKILL"]);
+    }
+    assert_ne!(output.code, 0, "{output}");
+    assert_eq!(logged(&bundle), "0\n");
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn a_hook_inside_counts_as_a_process() {
+    need!(rrun); // where start succeeds whatever its hooks do, there is nothing to see
+    let mut bundle = with_log(Bundle::sleeping());
+    bundle.set("/linux/resources/pids", json!({"limit": 1}));
+    log_and(&mut bundle, "startContainer", "true");
+    bundle.create().ok();
+    bundle.start().refused(&["hooks.startContainer[0]: clone: ", "EAGAIN", "linux.resources.pids.limit"]);
+    bundle.wait_until("stopped");
+}
+
+#[test]
 fn a_long_output_is_shortened() {
     let bundle = failing("createRuntime", "head -c 200000 /dev/zero | tr '\\0' x; echo the end; exit 1");
     let output = bundle.create();

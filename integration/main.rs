@@ -28,6 +28,7 @@ mod freeze;
 mod hook_failures;
 mod hooks;
 mod joined;
+mod kill;
 mod lifecycle;
 mod mount_options;
 mod mounts;

@@ -104,13 +104,13 @@ impl Manager {
     }
 }
 
-/// `notify WORDS` sends them to the socket of the container's environment. Perl, as every Debian has it, does what no
+/// `notify WORDS` sends each to the socket of the container's environment. Perl, as every Debian has it, does what no
 /// busybox can.
 fn notifying(script: &str) -> Bundle {
     let send = "socket(my $s, PF_UNIX, SOCK_DGRAM, 0) or die; \
         connect($s, pack_sockaddr_un($ENV{NOTIFY_SOCKET})) or die \"connect: $!\"; \
-        send($s, $ARGV[0], 0) or die \"send: $!\"";
-    let mut bundle = Bundle::sh(&format!("notify() {{ /usr/bin/perl -MSocket -e '{send}' \"$1\"; }}; {script}"));
+        foreach (@ARGV) { send($s, $_, 0) or die \"send: $!\" }";
+    let mut bundle = Bundle::sh(&format!("notify() {{ /usr/bin/perl -MSocket -e '{send}' \"$@\"; }}; {script}"));
     for lib in ["lib", "lib64"] {
         symlink(format!("usr/{lib}"), bundle.rootfs(lib)).unwrap();
     }
@@ -165,6 +165,25 @@ fn run_in_the_foreground_tells_it_and_stays() {
 fn bundle_pid(bundle: &Bundle) -> i32 {
     bundle.wait_until("running");
     bundle.pid()
+}
+
+// systemd-notify(1) waits for a barrier of its own, and fails where nobody takes it
+#[test]
+fn what_is_said_after_it_is_still_taken() {
+    need!(rrun); // runc takes nothing after READY=1
+    let bundle = notifying("notify READY=1 BARRIER=1; echo $? > /sent; exec sleep 1000");
+    let manager = Manager::at_path(&bundle);
+    let start = manager.starting(&bundle);
+    manager.hears_that_it_is_ready(bundle_pid(&bundle));
+    start.wait().ok();
+    let sent = || std::fs::read_to_string(bundle.rootfs("sent")).ok().filter(|sent| !sent.is_empty());
+    assert_eq!(eventually_within(PATIENCE, sent).as_deref(), Some("0\n"));
+
+    let bundle = notifying("notify READY=1; sleep 0.3; notify STATUS=x; echo $?");
+    let manager = Manager::at_path(&bundle);
+    let run = manager.spawn(&bundle, &["run", &bundle.id]);
+    let output = manager.hears_until_it_ends(run);
+    assert_eq!(output.ok(), "0\n");
 }
 
 #[test]

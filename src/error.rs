@@ -239,6 +239,7 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("setns", Errno::EPERM, "joining a namespace needs CAP_SYS_ADMIN over it"),
     ("write timens_offsets", Errno::ERANGE, "the clock would be negative, or beyond what the kernel counts to"),
     ("write timens_offsets", Errno::EPERM, "setting clocks needs CAP_SYS_TIME"),
+    ("clone", Errno::EAGAIN, "the limit of processes is reached: see linux.resources.pids.limit and RLIMIT_NPROC"),
     ("fsopen", Errno::ENODEV, "this kernel has no such file system type, or its module is not loaded"),
     ("fsopen", Errno::EPERM, "mounting needs root, or a user namespace in the config"),
     (

@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -72,7 +72,7 @@ fn run_one(hook: &Hook, surroundings: &Surroundings) -> Result<()> {
     let deadline = hook.timeout_seconds.and_then(|s| Instant::now().checked_add(Duration::from_secs(s)));
     let outcome = running.attend(deadline, surroundings.stop);
     if !matches!(outcome, Ok(Outcome::Ended)) {
-        running.kill(surroundings.side);
+        running.kill(surroundings.side)?;
     }
     let end = running.reap()?;
     match (outcome?, end) {
@@ -106,6 +106,8 @@ const KEPT: usize = 64 * 1024;
 /// A pipe holds 16 pages: pipe(7).
 const AT_ONCE: usize = 4096;
 const MOST_IN_PIPE: usize = 16;
+/// In milliseconds.
+const KILLED_WITHIN: u16 = 10_000;
 /// As much of it as an error shows.
 const SHOWN: usize = 400;
 
@@ -250,12 +252,17 @@ impl<'a> Running<'a> {
     }
 
     /// All of its session. Its leader is not reaped yet, so that number is nobody else's.
-    fn kill(&self, side: Side) {
+    fn kill(&self, side: Side) -> Result<()> {
         let _ = pidfd_send_signal(self.child.pidfd.as_fd(), libc::SIGKILL);
         let _ = killpg(self.child.pid, Signal::SIGKILL);
         if side == Side::Runtime {
             kill_session(&self.child);
         }
+        // A user's hook may be a program of root's, which the user may not kill.
+        let mut fds = [PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN)];
+        let ended = poll(&mut fds, KILLED_WITHIN).doing("poll", "the hook")?;
+        ensure!(ended > 0, "process {} does not end after SIGKILL", self.child.pid);
+        Ok(())
     }
 
     fn reap(&mut self) -> Result<End> {

@@ -63,9 +63,17 @@ impl Host {
 pub struct Readiness {
     host: Host,
     main_pid: i32,
-    /// Until the program is ready.
-    socket: Option<OwnedFd>,
+    socket: OwnedFd,
+    heard: Heard,
     barrier: Option<Barrier>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Heard {
+    Nothing,
+    Ready,
+    /// And a barrier of its own behind it, as systemd-notify(1) sends one: no more will come from it.
+    Barrier,
 }
 
 /// Longer ones are no notification: systemd reads no more either.
@@ -89,28 +97,32 @@ impl Readiness {
         let bound = UnixAddr::new(path.as_str()).and_then(|address| bind(socket.as_raw_fd(), &address));
         umask(before);
         bound.doing("bind", SOCKET)?;
-        Ok(Self { host, main_pid, socket: Some(socket), barrier: None })
+        Ok(Self { host, main_pid, socket, heard: Heard::Nothing, barrier: None })
     }
 
-    /// What to poll: readable when there is something to `take`. None when there is nothing more to come.
-    pub fn awaited(&self) -> Option<BorrowedFd<'_>> {
-        self.socket.as_ref().map(AsFd::as_fd)
+    pub fn is_ready(&self) -> bool {
+        self.heard >= Heard::Ready
+    }
+
+    pub fn is_settled(&self) -> bool {
+        self.heard == Heard::Barrier
     }
 
     /// Takes one message; false when none waits. A host that cannot be told is no reason to end a container.
     pub fn take(&mut self) -> bool {
-        let Some(socket) = &self.socket else { return false };
-        // without room for descriptors the kernel closes those that come with it
+        // without room for descriptors the kernel closes those that come with it, which passes a barrier
         let mut message = [0; LONGEST];
-        let length = match recv(socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
+        let length = match recv(self.socket.as_raw_fd(), &mut message, MsgFlags::empty()) {
             Ok(length) => length,
             Err(Errno::EINTR) => return true,
             Err(_) => return false,
         };
-        if says_ready(&message[..length]) {
-            // Closed, so that who goes on notifying gets an error and does not wait for a reader.
-            self.socket = None;
+        let message = &message[..length];
+        if !self.is_ready() && says(message, b"READY=1") {
+            self.heard = Heard::Ready;
             self.barrier = self.tell().inspect_err(|error| log::warning(&format!("not told of READY=1: {error}"))).ok();
+        } else if self.is_ready() && says(message, b"BARRIER=1") {
+            self.heard = Heard::Barrier;
         }
         true
     }
@@ -125,7 +137,7 @@ impl Readiness {
     pub fn finish(mut self) {
         let _ = (0..MOST_WAITING).take_while(|_| self.take()).count();
         match &self.barrier {
-            None if self.socket.is_some() => log::warning("the program ended before it said READY=1"),
+            None if !self.is_ready() => log::warning("the program ended before it said READY=1"),
             None => {}
             Some(barrier) if barrier.is_passed() => {}
             Some(_) => log::warning(&format!("{VARIABLE}: what was told there is not read")),
@@ -133,8 +145,15 @@ impl Readiness {
     }
 }
 
-fn says_ready(message: &[u8]) -> bool {
-    message.split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
+fn says(message: &[u8], word: &[u8]) -> bool {
+    message.split(|byte| *byte == b'\n').any(|line| line == word)
+}
+
+/// To poll: readable when there is something to take.
+impl AsFd for Readiness {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 /// A descriptor that the host closes when it has read everything before it: sd_notify_barrier(3). Until then the sender
@@ -180,7 +199,7 @@ mod tests {
             ("STATUS=READY=1", false),
             (" READY=1", false),
         ] {
-            assert_eq!(says_ready(message.as_bytes()), want, "{message:?}");
+            assert_eq!(says(message.as_bytes(), b"READY=1"), want, "{message:?}");
         }
     }
 

@@ -143,7 +143,7 @@ pub fn wait(
     mut readiness: Option<Readiness>,
 ) -> Result<i32> {
     loop {
-        let notified = readiness.as_ref().and_then(Readiness::awaited);
+        let notified = readiness.as_ref().map(Readiness::as_fd);
         let seen = poll_all(child, interrupts, notified, relay.as_ref())?;
         if let Some(readiness) = readiness.as_mut().filter(|_| seen.notified) {
             readiness.take();

@@ -54,7 +54,11 @@ pub fn serve(
                 Some((Ask::RunHooks, _)) => {
                     duties.run_hooks()?;
                     deadline = from_now(patience);
-                    launched.channel.answer(None)?;
+                    match launched.channel.answer(None) {
+                        // ended meanwhile: how, is told in the next round
+                        Err(SysError { errno: Errno::EPIPE | Errno::ECONNRESET, .. }) => {}
+                        result => result?,
+                    }
                 }
                 Some((Ask::Failed(report), _)) => return Err(report.into_error()),
                 None if until == Until::Executed && launched.ready.is_announced()? => return Ok(()),

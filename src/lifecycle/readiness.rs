@@ -1,6 +1,7 @@
 //! A start that returns when the program is ready, for a service manager that waits for it: sd_notify(3).
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use nix::errno::Errno;
@@ -10,16 +11,26 @@ use crate::error::Doing;
 use crate::launch::interrupts::Interrupts;
 use crate::notify::Readiness;
 
+/// For the barrier that a sender may raise behind its READY=1: with the socket gone it would fail (systemd-notify(1)).
+const LINGER: Duration = Duration::from_millis(100);
+
 /// Without the lock, and without a deadline of its own: the manager has one. A container that ends before it is ready
 /// has been started all the same.
 pub(super) fn wait(mut readiness: Readiness, init: BorrowedFd, interrupts: Option<&Interrupts>) -> Result<()> {
-    while let Some(socket) = readiness.awaited() {
-        let mut fds: Vec<_> = [Some(socket), Some(init), interrupts.map(AsFd::as_fd)]
+    let mut until = None;
+    while !readiness.is_settled() {
+        let left = readiness.is_ready().then(|| {
+            let until = *until.get_or_insert_with(|| Instant::now() + LINGER);
+            until.saturating_duration_since(Instant::now())
+        });
+        let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        let mut fds: Vec<_> = [Some(readiness.as_fd()), Some(init), interrupts.map(AsFd::as_fd)]
             .into_iter()
             .flatten()
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, timeout) {
+            Ok(0) => break,
             Err(Errno::EINTR) => continue,
             result => result.doing("poll", "the container")?,
         };
