@@ -43,3 +43,4 @@ mod state;
 mod stdio;
 mod terminal;
 mod update;
+mod userns;

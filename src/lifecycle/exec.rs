@@ -11,9 +11,10 @@ use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 
-use super::bring_up::{Console, end};
+use super::bring_up::end;
 use super::bundle::read_whole;
 use super::container::Container;
+use super::duties::Console;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
 use super::{Place, Store};
