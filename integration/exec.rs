@@ -13,6 +13,7 @@ use crate::bundle::Bundle;
 use crate::runtime::{self, Call, Output, eventually_within, on_rrun, wait_within};
 use crate::stdio::{LIST, by_shell};
 use crate::tty::{ConsoleSocket, Terminal};
+use crate::userns::{mapped, we_may_raise_limits};
 
 /// A container that runs.
 fn running(bundle: &Bundle) -> &Bundle {
@@ -530,6 +531,74 @@ fn it_enters_a_pid_namespace_that_the_container_has_joined() {
     let pid = detached(&bundle, &["sleep", "1000"]);
     assert_eq!(namespaces(pid), namespaces(init));
     assert!(sh(&bundle, "ps").ok().lines().count() > 3, "sees them all");
+}
+
+#[test]
+fn it_enters_a_user_namespace() {
+    let mut bundle = mapped(Bundle::sleeping());
+    bundle.set("/process/user", json!({"uid": 5, "gid": 6, "additionalGids": [7]}));
+    bundle.set("/process/oomScoreAdj", 345);
+    bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 4096}]));
+    let init = running(&bundle).pid();
+    let pid = detached(&bundle, &["sleep", "1000"]);
+    assert_eq!((namespaces(pid), cgroups(pid)), (namespaces(init), cgroups(init)));
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(
+        status.contains("Uid:\t100005\t100005\t100005\t100005\n") && status.contains("Groups:\t100007 \n"),
+        "{status}"
+    );
+    assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap(), "345\n");
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut command = bundle.command(&["exec", "-u", "9:0", &bundle.id, "sh", "-c", "id -u; echo again > /dev/stdout"]);
+    assert!(command.stdin(Stdio::null()).stdout(writer).status().unwrap().success());
+    drop(command);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut said).unwrap();
+    assert_eq!(said, "9\nagain\n");
+    fails(
+        &exec(&bundle, &["-u", "70000"], &["id"]),
+        if on_rrun() { &["process.user.uid: 70000 is not mapped"] } else { &[] },
+    );
+}
+
+// what only the parent can do is asked for, with and without something to record
+#[test]
+fn limits_are_raised_from_outside_a_user_namespace() {
+    let bundle = mapped(Bundle::sleeping());
+    running(&bundle);
+    let limits = json!([{"type": "RLIMIT_NOFILE", "soft": 1 << 17, "hard": 1 << 19}]);
+    let file = process(
+        &bundle,
+        json!({"args": ["sh", "-c", "ulimit -Hn"], "cwd": "/", "env": ["PATH=/bin"], "rlimits": limits}),
+    );
+    let exec = |flags: &[&str]| {
+        let mut command = Command::new("prlimit");
+        let exec = bundle.command(&[&["exec", "-p", &file], flags, &[&bundle.id]].concat());
+        command.args(["--nofile=1024:4096"]).arg(exec.get_program()).args(exec.get_args()).current_dir(&bundle.dir);
+        runtime::run(&mut command)
+    };
+    for flags in [&[][..], &["--pid-file", "pid"]] {
+        match we_may_raise_limits() {
+            true => assert_eq!(exec(flags).ok(), "524288\n"),
+            false if on_rrun() => fails(&exec(flags), &["process.rlimits: RLIMIT_NOFILE", "(EPERM)"]),
+            false => assert_ne!(exec(flags).code, 0),
+        }
+    }
+}
+
+#[test]
+fn a_terminal_in_a_user_namespace() {
+    let mut bundle = mapped(Bundle::sleeping());
+    bundle.set("/process/user", json!({"uid": 5, "gid": 6}));
+    running(&bundle);
+    let socket = ConsoleSocket::new(&bundle.dir);
+    exec(
+        &bundle,
+        &["-t", "-d", "--console-socket", socket.path.to_str().unwrap()],
+        &["sh", "-c", "tty; stat -c %u /dev/pts/0"],
+    )
+    .ok();
+    assert_eq!(socket.receive().rest(), "/dev/pts/0\n5\n");
 }
 
 #[test]
