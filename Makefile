@@ -50,6 +50,12 @@ integration: root tools $(if $(RUNTIME),,build) ## containers of every kind; RUN
 	$(TIMED)
 	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(TESTS)
 
+.PHONY: seccomp
+seccomp: cc ## filters against libseccomp's, verdict by verdict; PROFILES=5000 for more of them
+	$(TIMED)
+	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
+	cargo test --test seccomp -- --nocapture
+
 .PHONY: faults
 faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, pause, resume, update, kill and delete (root)
 	$(TIMED)
@@ -78,9 +84,10 @@ vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup 
 VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces::
 
 .PHONY: test
-test: ## check, integration, faults and vm-short (root)
+test: ## check, seccomp, integration, faults and vm-short (root)
 	$(TIMED)
 	$(MAKE) check
+	$(MAKE) seccomp
 	$(MAKE) integration
 	$(MAKE) faults
 	$(MAKE) vm-short
