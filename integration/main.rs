@@ -38,6 +38,7 @@ mod protection;
 mod ps;
 mod races;
 mod root;
+mod seccomp;
 mod state;
 mod stdio;
 mod terminal;

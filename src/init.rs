@@ -35,6 +35,7 @@ mod namespaces;
 mod parent;
 mod program;
 mod root;
+mod seccomp;
 mod stdio;
 pub mod steps;
 mod sysctl;

@@ -18,6 +18,7 @@ mod process;
 mod query;
 mod readiness;
 mod run;
+mod seccomp_agent;
 mod signal;
 mod start;
 mod update;

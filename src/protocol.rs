@@ -3,6 +3,7 @@
 //! ```text
 //! child                                parent
 //! Console + the terminal's master  →   hands it to the caller
+//! Listener(a number to be opened)  →   takes it by pidfd_getfd once Ready is seen, and hands it to the agent
 //! a request                        →   does it
 //!                                  ←   done, and perhaps a descriptor; a parent that cannot ends the child instead
 //! Failed(the whole chain of causes)    the last word
@@ -32,6 +33,8 @@ use crate::sys::socket;
 pub enum Ask {
     /// The master of the container's terminal comes with the message.
     Console,
+    /// The seccomp filter is about to be loaded; its listener will have this number in the child.
+    Listener(i32),
     /// The hooks of the runtime's namespaces: everything is mounted, and nothing is switched yet. A request.
     RunHooks,
     /// What went wrong. Nothing follows.

@@ -114,7 +114,7 @@ fn build_on(host: &Host, config: &Value) -> Result<Plan, String> {
 fn stripped(config: &Value) -> Value {
     let mut config = config.clone();
     let linux = config["linux"].as_object_mut().unwrap();
-    for field in ["seccomp", "uidMappings", "gidMappings"] {
+    for field in ["uidMappings", "gidMappings"] {
         linux.remove(field);
     }
     let namespaces = linux["namespaces"].as_array_mut().unwrap();

@@ -15,6 +15,7 @@ use super::claim::{self, Claim};
 use super::hooks::Runner;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
+use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
 use crate::cgroup;
 use crate::error::Doing;
@@ -24,11 +25,12 @@ use crate::launch::serve::{self, Duties, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::notify;
-use crate::plan::{Plan, hooks};
+use crate::plan::Plan;
+use crate::plan::hooks::{self, State};
 use crate::procfs::Proc;
-use crate::state::Process;
 use crate::state::directory::Directory;
 use crate::state::pid_file::PidFile;
+use crate::state::{Process, Status};
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::socket;
 use crate::undo::Undo;
@@ -73,6 +75,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
+    let agent = Agent::connect(&plan.process)?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
@@ -113,7 +116,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
 
     let console = Console { socket: console_socket, kept: None };
-    let mut duties = ParentsDuties { console, hooks: &hooks, init: child.pid };
+    let mut duties = ParentsDuties { console, agent, hooks: &hooks, init: child.pid };
     let patience = hooks::patience(serve::PATIENCE, &plan.hooks.create_container);
     serve(&launched, interrupts, Until::Ready, patience, &mut duties)
         .map_err(|error| told_of_oom(error, cgroups.paths()))?;
@@ -139,9 +142,9 @@ pub(super) struct Console {
     pub kept: Option<OwnedFd>,
 }
 
-impl Duties for Console {
+impl Console {
     /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
-    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
+    pub fn take(&mut self, master: OwnedFd) -> Result<()> {
         match &self.socket {
             Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
                 .doing("sendmsg", "the console socket")?,
@@ -153,13 +156,23 @@ impl Duties for Console {
 
 struct ParentsDuties<'a> {
     console: Console,
+    agent: Option<Agent<'a>>,
     hooks: &'a CreateHooks<'a>,
     init: Pid,
 }
 
 impl Duties for ParentsDuties<'_> {
     fn take_console(&mut self, master: OwnedFd) -> Result<()> {
-        self.console.take_console(master)
+        self.console.take(master)
+    }
+
+    fn take_listener(&mut self, listener: OwnedFd) -> Result<()> {
+        let Some(agent) = self.agent.take() else { return Ok(()) };
+        let Plan { id, bundle, annotations, .. } = self.hooks.plan;
+        let status = Status::Creating.word();
+        let pid = Some(self.init.as_raw());
+        let state = State { oci_version: crate::OCI_VERSION, id, status, pid, bundle, annotations };
+        agent.hand_over(&listener, self.init, state)
     }
 
     fn run_hooks(&mut self) -> Result<()> {

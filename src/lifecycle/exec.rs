@@ -10,12 +10,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
 
 use super::bring_up::{Console, end};
 use super::bundle::read_whole;
 use super::container::Container;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
+use super::seccomp_agent::Agent;
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
 use crate::error::{Doing, Matched};
@@ -25,9 +27,10 @@ use crate::launch::foreground::{self, Relay};
 use crate::launch::interrupts::Interrupts;
 use crate::launch::join::{Commit, Prepared, join};
 use crate::launch::seal;
-use crate::launch::serve::{self, Until, serve};
+use crate::launch::serve::{self, Duties, Until, serve};
 use crate::log;
 use crate::plan::exec::{Base, ExecPlan, Flags, Manner, Target};
+use crate::plan::hooks::State;
 use crate::plan::spec::{self, Spec};
 use crate::plan::sub_cgroups::SubCgroups;
 use crate::plan::{Descriptors, Namespace};
@@ -97,7 +100,8 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
-    let commit = if pid_file.is_some() || relayed { Commit::Later } else { Commit::Given };
+    let agent = Agent::connect(&plan.process)?;
+    let commit = if pid_file.is_some() || relayed || agent.is_some() { Commit::Later } else { Commit::Given };
 
     let proc = Proc::open()?;
     let present = || Tree::of(running.process.pid(), &proc);
@@ -117,11 +121,12 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
 
     // A frozen container lets nobody through until it is thawed.
     let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
-    let mut console = Console { socket: console_socket, kept: None };
+    let console = Console { socket: console_socket, kept: None };
+    let mut duties = ParentsDuties { console, agent, running, process: child.pid };
     if commit == Commit::Later {
-        serve(&launched, interrupts, Until::Ready, patience, &mut console)?;
+        serve(&launched, interrupts, Until::Ready, patience, &mut duties)?;
     }
-    let relay = console.kept.take().map(Relay::new).transpose()?;
+    let relay = duties.console.kept.take().map(Relay::new).transpose()?;
     let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
     if let Some(pid_file) = &pid_file {
         pid_file.write(child.pid.as_raw())?;
@@ -129,7 +134,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     if commit == Commit::Later {
         launched.channel.commit()?;
     }
-    serve(&launched, interrupts, Until::Executed, patience, &mut console)?;
+    serve(&launched, interrupts, Until::Executed, patience, &mut duties)?;
     if let Some(socket) = pidfd_socket {
         socket.send(Role::Exec, child.pidfd.as_fd())?;
     }
@@ -140,10 +145,32 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     }
 }
 
+struct ParentsDuties<'a> {
+    console: Console,
+    agent: Option<Agent<'a>>,
+    running: &'a Running,
+    process: Pid,
+}
+
+impl Duties for ParentsDuties<'_> {
+    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
+        self.console.take(master)
+    }
+
+    fn take_listener(&mut self, listener: OwnedFd) -> Result<()> {
+        let Some(agent) = self.agent.take() else { return Ok(()) };
+        let state::State { id, bundle, annotations, .. } = &self.running.container.state;
+        let (status, pid) = (Status::Running.word(), Some(self.running.process.pid));
+        let state = State { oci_version: crate::OCI_VERSION, id, status, pid, bundle, annotations };
+        agent.hand_over(&listener, self.process, state)
+    }
+}
+
 fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
     let first = spec.process.unwrap_or_default();
+    let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let base = match &options.process {
         None => Base::Container,
         Some(path) => {
@@ -157,7 +184,7 @@ fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
         console_socket: options.console_socket.is_some(),
         descriptors: options.descriptors,
     };
-    let target = Target { id: &options.id, process: &first, keyring: !container.state.no_new_keyring };
+    let target = Target { id: &options.id, process: &first, seccomp, keyring: !container.state.no_new_keyring };
     let mut warnings = Vec::new();
     let plan = ExecPlan::build(target, base, &options.flags, manner, &Host::credentials()?, &mut warnings)?;
     warnings.iter().for_each(|warning| log::warning(warning));
