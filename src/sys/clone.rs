@@ -67,9 +67,13 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// ESRCH where there is no such process. Kernels up to 6.1 at least say EINVAL while its number lives on as that of the
+/// session or group of others, which is one more way to be gone.
 pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, SysError> {
     // SAFETY: no pointers; the result is a new descriptor.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }).doing("pidfd_open", pid)?;
+    let opened = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) });
+    let fd =
+        opened.map_err(|errno| if errno == Errno::EINVAL { Errno::ESRCH } else { errno }).doing("pidfd_open", pid)?;
     // SAFETY: as above: nobody else knows the descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
