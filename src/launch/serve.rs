@@ -29,6 +29,15 @@ pub enum Until {
 /// What the parent does for the child.
 pub trait Duties {
     fn take_console(&mut self, master: OwnedFd) -> Result<()>;
+    fn map_ids(&mut self) -> Result<()> {
+        bail!("only a new container has id maps")
+    }
+    fn open_mount(&mut self, _index: usize) -> Result<OwnedFd> {
+        bail!("only a new container has mounts")
+    }
+    fn raise_limits(&mut self) -> Result<()> {
+        bail!("only a new container is helped with its limits")
+    }
     /// prestart and createRuntime.
     fn run_hooks(&mut self) -> Result<()> {
         bail!("only a new container has hooks")
@@ -51,6 +60,19 @@ pub fn serve(
             match launched.channel.listen()? {
                 Some((Ask::Console, Some(master))) => duties.take_console(master)?,
                 Some((Ask::Console, None)) => bail!("the child sent no terminal"),
+                Some((Ask::Born, _)) => bail!("the child says twice that it has a second process"),
+                Some((Ask::MapIds, _)) => {
+                    duties.map_ids()?;
+                    launched.channel.answer(None)?;
+                }
+                Some((Ask::OpenMount(index), _)) => {
+                    let mount = duties.open_mount(index)?;
+                    launched.channel.answer(Some(mount.as_fd()))?;
+                }
+                Some((Ask::RaiseLimits, _)) => {
+                    duties.raise_limits()?;
+                    launched.channel.answer(None)?;
+                }
                 Some((Ask::RunHooks, _)) => {
                     duties.run_hooks()?;
                     deadline = from_now(patience);

@@ -11,23 +11,26 @@ use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 
-use super::bring_up::{Console, end};
+use super::bring_up::end;
 use super::bundle::read_whole;
 use super::container::Container;
+use super::duties::{Console, ExecParent};
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
 use crate::error::{Doing, Matched};
-use crate::host::Host;
-use crate::init::{self, join::run_on};
+use crate::host::{Host, rootless};
+use crate::init::{self, join::run_on, stdio};
 use crate::launch::foreground::{self, Relay};
+use crate::launch::id_maps;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::join::{Commit, Prepared, join};
 use crate::launch::seal;
 use crate::launch::serve::{self, Until, serve};
 use crate::log;
 use crate::plan::exec::{Base, ExecPlan, Flags, Manner, Target};
+use crate::plan::id_maps::host_id;
 use crate::plan::spec::{self, Spec};
 use crate::plan::sub_cgroups::SubCgroups;
 use crate::plan::{Descriptors, Namespace};
@@ -97,15 +100,26 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
-    let commit = if pid_file.is_some() || relayed { Commit::Later } else { Commit::Given };
-
     let proc = Proc::open()?;
+    let mut container = way_in(running, proc.try_clone()?)?;
+    let own_pids = !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?;
+    let by_user = own_pids && rootless()?;
+    if by_user {
+        container.namespaces |= Namespace::Pid.flag();
+    }
+    let mapped = container.namespaces.contains(Namespace::User.flag());
+    if mapped {
+        meet_user_namespace(running, &proc, &plan)?;
+    }
     let present = || Tree::of(running.process.pid(), &proc);
+    // What is said beforehand must not come between a request and its answer.
+    let asks = mapped && !plan.process.rlimits.is_empty();
+    let commit = if pid_file.is_some() || relayed || asks { Commit::Later } else { Commit::Given };
     let prepared = Prepared {
         cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
         present: &present,
-        pid_namespace: !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?,
-        container: way_in(running, proc.try_clone()?)?,
+        pid_namespace: own_pids && !by_user,
+        container,
     };
     if let Some(cpus) = &plan.affinity.initial {
         run_on(cpus).context("process.execCPUAffinity.initial")?;
@@ -117,11 +131,12 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
 
     // A frozen container lets nobody through until it is thawed.
     let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
-    let mut console = Console { socket: console_socket, kept: None };
+    let console = Console { socket: console_socket, kept: None };
+    let mut parent = ExecParent { process: &plan.process, child: child.pid, console };
     if commit == Commit::Later {
-        serve(&launched, interrupts, Until::Ready, patience, &mut console)?;
+        serve(&launched, interrupts, Until::Ready, patience, &mut parent)?;
     }
-    let relay = console.kept.take().map(Relay::new).transpose()?;
+    let relay = parent.console.kept.take().map(Relay::new).transpose()?;
     let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
     if let Some(pid_file) = &pid_file {
         pid_file.write(child.pid.as_raw())?;
@@ -129,7 +144,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     if commit == Commit::Later {
         launched.channel.commit()?;
     }
-    serve(&launched, interrupts, Until::Executed, patience, &mut console)?;
+    serve(&launched, interrupts, Until::Executed, patience, &mut parent)?;
     if let Some(socket) = pidfd_socket {
         socket.send(Role::Exec, child.pidfd.as_fd())?;
     }
@@ -164,7 +179,7 @@ fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
     Ok(plan)
 }
 
-/// What the child enters by itself; the pid namespace it is born in. What is ours already is left out: to join the
+/// What the child enters by itself; root's is born in the pid namespace. What is ours already is left out: to join the
 /// user namespace that one is in is an error.
 fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
     const KINDS: [(&str, CloneFlags); 7] = [
@@ -188,6 +203,15 @@ fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
         false => Some(root_of(running)?),
     };
     Ok(init::Container { init: running.init.try_clone().doing("dup", "pidfd")?, namespaces, root, proc })
+}
+
+/// Its ids have to stand for some of the host's; and root inside does not own what its caller gave it.
+fn meet_user_namespace(running: &Running, proc: &Proc, plan: &ExecPlan) -> Result<()> {
+    let uids = id_maps::check_joined(proc, running.process.pid(), None, &plan.process)?;
+    match host_id(&uids, plan.process.uid).filter(|_| plan.process.terminal.is_none()) {
+        Some(user) => stdio::give_to(user),
+        None => Ok(()),
+    }
 }
 
 /// A magic link to where the process itself stands; it is alive, so its pid is its own.
