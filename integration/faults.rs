@@ -1,5 +1,6 @@
-//! Killed anywhere: SIGKILL at every system call of `create`, `start`, `exec`, `pause`, `resume` and `delete`, one call after
-//! another, of rrun itself and of its child until the program runs. After each, nothing may run on, the container must answer, and
+//! Killed anywhere: SIGKILL at every system call of `create`, `start`, `exec`, `pause`, `resume`, `update`, `kill` and
+//! `delete`, one call after another, of rrun itself and of its child until the program runs. After each, nothing may run
+//! on, the container must answer, and
 //! `delete --force` must take everything away. A lane of its own: `make faults`.
 
 use std::fmt;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use crate::bundle::Bundle;
 use crate::cgroups::disk;
 use crate::hooks::KINDS;
+use crate::layout::is_v2;
 use crate::leftovers::{Leftovers, VARIABLE, is_alive};
 use crate::need;
 use crate::runtime::{Output, eventually_within, on_rrun};
@@ -24,6 +26,9 @@ enum Verb {
     Exec,
     Pause,
     Resume,
+    Update,
+    /// Of a paused one.
+    Kill,
     Delete,
 }
 
@@ -88,6 +93,27 @@ fn pause_killed_anywhere() {
 #[ignore = "a lane of its own: make faults"]
 fn resume_killed_anywhere() {
     everywhere(Verb::Resume, &[Who::Parent]);
+}
+
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn update_killed_anywhere() {
+    everywhere(Verb::Update, &[Who::Parent]);
+}
+
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn kill_killed_anywhere() {
+    everywhere(Verb::Kill, &[Who::Parent]);
+}
+
+/// Where the end of init ends nobody else.
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn kill_without_a_pid_namespace_killed_anywhere() {
+    let mut bundle = Bundle::sh("sleep 1000 & exec sleep 1000");
+    bundle.set("/process/terminal", true).without_namespace("pid");
+    Lane::of(bundle).is_clean(Verb::Kill, &[Who::Parent]);
 }
 
 #[test]
@@ -236,13 +262,23 @@ impl Lane {
                     ["exec", "-d", "-t", "--console-socket", socket, "--pid-file", EXEC_PID, id, "sleep", "1000"];
                 (self.bundle.command(&exec), None)
             }
-            Verb::Pause | Verb::Resume => {
+            Verb::Pause | Verb::Resume | Verb::Kill => {
                 self.bundle.call(&create).ok();
                 self.bundle.start().ok();
-                if verb == Verb::Resume {
+                if verb != Verb::Pause {
                     self.bundle.pause().ok();
                 }
-                (self.bundle.command(&[if verb == Verb::Pause { "pause" } else { "resume" }, id]), None)
+                let words: &[&str] = match verb {
+                    Verb::Pause => &["pause", id],
+                    Verb::Resume => &["resume", id],
+                    _ => &["kill", id, "KILL"],
+                };
+                (self.bundle.command(words), None)
+            }
+            Verb::Update => {
+                self.bundle.call(&create).ok();
+                self.bundle.start().ok();
+                (self.bundle.command(&update(id)), None)
             }
             Verb::Delete => {
                 self.bundle.call(&create).ok();
@@ -263,7 +299,9 @@ impl Lane {
             problems.push(Hung(format!("{list}")));
         }
         let state: Value = serde_json::from_str(&state.stdout).unwrap_or_default();
-        self.runs_on(verb, &state, &mut problems);
+        if verb != Verb::Kill {
+            self.runs_on(verb, &state, &mut problems);
+        }
         self.is_whole(verb, kill_at, trace, &state, &mut problems);
         self.goes_away(&mut problems);
         self.socket.drain();
@@ -311,6 +349,11 @@ impl Lane {
         if matches!(verb, Verb::Pause | Verb::Resume) {
             self.pauses_and_resumes(state, problems);
         }
+        match verb {
+            Verb::Update => self.is_updated(trace, problems),
+            Verb::Kill => self.dies(problems),
+            _ => {}
+        }
         let child_was_killed = kill_at.is_some_and(|at| at.who == Who::Child) && trace.hit.is_some();
         if verb == Verb::Create && child_was_killed && trace.exit_code != Some(0) {
             let left = Leftovers::after(self.patience, &self.bundle.id, &self.bundle.state_root);
@@ -350,6 +393,38 @@ impl Lane {
         }
     }
 
+    /// Each value is the old or the new one, and the next `update` sets all.
+    fn is_updated(&self, trace: &Trace, problems: &mut Vec<Problem>) {
+        let seen = || {
+            updated().map(|(controller, file, ..)| {
+                std::fs::read_to_string(self.bundle.cgroup(controller).join(file))
+                    .unwrap_or_default()
+                    .trim()
+                    .to_string()
+            })
+        };
+        let (now, old, new) = (seen(), updated().map(|(.., old, _)| old), updated().map(|(.., new)| new));
+        let whole = now.iter().zip(old.iter().zip(&new)).all(|(now, (old, new))| now == old || now == new);
+        if !whole || (trace.exit_code == Some(0) && now != new) {
+            problems.push(Leaked(format!("values are {now:?} after an update that gave {:?}", trace.exit_code)));
+        }
+        let again = self.bundle.call(&update(&self.bundle.id));
+        if again.code != 0 || seen() != new {
+            problems.push(Leaked(format!("values are {:?} after {again}", seen())));
+        }
+    }
+
+    /// It is dead, or still can be killed; then nobody lives on.
+    fn dies(&self, problems: &mut Vec<Problem>) {
+        let output = self.bundle.kill("KILL");
+        let stopped = || (self.bundle.status_if_any().as_deref() == Some("stopped")).then_some(());
+        let answered = output.code == 0 || output.stderr.contains("container not running");
+        if eventually_within(self.patience, stopped).is_none() || !answered {
+            problems.push(Leaked(format!("{:?} after {output}", self.bundle.status_if_any())));
+        }
+        self.runs_on(Verb::Kill, &Value::Null, problems);
+    }
+
     fn goes_away(&self, problems: &mut Vec<Problem>) {
         let deleted = self.bundle.delete_force();
         if deleted.code != 0 {
@@ -360,6 +435,25 @@ impl Lane {
             problems.push(Leaked(format!("left: {left}")));
             Leftovers::remove(&self.bundle.id, &self.bundle.state_root);
         }
+    }
+}
+
+fn update(id: &str) -> [&str; 10] {
+    ["update", "--pids-limit", "60", "--memory", "80m", "--cpu-quota", "60000", "--cpu-share", "700", id]
+}
+
+/// What of it is looked at: controller, file, the value of `everything` and the one of `update`.
+fn updated() -> [(&'static str, &'static str, &'static str, &'static str); 3] {
+    let pids = ("pids", "pids.max", "50", "60");
+    match is_v2() {
+        true => {
+            [pids, ("memory", "memory.max", "67108864", "83886080"), ("cpu", "cpu.max", "50000 100000", "60000 100000")]
+        }
+        false => [
+            pids,
+            ("memory", "memory.limit_in_bytes", "67108864", "83886080"),
+            ("cpu", "cpu.cfs_quota_us", "50000", "60000"),
+        ],
     }
 }
 

@@ -154,17 +154,6 @@ fn start_of_a_container_whose_init_died_says_that_it_stopped() {
 }
 
 #[test]
-fn kill_of_a_stopped_container_fails_and_kill_all_does_not() {
-    let bundle = Bundle::new();
-    bundle.run_detached().ok();
-    bundle.wait_until("stopped");
-    for signal in ["TERM", "KILL", "0"] {
-        bundle.kill(signal).refused(&["container not running"]);
-    }
-    bundle.call(&["kill", "--all", &bundle.id, "KILL"]).ok();
-}
-
-#[test]
 fn a_created_container_can_be_killed() {
     let bundle = Bundle::sleeping();
     bundle.create().ok();
@@ -212,21 +201,6 @@ fn delete_force_kills_all_processes_of_a_container_without_a_pid_namespace() {
     assert_eq!(Leftovers::find(&bundle.id, &bundle.state_root).processes.len(), 3);
     bundle.delete_force().ok();
     bundle.leaves_nothing();
-}
-
-// without a pid namespace the other processes outlive init
-#[test]
-fn kill_9_reaches_what_an_init_has_left_behind() {
-    let mut bundle = Bundle::sh("setsid sleep 1000 & sleep 0.1");
-    bundle.without_namespace("pid");
-    bundle.run_detached().ok();
-    bundle.wait_until("stopped");
-    let processes = || Leftovers::find(&bundle.id, &bundle.state_root).processes;
-    assert_eq!(processes().len(), 1);
-    bundle.kill("TERM").refused(&["container not running"]);
-    bundle.call(&["kill", "--all", &bundle.id, "KILL"]).ok();
-    let gone = eventually_within(Duration::from_secs(3), || processes().is_empty().then_some(()));
-    assert!(gone.is_some(), "still there: {:?}", processes());
 }
 
 #[test]

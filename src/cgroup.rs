@@ -191,6 +191,18 @@ pub fn refuse_occupied(plan: &CgroupPlan) -> Result<()> {
 }
 
 impl CgroupPlan {
+    /// For a container that stays in the cgroup of rrun.
+    pub fn none() -> Self {
+        Self { hierarchies: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// The first limit that is asked for. Rules about devices are none to an ordinary user, who can neither make nodes nor
+    /// open what the host does not let him open.
+    pub fn first_limit(&self) -> Option<&str> {
+        let writes = self.hierarchies.iter().flat_map(|hierarchy| hierarchy.before.iter().chain(&hierarchy.last));
+        writes.map(|write| write.field.as_ref()).find(|field| !field.starts_with("linux.resources.devices"))
+    }
+
     /// Where state.json finds them again, by controller; the v2 tree's key is empty.
     pub fn paths(&self) -> BTreeMap<String, PathBuf> {
         let mut paths = BTreeMap::new();

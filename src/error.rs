@@ -229,11 +229,32 @@ impl Report {
 const HINTS: &[(&str, Errno, &str)] = &[
     ("", Errno::EMFILE, "rrun itself needs about 60 descriptors: raise its RLIMIT_NOFILE (ulimit -n)"),
     ("", Errno::ENFILE, "the host is out of descriptors: see sysctl fs.file-max"),
+    (
+        "mount_setattr",
+        Errno::EPERM,
+        "a user namespace must keep what the host has set on a mount: ro, nosuid, nodev, noexec and the kind of atime",
+    ),
+    (
+        "mount_setattr",
+        Errno::EACCES,
+        "a security module forbids it: on Ubuntu see sysctl kernel.apparmor_restrict_unprivileged_userns",
+    ),
+    (
+        "create in rootfs",
+        Errno::EACCES,
+        "root inside must be able to write there: give the rootfs to the ids that are mapped",
+    ),
+    ("create in rootfs", Errno::EOVERFLOW, "its owner is not mapped: give the rootfs to the ids that are mapped"),
     ("mount_setattr", Errno::EINVAL, "only what is mounted there can be changed"),
     ("chdir", Errno::ELOOP, "a loop of symlinks, or a link of /proc that leads out of the container"),
     ("write oom_score_adj", Errno::EACCES, "below the present value it takes CAP_SYS_RESOURCE"),
-    ("clone3", Errno::EPERM, "new namespaces need root, or a user namespace in the config"),
-    ("clone3", Errno::ENOSPC, "too many namespaces: see sysctl user.max_*_namespaces"),
+    (
+        "clone3",
+        Errno::EPERM,
+        "user namespaces may be for root alone here: see sysctl kernel.unprivileged_userns_clone, and whether rrun is \
+         in a chroot",
+    ),
+    ("clone3", Errno::ENOSPC, "too many namespaces: see sysctl user.max_*_namespaces, where 0 allows none"),
     ("clone3", Errno::EAGAIN, "the limit of processes is reached: see pids.max of rrun's own cgroup and ulimit -u"),
     ("setns", Errno::EINVAL, "a pid namespace can be joined from above only: it must be rrun's own or one below that"),
     ("setns", Errno::EPERM, "joining a namespace needs CAP_SYS_ADMIN over it"),
@@ -309,12 +330,12 @@ mod tests {
 
     #[test]
     fn a_report_crosses_whole() {
-        let error = Err::<(), _>(Errno::EPERM).doing("mount_setattr", "/proc").context("mount /proc").unwrap_err();
+        let error = Err::<(), _>(Errno::EPERM).doing("open_tree", "/proc").context("mount /proc").unwrap_err();
         let bytes = serde_json::to_vec(&Report::of(&error)).unwrap();
         let back = serde_json::from_slice::<Report>(&bytes).unwrap().into_error().context("create c1");
         assert_eq!(
             line(&back, Wording::Verbatim),
-            "create c1: mount /proc: mount_setattr /proc: operation not permitted (EPERM)"
+            "create c1: mount /proc: open_tree /proc: operation not permitted (EPERM)"
         );
     }
 

@@ -2,8 +2,9 @@
 //! cgroup v1, as a user, on an older kernel?" anywhere.
 
 use anyhow::Result;
+use caps::Capability;
 use nix::sys::stat::stat;
-use nix::unistd::geteuid;
+use nix::unistd::{getegid, geteuid};
 use serde::Serialize;
 
 use crate::error::Doing;
@@ -16,8 +17,12 @@ pub mod mountpoints;
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Host {
-    /// Without root's rights in the initial user namespace.
+    /// Without root's rights in the initial user namespace: an ordinary user, the root of another user namespace, or a
+    /// root without CAP_SYS_ADMIN.
     pub rootless: bool,
+    /// Effective ids of rrun.
+    pub uid: u32,
+    pub gid: u32,
     /// Capabilities that rrun can hand on: those of its bounding and permitted sets. Bit n is capability n.
     pub capabilities: u64,
     /// The highest capability that this kernel knows.
@@ -38,7 +43,15 @@ impl Host {
     /// Runs at each create, so it reads what it must and asks nothing else.
     pub fn detect() -> Result<Self> {
         let cgroups = CgroupLayout::detect(&Proc::open()?)?;
-        Ok(Self { rootless: rootless()?, cgroups, ..Self::credentials()? })
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let mut host = Self { rootless: rootless()?, uid, gid, cgroups, ..Self::credentials()? };
+        host.rootless |= !host.may(Capability::CAP_SYS_ADMIN);
+        Ok(host)
+    }
+
+    /// Whether rrun has this capability, in the user namespace that it runs in.
+    pub fn may(&self, capability: Capability) -> bool {
+        self.capabilities & capability.bitmask() != 0
     }
 }
 

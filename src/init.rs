@@ -36,9 +36,10 @@ mod parent;
 mod program;
 mod root;
 mod seccomp;
-mod stdio;
+pub mod stdio;
 pub mod steps;
 mod sysctl;
+mod user;
 
 pub use join::Container;
 
@@ -96,6 +97,8 @@ struct Init<'p> {
     /// The working directory could not be entered as root (a network file system): again as the user.
     cwd_pending: bool,
     program: Option<Program>,
+    /// An ordinary user's user namespace forbids setgroups(2).
+    may_set_groups: bool,
 }
 
 /// The program, found, and its arrays, built.
@@ -126,6 +129,7 @@ impl<'p> Init<'p> {
             late_readonly: Vec::new(),
             cwd_pending: false,
             program: None,
+            may_set_groups: true,
         }
     }
 

@@ -1,30 +1,77 @@
 //! The parent's half of a start: one clone3, then the child is served until it is ready or has failed.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 
 use crate::cgroup::UnifiedHandles;
-use crate::error::SysError;
+use crate::error::{Doing, SysError};
 use crate::init::{self, Handles, Joined, StartHandles};
 use crate::plan::choreography::Enter;
-use crate::plan::{Descriptors, Plan};
-use crate::protocol::{Channel, Ready};
-use crate::sys::clone::{self, Child};
+use crate::plan::{Descriptors, Namespace, Plan};
+use crate::procfs::Proc;
+use crate::protocol::{Ask, Channel, Ready};
+use crate::rootfs::open_host_directory;
+use crate::sys::clone::{self, Child, pidfd_send_signal};
 use crate::sys::fds;
 
 use self::stages::{Around, Entry};
 
 pub mod foreground;
+pub mod id_maps;
 pub mod interrupts;
 pub mod join;
 pub mod joined;
 pub mod seal;
 pub mod serve;
 pub mod stages;
+
+/// To join a user namespace takes two processes: the first tells of the second, and ends.
+fn second(first: &Child, channel: &Channel) -> Result<Child> {
+    let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+    let said = loop {
+        match poll(&mut fds, timeout) {
+            Err(Errno::EINTR) => continue,
+            Ok(0) => break Err(anyhow!("joining namespaces did not end within {} s", PATIENCE.as_secs())),
+            result => break result.doing("poll", "the child").map_err(Into::into).and_then(|_| channel.listen()),
+        }
+    };
+    if said.is_err() {
+        // ESRCH: it has ended
+        let _ = pidfd_send_signal(first.pidfd.as_fd(), libc::SIGKILL);
+    }
+    let end = serve::reap(first);
+    match said? {
+        Some((Ask::Born, Some(pidfd))) => Ok(Child { pid: Proc::open()?.pid_of(pidfd.as_fd())?, pidfd }),
+        Some((Ask::Failed(report), _)) => Err(report.into_error()),
+        _ => bail!("init ended while it joined namespaces: {:?}", end?),
+    }
+}
+
+/// rrun's working directory, for as long as this lives.
+struct Stand {
+    before: OwnedFd,
+}
+
+impl Stand {
+    fn at(path: &Path) -> Result<Self, SysError> {
+        let before = open_host_directory(Path::new("."))?;
+        nix::unistd::chdir(path).doing("chdir", path.display())?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        let _ = nix::unistd::fchdir(&self.before);
+    }
+}
 
 /// What the parent made ready for the child.
 pub struct Prepared {
@@ -43,6 +90,9 @@ pub struct Launched {
     pub channel: Channel,
     pub ready: Ready,
 }
+
+/// For the few calls by which a process gets into namespaces.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kernel cannot clone into this cgroup: it is older than 5.7, or a sandbox or a threaded domain forbids it.
 const CANNOT_CLONE_INTO: &[Errno] =
@@ -74,6 +124,8 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
             None => 1,
         })
     };
+    // In a user namespace the child may not get to the rootfs by its path.
+    let _back = plan.has(Namespace::User).then(|| Stand::at(&plan.root.path)).transpose()?;
     let child = stages::within(&around, || match prepared.unified {
         None => spawn(None, &mut handles),
         Some(UnifiedHandles { path, directory, procs }) => match spawn(Some(directory.as_fd()), &mut handles) {
@@ -86,6 +138,10 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
             result => result,
         },
     })?;
+    let child = match plan.joins(Namespace::User) {
+        true => second(&child, &channel)?,
+        false => child,
+    };
     // They are the container's: a copy of ours would keep a pipe from its end for as long as rrun stays.
     fds::close_inherited(Descriptors::FIRST, plan.process.descriptors.end());
     Ok(Launched { child, channel, ready })

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use self::choreography::Choreography;
+use self::id_maps::IdMaps;
 use crate::rootfs::InRoot;
 use hooks::Hooks;
 
@@ -20,6 +21,7 @@ pub mod choreography;
 pub mod devices;
 pub mod exec;
 pub mod hooks;
+pub mod id_maps;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
@@ -43,6 +45,15 @@ pub struct Plan {
     pub namespaces: Vec<Namespace>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub joined: Vec<JoinPlan>,
+    /// Of a new user namespace; of a joined one those that it must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id_maps: Option<IdMaps>,
+    /// rrun is not root of the host: what only root may do is left out where nothing is lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rootless: bool,
+    /// rrun may enter namespaces, and do for the child what a user namespace forbids.
+    #[serde(skip)]
+    pub admin: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub time_offsets: Vec<TimeOffset>,
     pub root: RootPlan,
@@ -75,6 +86,7 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Namespace {
+    User,
     Pid,
     Network,
     Mount,
@@ -113,15 +125,19 @@ pub enum Clock {
 impl Plan {
     /// Another namespace of this type than rrun's, be it new or joined.
     pub fn has(&self, namespace: Namespace) -> bool {
-        self.has_new(namespace) || self.joined.iter().any(|join| join.kind == namespace)
+        self.has_new(namespace) || self.joins(namespace)
     }
 
     pub fn has_new(&self, namespace: Namespace) -> bool {
         self.namespaces.contains(&namespace)
     }
 
+    pub fn joins(&self, namespace: Namespace) -> bool {
+        self.joined.iter().any(|join| join.kind == namespace)
+    }
+
     pub fn choreography(&self) -> Choreography {
-        choreography::choreography(&self.namespaces, &self.joined, &self.time_offsets)
+        choreography::choreography(&self.namespaces, &self.joined, &self.time_offsets, self.admin)
     }
 }
 

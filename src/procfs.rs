@@ -2,7 +2,7 @@
 //! /proc could have bent: lookups stay below the handle, on its own file system and off its magic links.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Result, bail};
 use nix::dir::Dir;
@@ -85,6 +85,27 @@ impl Proc {
             Ok(stat) => Ok(stat.start_time == start_time && !stat.has_ended()),
             Err(error) if matches!(error.errno, Errno::ENOENT | Errno::ESRCH) => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// One of /proc/PID's small files that are written at once.
+    pub fn write(&self, pid: Pid, name: &str, text: &str) -> Result<(), SysError> {
+        let path = format!("{pid}/{name}");
+        let file = self.open_file(&path, OFlag::O_WRONLY)?;
+        let written = nix::unistd::write(&file, text.as_bytes());
+        written.map(drop).doing("write", in_proc(&path))
+    }
+
+    /// Whose end a pidfd tells, by its number here.
+    pub fn pid_of(&self, pidfd: BorrowedFd) -> Result<Pid, SysError> {
+        let path = format!("self/fdinfo/{}", pidfd.as_raw_fd());
+        let text = self.read(&path)?;
+        let pid = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Pid:"));
+        let pid = pid.and_then(|pid| std::str::from_utf8(pid).ok()?.trim().parse().ok());
+        // -1: it has been reaped
+        match pid.filter(|pid| *pid > 0) {
+            Some(pid) => Ok(Pid::from_raw(pid)),
+            None => Err(SysError::new("read", in_proc(&path), Errno::ESRCH)),
         }
     }
 

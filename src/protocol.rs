@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! child                                parent
+//! Born + a pidfd                     →   goes on with that process in place of the first
 //! Console + the terminal's master  →   hands it to the caller
 //! Listener(a number to be opened)  →   takes it by pidfd_getfd once Ready is seen, and hands it to the agent
-//! a request                        →   does it
+//! MapIds, OpenMount, RaiseLimits   →   does it
 //!                                  ←   done, and perhaps a descriptor; a parent that cannot ends the child instead
 //! Failed(the whole chain of causes)    the last word
 //! Ready (a read of an eventfd)     →   memory limit, state.json, pid file
@@ -35,6 +36,14 @@ pub enum Ask {
     Console,
     /// The seccomp filter is about to be loaded; its listener will have this number in the child.
     Listener(i32),
+    /// The second process of a container that joins a user namespace; its pidfd comes with the message. The first ends.
+    Born,
+    /// uid_map and gid_map, and what else can be written only then. Done when they stand.
+    MapIds,
+    /// A mount of the plan, by its place there, whose source the child cannot reach. The mount comes with the answer.
+    OpenMount(usize),
+    /// process.rlimits, for a child that may not raise its own.
+    RaiseLimits,
     /// The hooks of the runtime's namespaces: everything is mounted, and nothing is switched yet. A request.
     RunHooks,
     /// What went wrong. Nothing follows.

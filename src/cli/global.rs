@@ -25,7 +25,7 @@ pub fn command() -> Command {
         .arg(switch("debug", "As --log-level debug"))
         .arg(switch("systemd-cgroup", "Not in this version yet").short('s'))
         .arg(value("cgroup-manager", "NAME", "cgroupfs; others are not in this version yet"))
-        .arg(value("rootless", "WHEN", "auto, true or false [default: auto]"))
+        .arg(value("rootless", "WHEN", "auto, true or false, as others take it; rrun sees by itself what it may do"))
         .arg(value("criu", "PATH", "Ignored").hide(true))
         .no_binary_name(true)
         .args_override_self(true)
@@ -40,7 +40,6 @@ pub struct Global {
     level: log::Level,
     systemd_cgroup: bool,
     cgroup_manager: Option<String>,
-    rootless: Option<bool>,
 }
 
 /// The directory that records containers.
@@ -54,6 +53,8 @@ pub struct Root {
 
 impl Global {
     pub fn new(matches: &ArgMatches) -> Result<Self, String> {
+        // Looked at and left: what rrun may do it sees by itself.
+        rootless(matches.get_one::<OsString>("rootless").map(|word| word.to_string_lossy()).as_deref())?;
         let value = |name| matches.get_one::<OsString>(name).filter(|value| !value.is_empty());
         let text = |name| value(name).map(|value| value.to_string_lossy().into_owned());
         Ok(Self {
@@ -63,7 +64,6 @@ impl Global {
             level: level(text("log-level").as_deref(), matches.get_flag("debug"))?,
             systemd_cgroup: matches.get_flag("systemd-cgroup"),
             cgroup_manager: cgroup_manager(text("cgroup-manager"))?,
-            rootless: rootless(text("rootless").as_deref())?,
         })
     }
 
@@ -94,10 +94,6 @@ impl Global {
         }
         if let Some(manager) = self.cgroup_manager.as_deref().filter(|manager| *manager != "cgroupfs") {
             return Err(later::flag(&format!("--cgroup-manager {manager}")));
-        }
-        // As root it would only forgive errors that root doesn't get.
-        if self.rootless == Some(true) && !nix::unistd::geteuid().is_root() {
-            return Err(later::flag("--rootless"));
         }
         Ok(())
     }
@@ -179,11 +175,11 @@ fn cgroup_manager(name: Option<String>) -> Result<Option<String>, String> {
     }
 }
 
-fn rootless(when: Option<&str>) -> Result<Option<bool>, String> {
+fn rootless(when: Option<&str>) -> Result<(), String> {
     match when {
-        None | Some("auto") => Ok(None),
-        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
-        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+        None | Some("" | "auto") => Ok(()),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(()),
+        Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(()),
         Some(other) => Err(format!("--rootless: {other} is none of auto, true, false")),
     }
 }
@@ -221,8 +217,7 @@ mod tests {
         assert_eq!(level(Some("error"), true), Ok(log::Level::Error), "--log-level wins over --debug");
         assert_eq!(level(None, true), Ok(log::Level::Debug));
         assert!(level(Some("loud"), false).is_err());
-        assert_eq!(rootless(Some("T")), Ok(Some(true)));
-        assert_eq!(rootless(Some("auto")), Ok(None));
+        assert!(rootless(Some("T")).is_ok() && rootless(Some("auto")).is_ok() && rootless(None).is_ok());
         assert!(rootless(Some("maybe")).is_err());
         assert!(cgroup_manager(Some("both".into())).is_err());
     }

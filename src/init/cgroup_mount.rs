@@ -11,9 +11,9 @@ use nix::unistd::symlinkat;
 
 use super::Init;
 use crate::error::{Doing, SysError};
-use crate::plan::{CgroupHierarchy, CgroupMount, MountPlan};
+use crate::plan::{CgroupHierarchy, CgroupMount, MountPlan, Namespace};
 use crate::rootfs::{Place, Symlinks};
-use crate::sys::mount::{self, Context as Filesystem, Reach};
+use crate::sys::mount::{self, Attributes, Context as Filesystem, Mount, Reach};
 
 impl Init<'_> {
     pub(super) fn mount_cgroup(&mut self, plan: &MountPlan, cgroup: &CgroupMount) -> Result<()> {
@@ -47,13 +47,23 @@ impl Init<'_> {
         mount::attach(&top, place.fd.as_fd(), target)?;
         for hierarchy in hierarchies {
             let path = target.join(&hierarchy.name);
-            let mount = mount::clone_tree(&hierarchy.from, Reach::Recursive)?;
+            let mount = self.clone_cgroup(&hierarchy.from)?;
             mount::set_attributes_if(&mount, plan.attributes.into(), Reach::One, &path)?;
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let place = openat(&top, hierarchy.name.as_str(), flags, Mode::empty()).doing("open", &path)?;
             mount::attach(&mount, place.as_fd(), &path)?;
         }
         self.finish(plan, top)
+    }
+
+    /// An ordinary user's container may have no cgroup of its own; then it is in the one above.
+    fn clone_cgroup(&self, from: &Path) -> Result<Mount> {
+        match (mount::clone_tree(from, Reach::Recursive), from.parent()) {
+            (Err(SysError { errno: Errno::ENOENT, .. }), Some(above)) if self.plan()?.rootless => {
+                Ok(mount::clone_tree(above, Reach::Recursive)?)
+            }
+            (result, _) => Ok(result?),
+        }
     }
 
     fn mount_v2(&mut self, plan: &MountPlan, new: bool, bind: &Path) -> Result<()> {
@@ -63,11 +73,14 @@ impl Init<'_> {
         let made = new.then(|| Filesystem::new("cgroup2").and_then(|cgroup2| cgroup2.mount(0)));
         let mount = match made {
             // not ours to mount anew: our user does not own the cgroup namespace
-            None | Some(Err(SysError { errno: Errno::EPERM | Errno::EBUSY, .. })) => {
-                mount::clone_tree(bind, Reach::Recursive)?
-            }
+            None | Some(Err(SysError { errno: Errno::EPERM | Errno::EBUSY, .. })) => self.clone_cgroup(bind)?,
             Some(result) => result?,
         };
+        if self.plan()?.rootless && !self.plan()?.has(Namespace::Cgroup) {
+            // The whole tree of the host, where part of it may be the user's to write (CVE-2023-25809).
+            let readonly = Attributes { set: libc::MOUNT_ATTR_RDONLY, ..Attributes::default() };
+            mount::set_attributes(mount.as_fd(), readonly, Reach::Recursive, target)?;
+        }
         mount::set_attributes_if(&mount, plan.attributes.into(), Reach::One, target)?;
         mount::attach(&mount, place.fd.as_fd(), target)?;
         self.finish(plan, mount)

@@ -41,7 +41,7 @@ impl Init<'_> {
     pub(super) fn set_ids(&mut self) -> Result<()> {
         let process = self.process;
         credentials::keep_capabilities(true)?;
-        credentials::set_groups(&process.additional_gids).context("additionalGids")?;
+        self.set_groups(&process.additional_gids).context("additionalGids")?;
         credentials::set_gid(process.gid).context("gid")?;
         credentials::set_uid(process.uid).context("uid")?;
         // The kernel has set it to what sysctl fs.suid_dumpable says.
@@ -71,7 +71,7 @@ impl Init<'_> {
         let overriding =
             1 << caps::Capability::CAP_DAC_OVERRIDE.index() | 1 << caps::Capability::CAP_DAC_READ_SEARCH.index();
         let groups = nix::unistd::getgroups().doing("getgroups", "")?;
-        credentials::set_groups(&process.additional_gids)?;
+        self.set_groups(&process.additional_gids)?;
         let gid = credentials::set_fsgid(process.gid);
         let uid = credentials::set_fsuid(process.uid);
         // setfsuid(2) may have dropped or given these two
@@ -82,7 +82,7 @@ impl Init<'_> {
         credentials::set_fsgid(gid);
         credentials::capset(before)?;
         let groups: Vec<u32> = groups.iter().map(|group| group.as_raw()).collect();
-        credentials::set_groups(&groups)?;
+        self.set_groups(&groups)?;
         ensure!(credentials::capget()? == before, "capabilities could not be restored");
         Ok(result)
     }

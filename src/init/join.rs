@@ -20,7 +20,7 @@ use crate::sys::{keyring, socket};
 pub struct Container {
     /// pidfd.
     pub init: OwnedFd,
-    /// Those of init that are not ours and that the child was not born in.
+    /// Those of init that are not ours and that the child was not born in. With that of pids it forks once more.
     pub namespaces: CloneFlags,
     /// Init's root, where it has our mounts: otherwise the mount namespace brings its root along.
     pub root: Option<OwnedFd>,
@@ -33,8 +33,16 @@ impl Init<'_> {
         self.handles.container.as_ref().context("there is no container to join")
     }
 
+    /// An ordinary user's rrun cannot enter a pid namespace: the child does, and only its own child is in it.
+    fn forks(&self) -> Result<bool> {
+        Ok(self.container()?.namespaces.contains(CloneFlags::CLONE_NEWPID))
+    }
+
     /// Before the mounts of the container hide the host's /proc.
     pub(super) fn set_oom_score(&mut self, value: i32) -> Result<()> {
+        if self.forks()? {
+            return self.set_own_oom_score(value);
+        }
         Ok(self.container()?.proc.write_own_oom_score_adj(value)?)
     }
 
@@ -48,7 +56,15 @@ impl Init<'_> {
         if namespaces.is_empty() {
             return Ok(());
         }
-        Ok(setns(init, *namespaces).doing("setns", "init")?)
+        setns(init, *namespaces).doing("setns", "init")?;
+        let (namespaces, forks) = (*namespaces, self.forks()?);
+        if forks {
+            self.fork_beside()?;
+        }
+        match namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+            true => self.become_root(),
+            false => Ok(()),
+        }
     }
 
     /// Whoever ends the container ends init first and then whoever is in its cgroups. So a process that has joined them

@@ -2,6 +2,7 @@
 //! look at a destination and the mount nothing can be put in its place (CVE-2021-30465).
 
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -13,6 +14,7 @@ use super::Init;
 use crate::error::{Doing, SysError};
 use crate::log;
 use crate::plan::{AttrChange, MountPlan, Parameter, Source};
+use crate::protocol::Ask;
 use crate::rootfs::{Found, InRoot, Place, Symlinks, kind_of};
 use crate::sys::mount::{self, Attributes, Context as Filesystem, Mount, Reach};
 
@@ -32,7 +34,7 @@ impl Init<'_> {
             Source::Remount { parameters } => return self.remount(plan, parameters),
             Source::Cgroup(cgroup) => return self.mount_cgroup(plan, cgroup),
             Source::Bind { from, recursive } => {
-                let tree = mount::clone_tree(from, Reach::recursive(*recursive))?;
+                let tree = self.open_source(plan, from, *recursive)?;
                 self.attach(plan, tree, target)?
             }
             Source::Filesystem { fstype, device, parameters, copy_up } => {
@@ -48,6 +50,20 @@ impl Init<'_> {
             }
         };
         self.finish(plan, mount)
+    }
+
+    /// By ourselves if we can: then the kernel locks what the host has set on that mount. In a user namespace we may not
+    /// get there, and must not uncover what lies below other mounts (EINVAL); a parent with root's rights may.
+    fn open_source(&self, plan: &MountPlan, from: &Path, recursive: bool) -> Result<Mount> {
+        match mount::clone_tree(from, Reach::recursive(recursive)) {
+            Err(SysError { errno: Errno::EACCES | Errno::EINVAL, .. }) if self.parent_is_privileged() => {
+                let index = self.plan()?.mounts.iter().position(|mount| std::ptr::eq(mount, plan));
+                let ask = Ask::OpenMount(index.context("the mount is not in the plan")?);
+                let opened = self.handles.channel.request(&ask)?;
+                Ok(Mount::from(opened.context("the parent sent no mount")?))
+            }
+            result => Ok(result?),
+        }
     }
 
     /// Binds need a place of their own kind: a directory onto a directory, anything else onto a file.

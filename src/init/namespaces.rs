@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use super::Init;
 use crate::error::{Doing, SysError};
+use crate::log;
 use crate::plan::{Namespace, namespaces};
 use crate::sys::{keyring, network};
 
@@ -57,6 +58,11 @@ impl Init<'_> {
         let key = match keyring::join_session_keyring(&name) {
             // a kernel without keyrings has none to protect
             Err(SysError { errno: Errno::ENOSYS, .. }) => return Ok(()),
+            // A user has few keys, and those of the ring that stays are his own.
+            Err(error) if error.errno == Errno::EDQUOT && self.plan.is_some_and(|plan| plan.rootless) => {
+                log::warning(&format!("session keyring: {error}: the container shares its caller's"));
+                return Ok(());
+            }
             result => result?,
         };
         let permissions = keyring::permissions(key)?;

@@ -49,7 +49,9 @@ impl Init<'_> {
         if root.isolate_parent {
             isolate_mount_of(&root.path)?;
         }
-        let place = open_host_directory(&root.path)?;
+        // In a user namespace we may not get there by its path; the parent stood there when it made us.
+        let here = plan.has(Namespace::User) && plan.has_new(Namespace::Mount);
+        let place = open_host_directory(if here { Path::new(".") } else { &root.path })?;
         let tree = mount::clone_tree_of(place.as_fd(), Reach::Recursive, root.path.display())?;
         let (before, after) = (fstat(&place).doing("fstat", "root")?, fstat(tree.as_fd()).doing("fstat", "root")?);
         ensure!(is_same_file(&before, &after), "the rootfs was replaced while it was opened");

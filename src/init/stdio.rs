@@ -38,24 +38,28 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// So that the user may reopen them by /proc/self/fd or /dev/stdout. Pipes, sockets and terminals only: a regular
-    /// file is the caller's.
     pub(super) fn own_stdio(&mut self, uid: u32) -> Result<()> {
-        for (number, fd) in fds::stdio().into_iter().enumerate() {
-            let stat = fstat(fd).doing("fstat", number)?;
-            let transferable = match kind_of(&stat) {
-                SFlag::S_IFIFO | SFlag::S_IFSOCK => true,
-                SFlag::S_IFCHR => nix::unistd::isatty(fd).unwrap_or(false),
-                _ => false,
-            };
-            if !transferable || stat.st_uid == uid {
-                continue;
-            }
-            match fchown(fd.as_fd(), Some(Uid::from_raw(uid)), None) {
-                Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL) => {}
-                result => result.doing("chown", format_args!("descriptor {number}"))?,
-            }
-        }
-        Ok(())
+        give_to(uid)
     }
+}
+
+/// So that the user may reopen them by /proc/self/fd or /dev/stdout. Pipes, sockets and terminals only: a regular file
+/// is the caller's.
+pub fn give_to(uid: u32) -> Result<()> {
+    for (number, fd) in fds::stdio().into_iter().enumerate() {
+        let stat = fstat(fd).doing("fstat", number)?;
+        let transferable = match kind_of(&stat) {
+            SFlag::S_IFIFO | SFlag::S_IFSOCK => true,
+            SFlag::S_IFCHR => nix::unistd::isatty(fd).unwrap_or(false),
+            _ => false,
+        };
+        if !transferable || stat.st_uid == uid {
+            continue;
+        }
+        match fchown(fd.as_fd(), Some(Uid::from_raw(uid)), None) {
+            Err(Errno::EPERM | Errno::EROFS | Errno::EINVAL) => {}
+            result => result.doing("chown", format_args!("descriptor {number}"))?,
+        }
+    }
+    Ok(())
 }

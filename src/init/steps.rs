@@ -19,6 +19,7 @@ use crate::rootfs::InRoot;
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'p> {
     DieWithParent,
+    OwnOomScore(i32),
     Move(Move),
     AllProcessors,
     Processors(&'p [u32]),
@@ -73,6 +74,9 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
     let mounts = plan.has(Namespace::Mount);
     let mut steps = vec![Step::DieWithParent];
+    // While our files in /proc are still our user's.
+    let early = plan.rootless && plan.joins(Namespace::User);
+    steps.extend(process.oom_score_adj.filter(|_| early).map(Step::OwnOomScore));
     steps.extend(plan.choreography().inside.into_iter().map(Step::Move));
     steps.extend([Step::AllProcessors, Step::NewSession]);
     steps.extend((!plan.no_new_keyring).then_some(Step::SessionKeyring(&plan.id)));
@@ -168,6 +172,10 @@ impl Init<'_> {
         match *step {
             Step::DieWithParent | Step::DieWithParentAgain => self.die_with_parent(),
             Step::Move(Move::JoinCgroups) => self.join_cgroups(),
+            Step::Move(Move::AskIdMaps) => self.ask_for_id_maps(),
+            Step::Move(Move::BecomeRoot) => self.become_root(),
+            Step::Move(Move::ForkBeside) => self.fork_beside(),
+            Step::OwnOomScore(value) => self.set_own_oom_score(value),
             Step::Move(Move::Join(kind)) => self.join_namespace(kind),
             Step::Move(Move::Unshare(kind)) => self.new_namespace(kind),
             Step::AllProcessors => self.run_on_all_processors(),
@@ -226,6 +234,10 @@ impl fmt::Display for Step<'_> {
         match self {
             Self::DieWithParent | Self::DieWithParentAgain => f.write_str("tie to the parent"),
             Self::Move(Move::JoinCgroups) => f.write_str("join cgroups"),
+            Self::Move(Move::AskIdMaps) => f.write_str("id maps"),
+            Self::Move(Move::BecomeRoot) => f.write_str("root of the user namespace"),
+            Self::Move(Move::ForkBeside) => f.write_str("new namespaces"),
+            Self::OwnOomScore(_) => f.write_str("process.oomScoreAdj"),
             Self::Move(Move::Join(kind)) => write!(f, "join the {} namespace", namespaces::name(*kind)),
             Self::Move(Move::Unshare(kind)) => write!(f, "new {} namespace", namespaces::name(*kind)),
             Self::AllProcessors => f.write_str("processors"),

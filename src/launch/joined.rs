@@ -43,10 +43,7 @@ fn open_one(join: &JoinPlan) -> Result<Joined> {
 }
 
 fn name_of(flag: CloneFlags) -> &'static str {
-    match flag {
-        CloneFlags::CLONE_NEWUSER => "user",
-        _ => namespaces::by_flag(flag).map_or("different", namespaces::name),
-    }
+    namespaces::by_flag(flag).map_or("different", namespaces::name)
 }
 
 /// The mount namespace of process 1 is taken for rrun's own: its root must not be replaced either, when rrun runs in

@@ -30,7 +30,18 @@ pub enum Until {
 pub trait Duties {
     fn take_console(&mut self, master: OwnedFd) -> Result<()>;
     /// Of the child's seccomp filter.
-    fn take_listener(&mut self, listener: OwnedFd) -> Result<()>;
+    fn take_listener(&mut self, _listener: OwnedFd) -> Result<()> {
+        bail!("nobody waits for a listener")
+    }
+    fn map_ids(&mut self) -> Result<()> {
+        bail!("only a new container has id maps")
+    }
+    fn open_mount(&mut self, _index: usize) -> Result<OwnedFd> {
+        bail!("only a new container has mounts")
+    }
+    fn raise_limits(&mut self) -> Result<()> {
+        bail!("only a new container is helped with its limits")
+    }
     /// prestart and createRuntime.
     fn run_hooks(&mut self) -> Result<()> {
         bail!("only a new container has hooks")
@@ -55,6 +66,19 @@ pub fn serve(
                 Some((Ask::Console, Some(master))) => duties.take_console(master)?,
                 Some((Ask::Console, None)) => bail!("the child sent no terminal"),
                 Some((Ask::Listener(number), _)) => listener = Some(number),
+                Some((Ask::Born, _)) => bail!("the child says twice that it has a second process"),
+                Some((Ask::MapIds, _)) => {
+                    duties.map_ids()?;
+                    launched.channel.answer(None)?;
+                }
+                Some((Ask::OpenMount(index), _)) => {
+                    let mount = duties.open_mount(index)?;
+                    launched.channel.answer(Some(mount.as_fd()))?;
+                }
+                Some((Ask::RaiseLimits, _)) => {
+                    duties.raise_limits()?;
+                    launched.channel.answer(None)?;
+                }
                 Some((Ask::RunHooks, _)) => {
                     duties.run_hooks()?;
                     deadline = from_now(patience);

@@ -6,31 +6,31 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{self, Claim};
+use super::duties::{Console, Parent};
 use super::hooks::Runner;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
+use super::rootless;
 use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
-use crate::cgroup;
-use crate::error::Doing;
+use crate::cgroup::{self, CgroupPlan};
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
-use crate::launch::serve::{self, Duties, Until, reap, serve};
+use crate::launch::serve::{self, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::notify;
-use crate::plan::Plan;
-use crate::plan::hooks::{self, State};
+use crate::plan::{Namespace, Plan, hooks};
 use crate::procfs::Proc;
 use crate::state::directory::Directory;
 use crate::state::pid_file::PidFile;
-use crate::state::{Process, Status};
+use crate::state::Process;
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::socket;
 use crate::undo::Undo;
@@ -62,13 +62,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         no_new_keyring: options.no_new_keyring,
         notify: notify_socket.map(|_| Directory::notify_path(&store.root, &options.id)),
     };
-    let Decided { host, plan, cgroup, config } =
-        decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
-    let privileged = host.capabilities & 1 << caps::Capability::CAP_SYS_ADMIN.index() != 0;
-    ensure!(
-        !host.rootless && privileged,
-        "this version of rrun needs root with CAP_SYS_ADMIN in the host's own user namespace; run it by sudo"
-    );
+    let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
     let joins = joined::open(&plan).context("config.json")?;
@@ -91,7 +85,15 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
-    let cgroups = cgroup::create(&cgroup)?;
+    let none = CgroupPlan::none();
+    let cgroups = match cgroup::create(&cgroup) {
+        Err(error) if plan.rootless && rootless::is_refusal(&error) => {
+            rootless::forgo_cgroups(&plan, &cgroup, error)?;
+            claim.record_no_cgroups()?;
+            cgroup::create(&none)?
+        }
+        result => result?,
+    };
     let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)).inspect_err(|_| claim.keep()));
     cgroups.apply_before()?;
     let prepared = Prepared {
@@ -111,15 +113,18 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let proc = Proc::open()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
-    if let Some(value) = plan.process.oom_score_adj {
-        proc.write_oom_score_adj(child.pid, value).context("process.oomScoreAdj")?;
+    let init = child.pid;
+    let run_hooks = || hooks.run(init);
+    let console = Console { socket: console_socket, kept: None };
+    let mut parent = Parent { plan: &plan, proc: &proc, child: init, console, agent, hooks: &run_hooks };
+    if !plan.has(Namespace::User) {
+        parent.set_oom_score()?;
     }
 
-    let console = Console { socket: console_socket, kept: None };
-    let mut duties = ParentsDuties { console, agent, hooks: &hooks, init: child.pid };
     let patience = hooks::patience(serve::PATIENCE, &plan.hooks.create_container);
-    serve(&launched, interrupts, Until::Ready, patience, &mut duties)
+    serve(&launched, interrupts, Until::Ready, patience, &mut parent)
         .map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    let console = parent.console.kept;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     claim.record_ready()?;
@@ -133,51 +138,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
     [followed, recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
-    Ok(Up { child: launched.child, console: duties.console.kept })
-}
-
-/// Hands a terminal to the caller, or keeps it for the foreground.
-pub(super) struct Console {
-    pub socket: Option<OwnedFd>,
-    pub kept: Option<OwnedFd>,
-}
-
-impl Console {
-    /// One message with some data and one descriptor; nobody may be reading yet, so no answer is waited for.
-    pub fn take(&mut self, master: OwnedFd) -> Result<()> {
-        match &self.socket {
-            Some(socket) => socket::send(socket.as_fd(), b"/dev/pts/ptmx", Some(master.as_fd()))
-                .doing("sendmsg", "the console socket")?,
-            None => self.kept = Some(master),
-        }
-        Ok(())
-    }
-}
-
-struct ParentsDuties<'a> {
-    console: Console,
-    agent: Option<Agent<'a>>,
-    hooks: &'a CreateHooks<'a>,
-    init: Pid,
-}
-
-impl Duties for ParentsDuties<'_> {
-    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
-        self.console.take(master)
-    }
-
-    fn take_listener(&mut self, listener: OwnedFd) -> Result<()> {
-        let Some(agent) = self.agent.take() else { return Ok(()) };
-        let Plan { id, bundle, annotations, .. } = self.hooks.plan;
-        let status = Status::Creating.word();
-        let pid = Some(self.init.as_raw());
-        let state = State { oci_version: crate::OCI_VERSION, id, status, pid, bundle, annotations };
-        agent.hand_over(&listener, self.init, state)
-    }
-
-    fn run_hooks(&mut self) -> Result<()> {
-        self.hooks.run(self.init)
-    }
+    Ok(Up { child: launched.child, console })
 }
 
 /// What hooks of `create` have begun, those of poststop end.

@@ -33,7 +33,6 @@ pub struct Manner {
 }
 
 pub struct Decided {
-    pub host: Host,
     pub plan: Plan,
     pub cgroup: CgroupPlan,
     /// The bytes of config.json.
@@ -64,7 +63,7 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
     if let Some(uid) = cgroup_paths::owner(&plan) {
         cgroup.delegate_to(uid);
     }
-    Ok(Decided { host, plan, cgroup, config })
+    Ok(Decided { plan, cgroup, config })
 }
 
 fn read_config(path: &Path) -> Result<Vec<u8>> {

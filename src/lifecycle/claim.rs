@@ -85,6 +85,11 @@ impl Claim {
         })
     }
 
+    /// None could be made, and none were needed.
+    pub fn record_no_cgroups(&self) -> Result<()> {
+        self.record(|state| state.cgroup_paths.clear())
+    }
+
     pub fn record_ready(&self) -> Result<()> {
         self.record(|state| state.ready = true)
     }

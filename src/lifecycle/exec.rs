@@ -10,27 +10,28 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::Pid;
 
-use super::bring_up::{Console, end};
+use super::bring_up::end;
 use super::bundle::read_whole;
 use super::container::Container;
+use super::duties::{Console, ExecParent};
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
 use super::seccomp_agent::Agent;
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
 use crate::error::{Doing, Matched};
-use crate::host::Host;
-use crate::init::{self, join::run_on};
+use crate::host::{Host, rootless};
+use crate::init::{self, join::run_on, stdio};
 use crate::launch::foreground::{self, Relay};
+use crate::launch::id_maps;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::join::{Commit, Prepared, join};
 use crate::launch::seal;
-use crate::launch::serve::{self, Duties, Until, serve};
+use crate::launch::serve::{self, Until, serve};
 use crate::log;
 use crate::plan::exec::{Base, ExecPlan, Flags, Manner, Target};
-use crate::plan::hooks::State;
+use crate::plan::id_maps::host_id;
 use crate::plan::spec::{self, Spec};
 use crate::plan::sub_cgroups::SubCgroups;
 use crate::plan::{Descriptors, Namespace};
@@ -100,16 +101,29 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
-    let agent = Agent::connect(&plan.process)?;
-    let commit = if pid_file.is_some() || relayed || agent.is_some() { Commit::Later } else { Commit::Given };
-
     let proc = Proc::open()?;
+    let mut container = way_in(running, proc.try_clone()?)?;
+    let own_pids = !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?;
+    let by_user = own_pids && rootless()?;
+    if by_user {
+        container.namespaces |= Namespace::Pid.flag();
+    }
+    let mapped = container.namespaces.contains(Namespace::User.flag());
+    if mapped {
+        meet_user_namespace(running, &proc, &plan)?;
+    }
     let present = || Tree::of(running.process.pid(), &proc);
+    // What is said beforehand must not come between a request and its answer.
+    let asks = mapped && !plan.process.rlimits.is_empty();
+    // The listener of a filter goes with execve.
+    let agent = Agent::connect(&plan.process)?;
+    let later = pid_file.is_some() || relayed || asks || agent.is_some();
+    let commit = if later { Commit::Later } else { Commit::Given };
     let prepared = Prepared {
         cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
         present: &present,
-        pid_namespace: !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?,
-        container: way_in(running, proc.try_clone()?)?,
+        pid_namespace: own_pids && !by_user,
+        container,
     };
     if let Some(cpus) = &plan.affinity.initial {
         run_on(cpus).context("process.execCPUAffinity.initial")?;
@@ -122,11 +136,18 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     // A frozen container lets nobody through until it is thawed.
     let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
     let console = Console { socket: console_socket, kept: None };
-    let mut duties = ParentsDuties { console, agent, running, process: child.pid };
+    let mut parent = ExecParent {
+        container: &running.container.state,
+        init: running.process,
+        process: &plan.process,
+        child: child.pid,
+        console,
+        agent,
+    };
     if commit == Commit::Later {
-        serve(&launched, interrupts, Until::Ready, patience, &mut duties)?;
+        serve(&launched, interrupts, Until::Ready, patience, &mut parent)?;
     }
-    let relay = duties.console.kept.take().map(Relay::new).transpose()?;
+    let relay = parent.console.kept.take().map(Relay::new).transpose()?;
     let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
     if let Some(pid_file) = &pid_file {
         pid_file.write(child.pid.as_raw())?;
@@ -134,7 +155,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     if commit == Commit::Later {
         launched.channel.commit()?;
     }
-    serve(&launched, interrupts, Until::Executed, patience, &mut duties)?;
+    serve(&launched, interrupts, Until::Executed, patience, &mut parent)?;
     if let Some(socket) = pidfd_socket {
         socket.send(Role::Exec, child.pidfd.as_fd())?;
     }
@@ -142,27 +163,6 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     match options.place {
         Place::Detached => Ok(0),
         Place::Foreground => foreground::wait(child, interrupts, relay, None),
-    }
-}
-
-struct ParentsDuties<'a> {
-    console: Console,
-    agent: Option<Agent<'a>>,
-    running: &'a Running,
-    process: Pid,
-}
-
-impl Duties for ParentsDuties<'_> {
-    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
-        self.console.take(master)
-    }
-
-    fn take_listener(&mut self, listener: OwnedFd) -> Result<()> {
-        let Some(agent) = self.agent.take() else { return Ok(()) };
-        let state::State { id, bundle, annotations, .. } = &self.running.container.state;
-        let (status, pid) = (Status::Running.word(), Some(self.running.process.pid));
-        let state = State { oci_version: crate::OCI_VERSION, id, status, pid, bundle, annotations };
-        agent.hand_over(&listener, self.process, state)
     }
 }
 
@@ -191,7 +191,7 @@ fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
     Ok(plan)
 }
 
-/// What the child enters by itself; the pid namespace it is born in. What is ours already is left out: to join the
+/// What the child enters by itself; root's is born in the pid namespace. What is ours already is left out: to join the
 /// user namespace that one is in is an error.
 fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
     const KINDS: [(&str, CloneFlags); 7] = [
@@ -215,6 +215,15 @@ fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
         false => Some(root_of(running)?),
     };
     Ok(init::Container { init: running.init.try_clone().doing("dup", "pidfd")?, namespaces, root, proc })
+}
+
+/// Its ids have to stand for some of the host's; and root inside does not own what its caller gave it.
+fn meet_user_namespace(running: &Running, proc: &Proc, plan: &ExecPlan) -> Result<()> {
+    let uids = id_maps::check_joined(proc, running.process.pid(), None, &plan.process)?;
+    match host_id(&uids, plan.process.uid).filter(|_| plan.process.terminal.is_none()) {
+        Some(user) => stdio::give_to(user),
+        None => Ok(()),
+    }
 }
 
 /// A magic link to where the process itself stands; it is alive, so its pid is its own.

@@ -1,14 +1,17 @@
 //! config.json + options + facts of the host → the [`Plan`]. Puts together what the modules beside it decide; makes no
 //! system call.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
+use caps::Capability;
 
 use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
+use super::id_maps::{self, User};
 use super::spec::{Linux, Spec, given, not_yet};
-use super::{CgroupMount, Descriptors, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
+use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
 use super::{hooks, mount_options, mounts, namespaces, notify, process, seccomp, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
@@ -56,6 +59,17 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     let (namespaces, joined) = namespaces::plan(&linux.namespaces)?;
     // Whatever is not rrun's own: it may be changed, and mounted in.
     let apart: Vec<_> = namespaces.iter().copied().chain(joined.iter().map(|join| join.kind)).collect();
+    let user = match (namespaces.contains(&Namespace::User), apart.contains(&Namespace::User)) {
+        (true, _) => User::New,
+        (false, true) => User::Joined,
+        (false, false) => User::Shared,
+    };
+    let admin = !host.rootless || host.may(Capability::CAP_SYS_ADMIN);
+    ensure!(admin || user != User::Shared, NEEDS_USER_NAMESPACE);
+    let id_maps = id_maps::plan(linux, user, host)?;
+    if user == User::New {
+        refuse_joined_mounts(&joined)?;
+    }
     let own_mounts = apart.contains(&Namespace::Mount);
     if !own_mounts {
         refuse_without_mount_namespace(spec, linux)?;
@@ -67,6 +81,14 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
+    let process = match &spec.process {
+        Some(process) => process::plan(process, &inside_of(host, user), &mut warnings)?,
+        None => bail!("process: missing; this version of rrun cannot create a container without one"),
+    };
+    if let Some(maps) = id_maps.as_ref().filter(|_| user == User::New) {
+        id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process)?;
+        id_maps::check_mounts(maps, &mounts, &apart)?;
+    }
     Ok(Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
@@ -79,10 +101,10 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
         sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref())?,
-        process: match &spec.process {
-            Some(process) => process::plan(process, host, &mut warnings)?,
-            None => bail!("process: missing; this version of rrun cannot create a container without one"),
-        },
+        process,
+        id_maps,
+        rootless: host.rootless,
+        admin,
         hooks: hooks::plan(spec)?,
         no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
@@ -92,6 +114,28 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         joined,
         warnings,
     })
+}
+
+/// Namespaces take root's rights, or a user namespace in which one has them.
+const NEEDS_USER_NAMESPACE: &str = "linux.namespaces: without root's rights a container needs a user namespace; add one \
+    with linux.uidMappings and linux.gidMappings, as `rrun spec --rootless` does, or run rrun as root";
+
+/// It takes rights where that namespace comes from, which nobody in a new user namespace has.
+fn refuse_joined_mounts(joined: &[JoinPlan]) -> Result<()> {
+    match joined.iter().find(|join| join.kind == Namespace::Mount) {
+        Some(join) => {
+            bail!("{}: a mount namespace cannot be joined from a new user namespace; make both new", join.field)
+        }
+        None => Ok(()),
+    }
+}
+
+/// The host as a process in the container's user namespace finds it: there it has every capability at first.
+fn inside_of(host: &Host, user: User) -> Cow<'_, Host> {
+    match user {
+        User::Shared => Cow::Borrowed(host),
+        User::New | User::Joined => Cow::Owned(Host { capabilities: u64::MAX, ..host.clone() }),
+    }
 }
 
 /// Semver with major 1: a minor one adds fields, and unknown fields are ignored.
@@ -115,8 +159,6 @@ fn check_version(version: Option<&str>) -> Result<()> {
 fn refuse_unapplied(spec: &Spec) -> Result<()> {
     let linux = spec.linux.as_ref().map(|linux| {
         [
-            ("linux.uidMappings", !linux.uid_mappings.is_empty()),
-            ("linux.gidMappings", !linux.gid_mappings.is_empty()),
             ("linux.netDevices", !linux.net_devices.is_empty()),
             ("linux.intelRdt", linux.intel_rdt.is_some()),
             ("linux.memoryPolicy", linux.memory_policy.is_some()),

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use super::id_maps::host_id;
 use super::{CgroupHierarchy, CgroupMount, MountPlan, Namespace, Plan, Source};
 use crate::host::cgroups::{CgroupLayout, Hierarchy, Unified};
 use crate::rootfs::InRoot;
@@ -125,7 +126,15 @@ pub fn owner(plan: &Plan) -> Option<u32> {
             && !read_only
     };
     let delegated = plan.has_new(Namespace::Cgroup) && plan.mounts.iter().any(writable);
-    Some(plan.process.uid).filter(|uid| delegated && *uid != 0)
+    // An ordinary user gives nothing away. The ids of a joined user namespace are not known yet without its maps.
+    if !delegated || plan.rootless {
+        return None;
+    }
+    let host_uid = match &plan.id_maps {
+        Some(maps) => host_id(&maps.uids.ranges, plan.process.uid),
+        None => Some(plan.process.uid).filter(|_| !plan.has(Namespace::User)),
+    };
+    host_uid.filter(|uid| *uid != 0)
 }
 
 /// As on the host, where programs expect them; by controllers where two mountpoints have the same last name.

@@ -12,7 +12,8 @@ use super::{JoinPlan, Namespace, Plan};
 use crate::sys::namespace::CLONE_NEWTIME;
 
 /// By the spec's names. A type that is not listed is shared with the host.
-const TYPES: [(&str, Namespace); 7] = [
+const TYPES: [(&str, Namespace); 8] = [
+    ("user", Namespace::User),
     ("pid", Namespace::Pid),
     ("network", Namespace::Network),
     ("mount", Namespace::Mount),
@@ -33,6 +34,7 @@ impl Namespace {
     /// What makes one, and tells setns(2) which is meant.
     pub fn flag(self) -> CloneFlags {
         match self {
+            Self::User => CloneFlags::CLONE_NEWUSER,
             Self::Pid => CloneFlags::CLONE_NEWPID,
             Self::Network => CloneFlags::CLONE_NEWNET,
             Self::Mount => CloneFlags::CLONE_NEWNS,
@@ -60,9 +62,6 @@ pub fn plan(namespaces: &[spec::linux::Namespace]) -> Result<(Vec<Namespace>, Ve
     for (index, namespace) in namespaces.iter().enumerate() {
         let field = format!("linux.namespaces[{index}]");
         let kind = given(&namespace.kind).with_context(|| format!("{field}.type: missing"))?;
-        if kind == "user" {
-            return Err(spec::not_yet(format_args!("{field}.type: user")));
-        }
         let Some((_, kind)) = TYPES.iter().find(|(name, _)| *name == kind) else {
             bail!("{field}.type: {kind} is no namespace; use one of {}", all_types().join(", "));
         };
@@ -175,7 +174,6 @@ mod tests {
             (r#"[{"type":"net"}]"#, "linux.namespaces[0].type: net is no namespace; use one of cgroup, ipc, mount"),
             (r#"[{"path":"/x"}]"#, "linux.namespaces[0].type: missing"),
             (r#"[{"type":""}]"#, "linux.namespaces[0].type: missing"),
-            (r#"[{"type":"user"}]"#, "linux.namespaces[0].type: user: this version of rrun cannot apply it yet"),
             (r#"[{"type":"ipc","path":"/x"},{"type":"ipc"}]"#, "linux.namespaces[1].type: ipc is listed twice"),
             (r#"[{"type":"ipc"},{"type":"ipc","path":"/x"}]"#, "linux.namespaces[1].type: ipc is listed twice"),
             (r#"[{"type":"ipc","path":"proc/7/ns/ipc"}]"#, "linux.namespaces[0].path: proc/7/ns/ipc is not absolute"),

@@ -70,7 +70,6 @@ fn check_value(key: &str, value: &str) -> Result<()> {
 fn check_namespace(key: &str, path: &str, apart: &[Namespace]) -> Result<()> {
     let needed = match path.split_once('/') {
         Some(("kernel", "hostname")) => bail!("linux.sysctl: {key}: use the field hostname instead"),
-        Some(("user", _)) => bail!("linux.sysctl: {key}: needs a new user namespace"),
         _ => match owner(path) {
             Some(needed) => needed,
             None => bail!("linux.sysctl: {key}: is not in a separate kernel namespace; set it on the host"),
@@ -91,6 +90,7 @@ pub fn owner(path: &str) -> Option<Namespace> {
         Some(("fs", rest)) if rest.starts_with("mqueue/") => Some(Namespace::Ipc),
         _ if IPC.contains(&path) => Some(Namespace::Ipc),
         Some(("kernel", "domainname")) => Some(Namespace::Uts),
+        Some(("user", _)) => Some(Namespace::User),
         _ => None,
     }
 }

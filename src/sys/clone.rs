@@ -21,25 +21,47 @@ pub struct Child {
 /// with `child`'s exit code; only the original returns.
 pub fn spawn(flags: CloneFlags, cgroup: Option<BorrowedFd>, child: impl FnOnce() -> i32) -> Result<Child, SysError> {
     let mut pidfd: libc::c_int = -1;
-    // SAFETY: all-zero is a valid clone_args: no stack, no tls, no tid pointers.
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = flags.bits() as u32 as u64 | libc::CLONE_PIDFD as u64;
-    args.pidfd = &raw mut pidfd as u64;
+    let mut args = arguments(flags, &mut pidfd);
     args.exit_signal = Signal::SIGCHLD as u64;
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: without a stack and without CLONE_VM this is fork(2), and rrun has one thread, so the copy misses no
-    // holder of a lock. `args` and `pidfd` outlive the call.
-    let pid = Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) })
-        .doing("clone3", "")?;
+    let pid = clone3(&args)?;
     if pid == 0 {
         // never back into the original's frames; a panic aborts, its hook has spoken on the socket
         exit_now(child());
     }
     // SAFETY: the kernel has just stored a descriptor there that nobody else knows.
     Ok(Child { pid: Pid::from_raw(pid as i32), pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// A second process beside this one, a child of the same parent: a copy that goes on with `None`, while the original gets
+/// the new one's descriptor.
+pub fn fork_beside(flags: CloneFlags) -> Result<Option<OwnedFd>, SysError> {
+    let mut pidfd: libc::c_int = -1;
+    // its end is told to that parent by the signal of ours, and clone3 takes no other
+    let args = arguments(flags | CloneFlags::CLONE_PARENT, &mut pidfd);
+    match clone3(&args)? {
+        0 => Ok(None),
+        // SAFETY: the kernel has just stored a descriptor there that nobody else knows.
+        _ => Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) })),
+    }
+}
+
+fn arguments(flags: CloneFlags, pidfd: &mut libc::c_int) -> libc::clone_args {
+    // SAFETY: all-zero is a valid clone_args: no stack, no tls, no tid pointers.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags.bits() as u32 as u64 | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut *pidfd as u64;
+    args
+}
+
+/// The pid, 0 in the copy.
+fn clone3(args: &libc::clone_args) -> Result<i64, SysError> {
+    // SAFETY: without a stack and without CLONE_VM this is fork(2), and rrun has one thread, so the copy misses no
+    // holder of a lock. `args` and where it points outlive the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_clone3, &raw const *args, size_of_val(args)) }).doing("clone3", "")
 }
 
 /// Runs `child` in a copy of this process, as [`spawn`] does, with nothing new but the process. By clone(2): the usual
@@ -67,9 +89,15 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// ESRCH where there is no process of that number. Kernels have other words too, for one that is just being reaped and
+/// for a number that is a thread's by now: EINVAL, since 6.15 ENOENT.
 pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, SysError> {
     // SAFETY: no pointers; the result is a new descriptor.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }).doing("pidfd_open", pid)?;
+    let fd = match Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }) {
+        Err(Errno::EINVAL | Errno::ENOENT) => Err(Errno::ESRCH),
+        result => result,
+    };
+    let fd = fd.doing("pidfd_open", pid)?;
     // SAFETY: as above: nobody else knows the descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -119,4 +147,16 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> Result<(), Errno> {
     // SAFETY: a null siginfo is what kill(2) would send.
     Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) })
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_a_threads_is_no_process() {
+        let errno = std::thread::spawn(|| pidfd_open(nix::unistd::gettid()).unwrap_err().errno).join().unwrap();
+        assert_eq!(errno, Errno::ESRCH);
+        assert!(pidfd_open(Pid::this()).is_ok());
+    }
 }

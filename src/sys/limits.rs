@@ -11,10 +11,15 @@ struct Limit {
 }
 
 pub fn set(resource: u32, soft: u64, hard: u64, name: &str) -> Result<(), SysError> {
+    set_of(0, resource, soft, hard, name)
+}
+
+/// Of another process; 0 is the caller itself.
+pub fn set_of(pid: i32, resource: u32, soft: u64, hard: u64, name: &str) -> Result<(), SysError> {
     let limit = Limit { soft, hard };
     let old = std::ptr::null_mut::<Limit>();
     // SAFETY: rlimit64 is two u64; it outlives the call, and the old value is not asked for.
-    Errno::result(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, old) })
+    Errno::result(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, &raw const limit, old) })
         .map(drop)
         .doing("setrlimit", name)
 }

@@ -69,10 +69,7 @@ fn the_version_is_a_version_one() {
 
 #[test]
 fn what_cannot_be_applied_yet_is_refused_by_name() {
-    let mapping = || json!([{"containerID": 0, "hostID": 1, "size": 1}]);
     for (pointer, value) in [
-        ("/linux/uidMappings", mapping()),
-        ("/linux/gidMappings", mapping()),
         ("/linux/netDevices", json!({"eth0": {}})),
         ("/linux/intelRdt", json!({})),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_DEFAULT"})),

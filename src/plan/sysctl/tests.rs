@@ -67,7 +67,7 @@ fn only_what_has_a_namespace_is_written() {
         ("fs.mqueue.queues_max", &[Namespace::Network], "needs a new ipc namespace"),
         ("kernel.domainname", &[Namespace::Ipc], "needs a new uts namespace"),
         ("kernel.hostname", &ALL, "use the field hostname instead"),
-        ("user.max_net_namespaces", &ALL, "needs a new user namespace"),
+        ("user.max_net_namespaces", &ALL, "needs a new user namespace; add one"),
         ("kernel.panic", &ALL, "is not in a separate kernel namespace"),
         ("kernel.semx", &ALL, "is not in a separate kernel namespace"),
         ("kernel/sem/x", &ALL, "is not in a separate kernel namespace"),

@@ -1,0 +1,29 @@
+//! What an ordinary user's container goes without.
+
+use anyhow::Result;
+use nix::errno::Errno;
+
+use crate::cgroup::CgroupPlan;
+use crate::error::SysError;
+use crate::log;
+use crate::plan::Plan;
+
+/// An ordinary user has the cgroups that were given to him, often none; nothing is lost where none were asked for.
+pub fn forgo_cgroups(plan: &Plan, cgroup: &CgroupPlan, error: anyhow::Error) -> Result<()> {
+    const ADVICE: &str =
+        "let systemd delegate one (systemd-run --user --scope -p Delegate=yes rrun ...), or leave it out";
+    let given = plan.cgroups_path.as_ref().map(|_| "linux.cgroupsPath");
+    match cgroup.first_limit().or(given) {
+        Some(field) => Err(error.context(format!("config.json: {field}: needs a cgroup of this user's own; {ADVICE}"))),
+        None => {
+            log::warning(&format!("the container stays in the cgroup of rrun: {error:#}"));
+            Ok(())
+        }
+    }
+}
+
+/// The kernel's no to someone without rights.
+pub fn is_refusal(error: &anyhow::Error) -> bool {
+    let refused = |sys: &SysError| matches!(sys.errno, Errno::EACCES | Errno::EPERM | Errno::EROFS);
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(refused))
+}
