@@ -12,6 +12,7 @@ use nix::unistd::{Pid, chdir, chroot, fchdir};
 
 use super::Init;
 use crate::error::{Doing, Matched, SysError};
+use crate::log;
 use crate::procfs::Proc;
 use crate::rootfs::{Rootfs, open_host_directory};
 use crate::sys::{keyring, socket};
@@ -20,12 +21,16 @@ use crate::sys::{keyring, socket};
 pub struct Container {
     /// pidfd.
     pub init: OwnedFd,
-    /// Those of init that are not ours and that the child was not born in.
+    /// Those of init that are not ours and that the child was not born in. With that of pids among them it forks once more.
     pub namespaces: CloneFlags,
     /// Init's root, where it has our mounts: otherwise the mount namespace brings its root along.
     pub root: Option<OwnedFd>,
     /// The host's.
     pub proc: Proc,
+    /// rrun has rights over the container's namespaces and beyond; else it has those of its user alone.
+    pub admin: bool,
+    /// The user namespace, when it is rrun's own, forbids setgroups(2).
+    pub no_setgroups: bool,
 }
 
 impl Init<'_> {
@@ -35,20 +40,42 @@ impl Init<'_> {
 
     /// Before the mounts of the container hide the host's /proc.
     pub(super) fn set_oom_score(&mut self, value: i32) -> Result<()> {
-        Ok(self.container()?.proc.write_own_oom_score_adj(value)?)
+        let Container { proc, admin, .. } = self.container()?;
+        match proc.write_own_oom_score_adj(value) {
+            // to be dumpable for it would show us to the container
+            Err(error @ SysError { errno: Errno::EACCES, .. }) if !admin => {
+                log::warning(&format!("process.oomScoreAdj: {error}: left as it is"));
+                Ok(())
+            }
+            result => Ok(result?),
+        }
     }
 
     pub(super) fn run_on(&mut self, cpus: &[u32]) -> Result<()> {
         Ok(run_on(cpus)?)
     }
 
+    pub(super) fn joins_privileged(&self) -> bool {
+        let user = |container: &Container| container.namespaces.contains(CloneFlags::CLONE_NEWUSER);
+        self.handles.container.as_ref().is_some_and(|container| container.admin && user(container))
+    }
+
     /// All at once, so that what the one allows the other does not forbid: setns(2).
     pub(super) fn join_namespaces(&mut self) -> Result<()> {
+        self.may_set_groups = !self.container()?.no_setgroups;
         let Container { init, namespaces, .. } = self.container()?;
         if namespaces.is_empty() {
             return Ok(());
         }
-        Ok(setns(init, *namespaces).doing("setns", "init")?)
+        let namespaces = *namespaces;
+        setns(init, namespaces).doing("setns", "init")?;
+        if namespaces.contains(CloneFlags::CLONE_NEWPID) {
+            self.fork_beside()?;
+        }
+        if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+            self.become_root()?;
+        }
+        Ok(())
     }
 
     /// Whoever ends the container ends init first and then whoever is in its cgroups. So a process that has joined them
@@ -79,6 +106,8 @@ impl Init<'_> {
         match keyring::join_session_keyring(&name) {
             // a kernel without keyrings
             Ok(_) | Err(SysError { errno: Errno::ENOSYS, .. }) => Ok(()),
+            // an ordinary user's container may have none of its own for that reason
+            Err(SysError { errno: Errno::EDQUOT, .. }) if !self.container()?.admin => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -12,10 +12,11 @@ use nix::unistd::getpid;
 use super::Init;
 use crate::error::{Doing, SysError};
 use crate::log;
-use crate::plan::Namespace;
+use crate::plan::{Namespace, Plan};
 use crate::procfs::Proc;
 use crate::protocol::Ask;
-use crate::sys::{clone, credentials};
+use crate::sys::clone::{self, Twin};
+use crate::sys::credentials;
 
 impl Init<'_> {
     /// An ordinary user may go up only, which leaves the container more likely to be killed, and that is no harm.
@@ -32,11 +33,16 @@ impl Init<'_> {
 
     /// Only a process born in it is in a new pid namespace, and what a user namespace is to own is made from inside.
     pub(super) fn fork_beside(&mut self) -> Result<()> {
-        let again = self.plan()?.choreography().again;
+        // who joins a container that runs makes nothing new
+        let again = self.plan.map(|plan| plan.choreography().again).unwrap_or_default();
         let flags = again.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
-        let Some(other) = clone::fork_beside(flags)? else { return self.die_with_parent() };
-        let told = self.handles.channel.ask(&Ask::Born, Some(other.as_fd()));
-        clone::exit_now(told.is_err().into())
+        if clone::fork_beside(flags)? == Twin::Original {
+            clone::exit_now(0);
+        }
+        self.die_with_parent()?;
+        // said by the new one, so that it comes before all else that it says
+        let own = clone::pidfd_open(getpid())?;
+        self.handles.channel.ask(&Ask::Born, Some(own.as_fd()))
     }
 
     /// Parents that may not just write any file of /proc need us dumpable for it, and so does newuidmap(1). Nobody else
@@ -54,8 +60,9 @@ impl Init<'_> {
     /// Root of the namespace, or where that is not mapped the container's user; without the groups of rrun's caller. The
     /// kernel clears the parent-death signal here, and may have made us dumpable.
     pub(super) fn become_root(&mut self) -> Result<()> {
-        let plan = self.plan()?;
-        let sure = plan.has_new(Namespace::User) && plan.id_maps.as_ref().is_some_and(|maps| maps.setgroups);
+        let may =
+            |plan: &Plan| plan.has_new(Namespace::User) && plan.id_maps.as_ref().is_some_and(|maps| maps.setgroups);
+        let sure = self.plan.is_some_and(may) || !self.process.additional_gids.is_empty();
         match credentials::set_groups(&[]) {
             // forbidden in an ordinary user's namespace; the plan or the parent has seen that none are asked for
             Err(SysError { errno: Errno::EPERM, .. }) if !sure => self.may_set_groups = false,
@@ -70,7 +77,7 @@ impl Init<'_> {
 
     /// It is outside of the container's user namespace, with rights there that nobody inside has.
     pub(super) fn parent_is_privileged(&self) -> bool {
-        self.plan.is_some_and(|plan| plan.admin && plan.has(Namespace::User))
+        self.plan.is_some_and(|plan| plan.admin && plan.has(Namespace::User)) || self.joins_privileged()
     }
 
     /// Where the user namespace forbids it the groups of rrun's caller stay.

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use crate::error::{Doing, SysError};
-use crate::plan::Plan;
+use crate::plan::ProcessPlan;
 use crate::plan::id_maps::{IdMap, IdMaps, IdRange, MapWriter, check_process, lines, parse, same};
 use crate::procfs::Proc;
 use crate::sys::clone::pidfd_open;
@@ -43,12 +43,17 @@ pub fn write(proc: &Proc, child: Pid, maps: &IdMaps) -> Result<()> {
     write_one(proc, child, &maps.gids, &GIDS).context(GIDS.field)
 }
 
-/// Those of the user namespace that the child has joined: the process's ids must be among them. Gives the map of uids.
-pub fn check_joined(proc: &Proc, child: Pid, expected: Option<&IdMaps>, plan: &Plan) -> Result<Vec<IdRange>> {
+/// Those of the user namespace that `member` is in: the process's ids must be among them. Gives the map of uids.
+pub fn check_joined(
+    proc: &Proc,
+    member: Pid,
+    expected: Option<&IdMaps>,
+    process: &ProcessPlan,
+) -> Result<Vec<IdRange>> {
     let read = |kind: &Kind| {
-        let text = proc.read(&format!("{child}/{}", kind.file))?;
+        let text = proc.read(&format!("{member}/{}", kind.file))?;
         let ranges = parse(&String::from_utf8_lossy(&text));
-        ranges.with_context(|| format!("/proc/{child}/{} is not understood", kind.file))
+        ranges.with_context(|| format!("/proc/{member}/{} is not understood", kind.file))
     };
     let (uids, gids) = (read(&UIDS)?, read(&GIDS)?);
     if let Some(expected) = expected {
@@ -61,8 +66,8 @@ pub fn check_joined(proc: &Proc, child: Pid, expected: Option<&IdMaps>, plan: &P
             );
         }
     }
-    let setgroups = proc.read(&format!("{child}/setgroups"))?;
-    check_process(&uids, &gids, !setgroups.starts_with(b"deny"), &plan.process)?;
+    let setgroups = proc.read(&format!("{member}/setgroups"))?;
+    check_process(&uids, &gids, !setgroups.starts_with(b"deny"), process)?;
     Ok(uids)
 }
 

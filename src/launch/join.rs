@@ -44,6 +44,7 @@ pub fn join(plan: &ExecPlan, prepared: Prepared, commit: Commit) -> Result<Launc
         channel.commit()?;
     }
     let ready = Ready::new()?;
+    let forks = container.namespaces.contains(CloneFlags::CLONE_NEWPID);
     let init = container.init.try_clone().doing("dup", "pidfd")?;
     let entry = Entry { by: init.as_fd(), kinds: vec![Namespace::Pid], named: "init's pid namespace".into() };
     let around = Around { entries: pid_namespace.then_some(entry).into_iter().collect(), offsets: &[] };
@@ -78,6 +79,7 @@ pub fn join(plan: &ExecPlan, prepared: Prepared, commit: Commit) -> Result<Launc
             None => bail!("cgroup {}: is missing, and init is in none that can be seen", path.display()),
         },
     };
+    let child = if forks { super::second(&child, &channel)? } else { child };
     // They are the program's: a copy of ours would keep a pipe from its end for as long as rrun stays.
     fds::close_inherited(Descriptors::FIRST, plan.process.descriptors.end());
     Ok(Launched { child, channel, ready })

@@ -60,6 +60,9 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
     let absent = Resources::default();
     let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
     let mut cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups).context("config.json")?;
+    if plan.rootless {
+        cgroup.forgo_devices();
+    }
     if let Some(uid) = cgroup_paths::owner(&plan) {
         cgroup.delegate_to(uid);
     }

@@ -12,7 +12,7 @@ use crate::launch::id_maps;
 use crate::launch::serve::Duties;
 use crate::log;
 use crate::plan::id_maps::host_id;
-use crate::plan::{Namespace, Plan, Source};
+use crate::plan::{Namespace, Plan, ProcessPlan, Source};
 use crate::procfs::Proc;
 use crate::sys::mount::{self, Reach};
 use crate::sys::{limits, socket};
@@ -76,7 +76,10 @@ impl Duties for Parent<'_> {
                 if !plan.rootless {
                     self.set_oom_score()?;
                 }
-                host_id(&id_maps::check_joined(self.proc, self.child, expected.as_ref(), plan)?, plan.process.uid)
+                host_id(
+                    &id_maps::check_joined(self.proc, self.child, expected.as_ref(), &plan.process)?,
+                    plan.process.uid,
+                )
             }
         };
         // Root inside does not own what its caller gave it.
@@ -98,10 +101,31 @@ impl Duties for Parent<'_> {
     }
 
     fn raise_limits(&mut self) -> Result<()> {
-        for limit in &self.plan.process.rlimits {
-            limits::set_of(self.child.as_raw(), limit.resource, limit.soft, limit.hard, &limit.name)
-                .with_context(|| format!("process.rlimits: {}", limit.name))?;
-        }
-        Ok(())
+        raise_limits(self.child, &self.plan.process)
     }
+}
+
+/// For a process of `exec`.
+pub struct ExecParent<'a> {
+    pub process: &'a ProcessPlan,
+    pub child: Pid,
+    pub console: Console,
+}
+
+impl Duties for ExecParent<'_> {
+    fn take_console(&mut self, master: OwnedFd) -> Result<()> {
+        self.console.take_console(master)
+    }
+
+    fn raise_limits(&mut self) -> Result<()> {
+        raise_limits(self.child, self.process)
+    }
+}
+
+fn raise_limits(child: Pid, process: &ProcessPlan) -> Result<()> {
+    for limit in &process.rlimits {
+        limits::set_of(child.as_raw(), limit.resource, limit.soft, limit.hard, &limit.name)
+            .with_context(|| format!("process.rlimits: {}", limit.name))?;
+    }
+    Ok(())
 }

@@ -8,27 +8,30 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use caps::Capability;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 
 use super::bring_up::end;
 use super::bundle::read_whole;
 use super::container::Container;
-use super::duties::Console;
+use super::duties::{Console, ExecParent};
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
 use crate::error::{Doing, Matched};
-use crate::host::Host;
-use crate::init::{self, join::run_on};
+use crate::host::{self, Host};
+use crate::init::{self, join::run_on, stdio};
 use crate::launch::foreground::{self, Relay};
+use crate::launch::id_maps;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::join::{Commit, Prepared, join};
 use crate::launch::seal;
 use crate::launch::serve::{self, Until, serve};
 use crate::log;
 use crate::plan::exec::{Base, ExecPlan, Flags, Manner, Target};
+use crate::plan::id_maps::host_id;
 use crate::plan::spec::{self, Spec};
 use crate::plan::sub_cgroups::SubCgroups;
 use crate::plan::{Descriptors, Namespace};
@@ -92,7 +95,18 @@ fn find(store: &Store, options: &ExecOptions) -> Result<Running> {
 }
 
 fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) -> Result<i32> {
-    let plan = decide(&running.container, options)?;
+    let proc = Proc::open()?;
+    let pid = running.process.pid();
+    let host = Host::credentials()?;
+    let admin = host.may(Capability::CAP_SYS_ADMIN);
+    let own_user = !proc.share_namespace(pid, Namespace::User.file())?;
+    // There a process has every capability at first.
+    let inside = if own_user { Host { capabilities: u64::MAX, ..host } } else { host };
+    let plan = decide(&running.container, options, &inside)?;
+    let user = match own_user {
+        true => host_id(&id_maps::check_joined(&proc, pid, None, &plan.process)?, plan.process.uid),
+        false => None,
+    };
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
@@ -100,13 +114,16 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
     let commit = if pid_file.is_some() || relayed { Commit::Later } else { Commit::Given };
 
-    let proc = Proc::open()?;
+    // Root inside does not own what its caller gave it.
+    if let Some(user) = user.filter(|_| admin && plan.process.terminal.is_none()) {
+        stdio::give_to(user)?;
+    }
     let present = || Tree::of(running.process.pid(), &proc);
     let prepared = Prepared {
         cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
         present: &present,
-        pid_namespace: !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?,
-        container: way_in(running, proc.try_clone()?)?,
+        pid_namespace: admin && !proc.share_namespace(pid, Namespace::Pid.file())?,
+        container: way_in(running, proc.try_clone()?, admin)?,
     };
     if let Some(cpus) = &plan.affinity.initial {
         run_on(cpus).context("process.execCPUAffinity.initial")?;
@@ -118,11 +135,12 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
 
     // A frozen container lets nobody through until it is thawed.
     let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
-    let mut console = Console { socket: console_socket, kept: None };
+    let console = Console { socket: console_socket, kept: None };
+    let mut parent = ExecParent { process: &plan.process, child: child.pid, console };
     if commit == Commit::Later {
-        serve(&launched, interrupts, Until::Ready, patience, &mut console)?;
+        serve(&launched, interrupts, Until::Ready, patience, &mut parent)?;
     }
-    let relay = console.kept.take().map(Relay::new).transpose()?;
+    let relay = parent.console.kept.take().map(Relay::new).transpose()?;
     let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
     if let Some(pid_file) = &pid_file {
         pid_file.write(child.pid.as_raw())?;
@@ -130,7 +148,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     if commit == Commit::Later {
         launched.channel.commit()?;
     }
-    serve(&launched, interrupts, Until::Executed, patience, &mut console)?;
+    serve(&launched, interrupts, Until::Executed, patience, &mut parent)?;
     if let Some(socket) = pidfd_socket {
         socket.send(Role::Exec, child.pidfd.as_fd())?;
     }
@@ -141,7 +159,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     }
 }
 
-fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
+fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<ExecPlan> {
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
     let first = spec.process.unwrap_or_default();
@@ -160,14 +178,14 @@ fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
     };
     let target = Target { id: &options.id, process: &first, keyring: !container.state.no_new_keyring };
     let mut warnings = Vec::new();
-    let plan = ExecPlan::build(target, base, &options.flags, manner, &Host::credentials()?, &mut warnings)?;
+    let plan = ExecPlan::build(target, base, &options.flags, manner, host, &mut warnings)?;
     warnings.iter().for_each(|warning| log::warning(warning));
     Ok(plan)
 }
 
 /// What the child enters by itself; the pid namespace it is born in. What is ours already is left out: to join the
 /// user namespace that one is in is an error.
-fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
+fn way_in(running: &Running, proc: Proc, admin: bool) -> Result<init::Container> {
     const KINDS: [(&str, CloneFlags); 7] = [
         ("user", CloneFlags::CLONE_NEWUSER),
         ("cgroup", CloneFlags::CLONE_NEWCGROUP),
@@ -184,11 +202,23 @@ fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
             namespaces |= flag;
         }
     }
+    // Who has no rights over it but by the user namespace enters it from there.
+    if !admin && !proc.share_namespace(pid, Namespace::Pid.file())? {
+        namespaces |= CloneFlags::CLONE_NEWPID;
+    }
+    let no_setgroups = host::rootless()? && host::no_setgroups()?;
     let root = match namespaces.contains(CloneFlags::CLONE_NEWNS) {
         true => None,
         false => Some(root_of(running)?),
     };
-    Ok(init::Container { init: running.init.try_clone().doing("dup", "pidfd")?, namespaces, root, proc })
+    Ok(init::Container {
+        init: running.init.try_clone().doing("dup", "pidfd")?,
+        namespaces,
+        root,
+        proc,
+        admin,
+        no_setgroups,
+    })
 }
 
 /// A magic link to where the process itself stands; it is alive, so its pid is its own.
