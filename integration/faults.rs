@@ -83,13 +83,13 @@ fn create_in_a_user_namespace_killed_anywhere() {
     lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
 }
 
-/// Two processes on the way to one.
+/// Two processes on the way to one, which the tracer cannot tell apart.
 #[test]
 #[ignore = "a lane of its own: make faults"]
 fn create_in_a_pods_user_namespace_killed_anywhere() {
     let infra = infra();
     let lane = Lane::of(in_pod_of(&infra, Bundle::sleeping(), &POD));
-    lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
+    lane.is_clean(Verb::Create, &[Who::Parent]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ kernel=linux-image-cloud-amd64
 packages=(
     systemd systemd-sysv dbus dbus-user-session libpam-systemd # PID 1, its bus, users' own managers
     apparmor criu runc crun                                    # what rrun works with, and its peers
-    busybox-static strace procps kmod uidmap python3-minimal   # the tests, the agent
+    busybox-static strace procps kmod python3-minimal          # the tests, the agent
     attr libcap2-bin iproute2 jq uidmap util-linux
 )
 
