@@ -42,7 +42,7 @@ demo: root build ## two containers, each command before its output (root)
 check: cc ## format, lints, unit tests, golden plans, command line; no root
 	$(TIMED)
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --test integration --test managers --test seccomp -- -D warnings
 	cargo test
 
 .PHONY: integration
@@ -55,6 +55,14 @@ seccomp: cc ## filters against libseccomp's, verdict by verdict; PROFILES=5000 f
 	$(TIMED)
 	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
 	cargo test --test seccomp -- --nocapture
+
+.PHONY: managers
+managers: root tools $(if $(RUNTIME),,build) ## a real dockerd and containerd with rrun as their only runtime; RUNTIME=runc: with a peer (root)
+	$(TIMED)
+	for tool in dockerd containerd nsenter; do
+		PATH=$$PATH:/usr/sbin command -v $$tool >/dev/null || $(call INSTALL,docker.io containerd util-linux)
+	done
+	PATH=$$PATH:/usr/sbin RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test managers -- --test-threads 2 $(TESTS)
 
 .PHONY: faults
 faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, pause, resume, update, kill and delete (root)
