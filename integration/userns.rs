@@ -237,6 +237,13 @@ fn oom_score_and_limits() {
     assert_eq!(bundle.run().ok(), "321\n456\n123\n");
 }
 
+pub fn we_may_raise_limits() -> bool {
+    let effective = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = effective.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim().to_string();
+    const SYS_RESOURCE: u64 = 1 << 24;
+    u64::from_str_radix(&effective, 16).unwrap() & SYS_RESOURCE != 0
+}
+
 /// Inside nobody may raise one; rrun does it from outside, if it may.
 #[test]
 fn a_hard_limit_is_raised_from_outside() {
@@ -255,10 +262,7 @@ fn a_hard_limit_is_raised_from_outside() {
         .arg(root)
         .arg(&bundle.id);
     let output = crate::runtime::run(command.current_dir(&bundle.dir).env(crate::leftovers::VARIABLE, &bundle.id));
-    let effective = fs::read_to_string("/proc/self/status").unwrap();
-    let effective = effective.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim().to_string();
-    const SYS_RESOURCE: u64 = 1 << 24;
-    if u64::from_str_radix(&effective, 16).unwrap() & SYS_RESOURCE != 0 {
+    if we_may_raise_limits() {
         assert_eq!(output.ok(), "2000\n0\n");
     } else if on_rrun() {
         output.refused(&["process.rlimits: RLIMIT_NOFILE", "(EPERM)"]);

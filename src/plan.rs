@@ -27,6 +27,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod notify;
 pub mod process;
+pub mod seccomp;
 pub mod spec;
 pub mod sub_cgroups;
 pub mod sysctl;

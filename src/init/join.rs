@@ -12,7 +12,6 @@ use nix::unistd::{Pid, chdir, chroot, fchdir};
 
 use super::Init;
 use crate::error::{Doing, Matched, SysError};
-use crate::log;
 use crate::procfs::Proc;
 use crate::rootfs::{Rootfs, open_host_directory};
 use crate::sys::{keyring, socket};
@@ -21,15 +20,13 @@ use crate::sys::{keyring, socket};
 pub struct Container {
     /// pidfd.
     pub init: OwnedFd,
-    /// Those of init that are not ours and that the child was not born in. With that of pids among them it forks once more.
+    /// Those of init that are not ours and that the child was not born in. With that of pids it forks once more.
     pub namespaces: CloneFlags,
     /// Init's root, where it has our mounts: otherwise the mount namespace brings its root along.
     pub root: Option<OwnedFd>,
     /// The host's.
     pub proc: Proc,
-    /// rrun has rights over the container's namespaces and beyond; else it has those of its user alone.
-    pub admin: bool,
-    /// The user namespace, when it is rrun's own, forbids setgroups(2).
+    /// Its user namespace is rrun's own, which forbids setgroups(2).
     pub no_setgroups: bool,
 }
 
@@ -38,26 +35,21 @@ impl Init<'_> {
         self.handles.container.as_ref().context("there is no container to join")
     }
 
+    /// An ordinary user's rrun cannot enter a pid namespace: the child does, and only its own child is in it.
+    fn forks(&self) -> Result<bool> {
+        Ok(self.container()?.namespaces.contains(CloneFlags::CLONE_NEWPID))
+    }
+
     /// Before the mounts of the container hide the host's /proc.
     pub(super) fn set_oom_score(&mut self, value: i32) -> Result<()> {
-        let Container { proc, admin, .. } = self.container()?;
-        match proc.write_own_oom_score_adj(value) {
-            // to be dumpable for it would show us to the container
-            Err(error @ SysError { errno: Errno::EACCES, .. }) if !admin => {
-                log::warning(&format!("process.oomScoreAdj: {error}: left as it is"));
-                Ok(())
-            }
-            result => Ok(result?),
+        if self.forks()? {
+            return self.set_own_oom_score(value);
         }
+        Ok(self.container()?.proc.write_own_oom_score_adj(value)?)
     }
 
     pub(super) fn run_on(&mut self, cpus: &[u32]) -> Result<()> {
         Ok(run_on(cpus)?)
-    }
-
-    pub(super) fn joins_privileged(&self) -> bool {
-        let user = |container: &Container| container.namespaces.contains(CloneFlags::CLONE_NEWUSER);
-        self.handles.container.as_ref().is_some_and(|container| container.admin && user(container))
     }
 
     /// All at once, so that what the one allows the other does not forbid: setns(2).
@@ -67,15 +59,15 @@ impl Init<'_> {
         if namespaces.is_empty() {
             return Ok(());
         }
-        let namespaces = *namespaces;
-        setns(init, namespaces).doing("setns", "init")?;
-        if namespaces.contains(CloneFlags::CLONE_NEWPID) {
+        setns(init, *namespaces).doing("setns", "init")?;
+        let (namespaces, forks) = (*namespaces, self.forks()?);
+        if forks {
             self.fork_beside()?;
         }
-        if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
-            self.become_root()?;
+        match namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+            true => self.become_root(),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Whoever ends the container ends init first and then whoever is in its cgroups. So a process that has joined them
@@ -107,7 +99,7 @@ impl Init<'_> {
             // a kernel without keyrings
             Ok(_) | Err(SysError { errno: Errno::ENOSYS, .. }) => Ok(()),
             // an ordinary user's container may have none of its own for that reason
-            Err(SysError { errno: Errno::EDQUOT, .. }) if !self.container()?.admin => Ok(()),
+            Err(SysError { errno: Errno::EDQUOT, .. }) if self.forks()? => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -33,7 +33,6 @@ impl Init<'_> {
 
     /// Only a process born in it is in a new pid namespace, and what a user namespace is to own is made from inside.
     pub(super) fn fork_beside(&mut self) -> Result<()> {
-        // who joins a container that runs makes nothing new
         let again = self.plan.map(|plan| plan.choreography().again).unwrap_or_default();
         let flags = again.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
         if clone::fork_beside(flags)? == Twin::Original {
@@ -60,9 +59,8 @@ impl Init<'_> {
     /// Root of the namespace, or where that is not mapped the container's user; without the groups of rrun's caller. The
     /// kernel clears the parent-death signal here, and may have made us dumpable.
     pub(super) fn become_root(&mut self) -> Result<()> {
-        let may =
-            |plan: &Plan| plan.has_new(Namespace::User) && plan.id_maps.as_ref().is_some_and(|maps| maps.setgroups);
-        let sure = self.plan.is_some_and(may) || !self.process.additional_gids.is_empty();
+        let has_groups = |plan: &Plan| plan.id_maps.as_ref().is_some_and(|maps| maps.setgroups);
+        let sure = self.plan.is_some_and(|plan| plan.has_new(Namespace::User) && has_groups(plan));
         match credentials::set_groups(&[]) {
             // forbidden in an ordinary user's namespace; the plan or the parent has seen that none are asked for
             Err(SysError { errno: Errno::EPERM, .. }) if !sure => self.may_set_groups = false,
@@ -77,7 +75,9 @@ impl Init<'_> {
 
     /// It is outside of the container's user namespace, with rights there that nobody inside has.
     pub(super) fn parent_is_privileged(&self) -> bool {
-        self.plan.is_some_and(|plan| plan.admin && plan.has(Namespace::User)) || self.joins_privileged()
+        let joined = self.handles.container.as_ref().map(|container| container.namespaces);
+        self.plan.is_some_and(|plan| plan.admin && plan.has(Namespace::User))
+            || joined.is_some_and(|namespaces| namespaces.contains(Namespace::User.flag()))
     }
 
     /// Where the user namespace forbids it the groups of rrun's caller stay.

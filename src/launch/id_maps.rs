@@ -43,17 +43,13 @@ pub fn write(proc: &Proc, child: Pid, maps: &IdMaps) -> Result<()> {
     write_one(proc, child, &maps.gids, &GIDS).context(GIDS.field)
 }
 
-/// Those of the user namespace that `member` is in: the process's ids must be among them. Gives the map of uids.
-pub fn check_joined(
-    proc: &Proc,
-    member: Pid,
-    expected: Option<&IdMaps>,
-    process: &ProcessPlan,
-) -> Result<Vec<IdRange>> {
+/// Those of the user namespace that the child, or the container's init, is in: the process's ids must be among them.
+/// Gives the map of uids.
+pub fn check_joined(proc: &Proc, child: Pid, expected: Option<&IdMaps>, process: &ProcessPlan) -> Result<Vec<IdRange>> {
     let read = |kind: &Kind| {
-        let text = proc.read(&format!("{member}/{}", kind.file))?;
+        let text = proc.read(&format!("{child}/{}", kind.file))?;
         let ranges = parse(&String::from_utf8_lossy(&text));
-        ranges.with_context(|| format!("/proc/{member}/{} is not understood", kind.file))
+        ranges.with_context(|| format!("/proc/{child}/{} is not understood", kind.file))
     };
     let (uids, gids) = (read(&UIDS)?, read(&GIDS)?);
     if let Some(expected) = expected {
@@ -66,7 +62,7 @@ pub fn check_joined(
             );
         }
     }
-    let setgroups = proc.read(&format!("{member}/setgroups"))?;
+    let setgroups = proc.read(&format!("{child}/setgroups"))?;
     check_process(&uids, &gids, !setgroups.starts_with(b"deny"), process)?;
     Ok(uids)
 }

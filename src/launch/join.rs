@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
 use super::stages::{self, Around, Entry};
-use super::{CANNOT_CLONE_INTO, Launched};
+use super::{CANNOT_CLONE_INTO, Launched, second};
 use crate::cgroup::{InTree, Joinable, Tree};
 use crate::error::{Doing, SysError};
 use crate::init::{self, Container, Handles};
@@ -21,7 +21,7 @@ use crate::sys::fds;
 /// What the parent made ready.
 pub struct Prepared<'a> {
     pub container: Container,
-    /// Init's is not rrun's own: the child is born in it, and clone3 tells the pid that the host sees.
+    /// The child is born in init's, and clone3 tells the pid that the host sees.
     pub pid_namespace: bool,
     pub cgroups: Joinable,
     /// Where init is in the v2 tree by now, for when no process can be put where the container was.
@@ -44,10 +44,10 @@ pub fn join(plan: &ExecPlan, prepared: Prepared, commit: Commit) -> Result<Launc
         channel.commit()?;
     }
     let ready = Ready::new()?;
-    let forks = container.namespaces.contains(CloneFlags::CLONE_NEWPID);
     let init = container.init.try_clone().doing("dup", "pidfd")?;
     let entry = Entry { by: init.as_fd(), kinds: vec![Namespace::Pid], named: "init's pid namespace".into() };
     let around = Around { entries: pid_namespace.then_some(entry).into_iter().collect(), offsets: &[] };
+    let forks = container.namespaces.contains(CloneFlags::CLONE_NEWPID);
     let mut handles = Some(Handles {
         channel: childs_channel,
         ready: ready.try_clone()?,
@@ -79,7 +79,7 @@ pub fn join(plan: &ExecPlan, prepared: Prepared, commit: Commit) -> Result<Launc
             None => bail!("cgroup {}: is missing, and init is in none that can be seen", path.display()),
         },
     };
-    let child = if forks { super::second(&child, &channel)? } else { child };
+    let child = if forks { second(&child, &channel)? } else { child };
     // They are the program's: a copy of ours would keep a pipe from its end for as long as rrun stays.
     fds::close_inherited(Descriptors::FIRST, plan.process.descriptors.end());
     Ok(Launched { child, channel, ready })

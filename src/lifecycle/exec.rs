@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use caps::Capability;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 
@@ -95,35 +94,34 @@ fn find(store: &Store, options: &ExecOptions) -> Result<Running> {
 }
 
 fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) -> Result<i32> {
-    let proc = Proc::open()?;
-    let pid = running.process.pid();
-    let host = Host::credentials()?;
-    let admin = host.may(Capability::CAP_SYS_ADMIN);
-    let own_user = !proc.share_namespace(pid, Namespace::User.file())?;
-    // There a process has every capability at first.
-    let inside = if own_user { Host { capabilities: u64::MAX, ..host } } else { host };
-    let plan = decide(&running.container, options, &inside)?;
-    let user = match own_user {
-        true => host_id(&id_maps::check_joined(&proc, pid, None, &plan.process)?, plan.process.uid),
-        false => None,
-    };
+    let proc = running.container.proc();
+    let mut container = way_in(running, proc.try_clone()?)?;
+    let mapped = container.namespaces.contains(Namespace::User.flag());
+    let plan = decide(&running.container, options, &credentials(mapped)?)?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
-    let commit = if pid_file.is_some() || relayed { Commit::Later } else { Commit::Given };
-
-    // Root inside does not own what its caller gave it.
-    if let Some(user) = user.filter(|_| admin && plan.process.terminal.is_none()) {
-        stdio::give_to(user)?;
+    let own_pids = !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?;
+    let rootless = host::rootless()?;
+    container.no_setgroups = rootless && !mapped && host::no_setgroups()?;
+    let by_user = own_pids && rootless;
+    if by_user {
+        container.namespaces |= Namespace::Pid.flag();
     }
-    let present = || Tree::of(running.process.pid(), &proc);
+    if mapped {
+        meet_user_namespace(running, proc, &plan)?;
+    }
+    let present = || Tree::of(running.process.pid(), proc);
+    // What is said beforehand must not come between a request and its answer.
+    let asks = mapped && !plan.process.rlimits.is_empty();
+    let commit = if pid_file.is_some() || relayed || asks { Commit::Later } else { Commit::Given };
     let prepared = Prepared {
         cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
         present: &present,
-        pid_namespace: admin && !proc.share_namespace(pid, Namespace::Pid.file())?,
-        container: way_in(running, proc.try_clone()?, admin)?,
+        pid_namespace: own_pids && !by_user,
+        container,
     };
     if let Some(cpus) = &plan.affinity.initial {
         run_on(cpus).context("process.execCPUAffinity.initial")?;
@@ -159,6 +157,12 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     }
 }
 
+/// In a user namespace a process has every capability at first.
+fn credentials(mapped: bool) -> Result<Host> {
+    let host = Host::credentials()?;
+    Ok(if mapped { Host { capabilities: u64::MAX, ..host } } else { host })
+}
+
 fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<ExecPlan> {
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
@@ -183,9 +187,9 @@ fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<E
     Ok(plan)
 }
 
-/// What the child enters by itself; the pid namespace it is born in. What is ours already is left out: to join the
+/// What the child enters by itself; root's is born in the pid namespace. What is ours already is left out: to join the
 /// user namespace that one is in is an error.
-fn way_in(running: &Running, proc: Proc, admin: bool) -> Result<init::Container> {
+fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
     const KINDS: [(&str, CloneFlags); 7] = [
         ("user", CloneFlags::CLONE_NEWUSER),
         ("cgroup", CloneFlags::CLONE_NEWCGROUP),
@@ -202,11 +206,6 @@ fn way_in(running: &Running, proc: Proc, admin: bool) -> Result<init::Container>
             namespaces |= flag;
         }
     }
-    // Who has no rights over it but by the user namespace enters it from there.
-    if !admin && !proc.share_namespace(pid, Namespace::Pid.file())? {
-        namespaces |= CloneFlags::CLONE_NEWPID;
-    }
-    let no_setgroups = host::rootless()? && host::no_setgroups()?;
     let root = match namespaces.contains(CloneFlags::CLONE_NEWNS) {
         true => None,
         false => Some(root_of(running)?),
@@ -216,9 +215,17 @@ fn way_in(running: &Running, proc: Proc, admin: bool) -> Result<init::Container>
         namespaces,
         root,
         proc,
-        admin,
-        no_setgroups,
+        no_setgroups: false,
     })
+}
+
+/// Its ids have to stand for some of the host's; and root inside does not own what its caller gave it.
+fn meet_user_namespace(running: &Running, proc: &Proc, plan: &ExecPlan) -> Result<()> {
+    let uids = id_maps::check_joined(proc, running.process.pid(), None, &plan.process)?;
+    match host_id(&uids, plan.process.uid).filter(|_| plan.process.terminal.is_none()) {
+        Some(user) => stdio::give_to(user),
+        None => Ok(()),
+    }
 }
 
 /// A magic link to where the process itself stands; it is alive, so its pid is its own.

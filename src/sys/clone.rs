@@ -96,9 +96,15 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// ESRCH where there is no process of that number. Kernels have other words too, for one that is just being reaped and
+/// for a number that is a thread's by now: EINVAL, since 6.15 ENOENT.
 pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, SysError> {
     // SAFETY: no pointers; the result is a new descriptor.
-    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }).doing("pidfd_open", pid)?;
+    let fd = match Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }) {
+        Err(Errno::EINVAL | Errno::ENOENT) => Err(Errno::ESRCH),
+        result => result,
+    };
+    let fd = fd.doing("pidfd_open", pid)?;
     // SAFETY: as above: nobody else knows the descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -139,4 +145,16 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd, signal: i32) -> Result<(), Errno> {
     // SAFETY: a null siginfo is what kill(2) would send.
     Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0) })
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_a_threads_is_no_process() {
+        let errno = std::thread::spawn(|| pidfd_open(nix::unistd::gettid()).unwrap_err().errno).join().unwrap();
+        assert_eq!(errno, Errno::ESRCH);
+        assert!(pidfd_open(Pid::this()).is_ok());
+    }
 }

@@ -1,0 +1,127 @@
+//! Daemons that use the runtime under test and nothing else: one each for the whole run, in namespaces of their own.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::runtime::{self, Call, Output, eventually_within, run};
+
+/// For a daemon to answer first.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Daemon {
+    pub dir: PathBuf,
+    /// What its clients find it by.
+    variables: Vec<(&'static str, String)>,
+    /// Its end ends the daemon, also when this process is killed.
+    _lifeline: std::process::ChildStdin,
+}
+
+/// Shared by all tests of the run.
+pub fn docker() -> &'static Daemon {
+    static DOCKER: OnceLock<Daemon> = OnceLock::new();
+    DOCKER.get_or_init(|| {
+        let daemon =
+            Daemon::start("docker", "DOCKER_HOST", |dir| format!("unix://{}", dir.join("docker.sock").display()));
+        daemon.answers("docker version");
+        image(&daemon.dir);
+        daemon.sh("docker load -qi $DIR/image.tar").ok();
+        daemon
+    })
+}
+
+pub fn containerd() -> &'static Daemon {
+    static CONTAINERD: OnceLock<Daemon> = OnceLock::new();
+    CONTAINERD.get_or_init(|| {
+        let daemon =
+            Daemon::start("containerd", "CONTAINERD_ADDRESS", |dir| dir.join("containerd.sock").display().to_string());
+        daemon.answers("ctr version");
+        image(&daemon.dir);
+        daemon.sh("ctr image import $DIR/image.tar").ok();
+        daemon
+    })
+}
+
+impl Daemon {
+    fn start(kind: &str, variable: &'static str, address: impl Fn(&Path) -> String) -> Self {
+        // a number more: one that did not answer may not be gone yet
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("rrun-{kind}-{}.{number}", std::process::id()));
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/managers/daemon.sh");
+        let mut command = Command::new(script);
+        command.arg(kind).arg(runtime::path()).arg(&dir).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let variables = vec![(variable, address(&dir)), ("DIR", dir.display().to_string())];
+        Self { dir, variables, _lifeline: child.stdin.take().unwrap() }
+    }
+
+    fn answers(&self, question: &str) {
+        let answered = eventually_within(PATIENCE, || (self.sh(question).code == 0).then_some(()));
+        let log = || std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        answered.unwrap_or_else(|| panic!("{question} gets no answer: {}", log()));
+    }
+
+    /// A line of shell, as a user types it.
+    pub fn sh(&self, line: &str) -> Output {
+        run(&mut self.command(line))
+    }
+
+    /// One that goes on meanwhile.
+    pub fn begin(&self, line: &str) -> Call {
+        Call::new(&mut self.command(line))
+    }
+
+    pub fn command(&self, line: &str) -> Command {
+        // where the daemon's sockets, mounts and processes are
+        let daemon = std::fs::read_to_string(self.dir.join("pid")).unwrap_or_default();
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--mount", "--net", "--pid", "--target", daemon.trim(), "bash", "-c", line])
+            .envs(self.variables.iter().cloned());
+        command
+    }
+}
+
+/// A root file system of busybox: DIR/image, and the same as an archive of an image named `box`.
+fn image(dir: &Path) {
+    let root = dir.join("image");
+    for name in ["bin", "etc", "tmp", "root", "proc", "dev", "sys"] {
+        std::fs::create_dir_all(root.join(name)).unwrap();
+    }
+    let found = run(Command::new("sh").args(["-c", "command -v busybox"])).ok().trim().to_string();
+    std::fs::copy(found, root.join("bin/busybox")).unwrap();
+    run(Command::new(root.join("bin/busybox")).args(["--install", "-s"]).arg(root.join("bin"))).ok();
+    for link in std::fs::read_dir(root.join("bin")).unwrap().map(|entry| entry.unwrap().path()) {
+        if link.is_symlink() {
+            std::fs::remove_file(&link).unwrap();
+            std::os::unix::fs::symlink("/bin/busybox", &link).unwrap();
+        }
+    }
+    std::fs::set_permissions(root.join("tmp"), Permissions::from_mode(0o1777)).unwrap();
+    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000:ann:/tmp:/bin/sh\n")
+        .unwrap();
+    std::fs::write(root.join("etc/group"), "root:x:0:\nann:x:1000:\n").unwrap();
+    run(Command::new("bash").arg("-c").arg(ARCHIVE).current_dir(dir)).ok();
+}
+
+/// The format of `docker save`.
+const ARCHIVE: &str = r#"
+set -e
+mkdir archive
+tar --numeric-owner -C image -cf archive/layer.tar .
+layer=$(sha256sum <archive/layer.tar | cut -d' ' -f1)
+case $(uname -m) in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; esac
+cat >archive/config.json <<END
+{"architecture":"$arch","os":"linux","config":{"Cmd":["sh"],"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
+"rootfs":{"type":"layers","diff_ids":["sha256:$layer"]}}
+END
+cat >archive/manifest.json <<END
+[{"Config":"config.json","RepoTags":["box:latest"],"Layers":["layer.tar"]}]
+END
+tar -C archive -cf image.tar .
+"#;

@@ -1,0 +1,73 @@
+#!/bin/bash
+# A daemon of its own: daemon.sh docker|containerd RUNTIME DIR
+# What it makes lies below DIR, in cgroups named after DIR, and in namespaces that die with it. It ends, and all of it is
+# removed, when stdin ends; so whoever holds the other end of that pipe may be killed at any time.
+set -euo pipefail
+kind=$1 runtime=$2 dir=$3
+name=$(basename "$dir")
+
+serve() {
+	# Process 1 of the pid namespace: it reaps, and its end is the end of all.
+	mount -t proc proc /proc
+	mount -t tmpfs run /run
+	mkdir -p /run/lock /run/user
+	ip link set lo up
+	"serve_$kind" &
+	wait $!
+}
+
+serve_docker() {
+	exec dockerd --data-root "$dir/data" --exec-root /run/docker --pidfile /run/docker.pid --host "unix://$dir/docker.sock" \
+		--add-runtime "tried=$runtime" --default-runtime tried --cgroup-parent "/$name" --storage-driver overlay2 \
+		--shutdown-timeout 2 ${DOCKERD_OPTIONS:-} >>"$dir/log" 2>&1
+}
+
+serve_containerd() {
+	cat >"$dir/containerd.toml" <<-END
+		version = 2
+		root = "$dir/data"
+		state = "/run/containerd"
+		[grpc]
+		  address = "$dir/containerd.sock"
+		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+		  runtime_type = "io.containerd.runc.v2"
+		  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+		    BinaryName = "$runtime"
+	END
+	exec containerd --config "$dir/containerd.toml" >>"$dir/log" 2>&1
+}
+
+sweep() { # DIR: its daemon is gone
+	local cgroup
+	find /sys/fs/cgroup -depth -type d -path "*/$(basename "$1")*" 2>/dev/null | while read -r cgroup; do
+		rmdir "$cgroup" 2>/dev/null || true
+	done
+	rm -rf --one-file-system "$1"
+}
+
+if [ "${4:-}" = inside ]; then
+	serve
+	exit
+fi
+
+# Who holds the lock of its directory lives.
+for old in "$(dirname "$dir")/${name%-*}"-*; do
+	[ ! -e "$old/lock" ] || ! flock --nonblock "$old/lock" true || sweep "$old"
+done
+mkdir -p "$dir"
+exec 9>"$dir/lock"
+flock 9
+unshare --mount --net --pid --fork --kill-child --propagation private \
+	"$0" "$kind" "$runtime" "$dir" inside </dev/null 9>&- &
+daemon=$!
+disown -a
+# Clients enter the namespaces of this process.
+until pgrep --parent $daemon >"$dir/pid" || ! kill -0 $daemon; do sleep 0.01; done
+cat >/dev/null # until the end of stdin
+kill -KILL $daemon 2>/dev/null || true
+wait $daemon 2>/dev/null || true
+for _ in $(seq 50); do
+	sweep "$dir"
+	[ -z "$(find /sys/fs/cgroup -type d -path "*/$name*" -print -quit 2>/dev/null)" ] && break
+	sleep 0.1
+done

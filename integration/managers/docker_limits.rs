@@ -1,0 +1,48 @@
+//! Limits of `docker run` and `docker update`, as the container's cgroup has them.
+
+use crate::daemon::docker;
+use crate::runtime::Output;
+
+fn run(words: &str) -> Output {
+    docker().sh(&format!("docker run --rm {words}"))
+}
+
+#[test]
+fn limits_are_in_the_cgroup() {
+    for (options, file, want) in [
+        ("-m 64m", "memory/memory.limit_in_bytes", "67108864"),
+        ("-m 64m --memory-swap 128m", "memory/memory.memsw.limit_in_bytes", "134217728"),
+        ("--memory-reservation 32m", "memory/memory.soft_limit_in_bytes", "33554432"),
+        ("--cpus 0.5", "cpu/cpu.cfs_quota_us", "50000"),
+        ("--cpu-shares 512", "cpu/cpu.shares", "512"),
+        ("--cpuset-cpus 0", "cpuset/cpuset.cpus", "0"),
+        ("--pids-limit 50", "pids/pids.max", "50"),
+        ("--blkio-weight 300", "blkio/blkio.bfq.weight", "300"),
+    ] {
+        let output = run(&format!("{options} box cat /sys/fs/cgroup/{file}"));
+        // a weight needs a scheduler that this kernel may lack; then docker says so, and drops it
+        let lacking = options.contains("blkio") && output.stderr.contains("does not support");
+        assert!(lacking || output.stdout.trim() == want, "{options}: {output}");
+    }
+}
+
+#[test]
+fn want_of_memory_is_reported() {
+    let output = docker().sh("docker run --name hungry -m 10m --memory-swap 10m box tail /dev/zero");
+    assert_eq!(output.code, 137, "{output}");
+    let told = docker().sh("docker inspect -f '{{.State.OOMKilled}} {{.State.ExitCode}}' hungry; docker rm hungry");
+    assert_eq!(told.ok(), "true 137\nhungry\n");
+}
+
+#[test]
+fn update_changes_a_running_container() {
+    docker().sh("docker run -d --name changed -m 64m --memory-swap 64m box sleep 1000").ok();
+    docker().sh("docker update -m 100m --memory-swap 100m --cpus 0.25 --pids-limit 77 changed").ok();
+    for (file, want) in
+        [("memory/memory.limit_in_bytes", "104857600"), ("cpu/cpu.cfs_quota_us", "25000"), ("pids/pids.max", "77")]
+    {
+        let output = docker().sh(&format!("docker exec changed cat /sys/fs/cgroup/{file}"));
+        assert_eq!(output.ok().trim(), want, "{file}");
+    }
+    docker().sh("docker rm -f changed").ok();
+}

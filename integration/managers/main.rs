@@ -1,0 +1,21 @@
+//! rrun as the only runtime of real managers, which these tests start and end. Needs root, dockerd and containerd.
+//!
+//! `make managers` runs it; `RUNTIME=runc make managers` tries the tests themselves. One topic per file; a test is what
+//! a user of the manager types, and what the user sees.
+
+#[path = "../runtime.rs"]
+#[allow(dead_code)]
+mod runtime;
+#[path = "../tty.rs"]
+#[allow(dead_code)]
+mod tty;
+
+mod daemon;
+
+mod containerd;
+
+mod docker_images;
+mod docker_lifecycle;
+mod docker_limits;
+mod docker_network;
+mod docker_run;
