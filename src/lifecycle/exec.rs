@@ -100,7 +100,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
-    let proc = Proc::open()?;
+    let proc = running.container.proc();
     let mut container = way_in(running, proc.try_clone()?)?;
     let own_pids = !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?;
     let by_user = own_pids && rootless()?;
@@ -109,9 +109,9 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     }
     let mapped = container.namespaces.contains(Namespace::User.flag());
     if mapped {
-        meet_user_namespace(running, &proc, &plan)?;
+        meet_user_namespace(running, proc, &plan)?;
     }
-    let present = || Tree::of(running.process.pid(), &proc);
+    let present = || Tree::of(running.process.pid(), proc);
     // What is said beforehand must not come between a request and its answer.
     let asks = mapped && !plan.process.rlimits.is_empty();
     let commit = if pid_file.is_some() || relayed || asks { Commit::Later } else { Commit::Given };
