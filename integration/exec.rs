@@ -316,6 +316,19 @@ fn a_manager_gets_its_terminal() {
     assert!(sh(&bundle, "[ -e /dev/console ]").code != 0 || !on_rrun());
 }
 
+/// A shell's `<(…)`, or a pipe on stdin.
+#[test]
+fn a_process_may_come_by_a_pipe() {
+    let bundle = Bundle::sh("sleep 1000");
+    running(&bundle);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut writer, br#"{"args": ["echo", "piped"], "cwd": "/", "env": ["PATH=/bin"]}"#)
+        .unwrap();
+    drop(writer);
+    let mut command = bundle.command(&["exec", "--process", "/dev/stdin", &bundle.id]);
+    assert_eq!(Call::with_stdin(&mut command, reader.into()).wait().ok(), "piped\n");
+}
+
 #[test]
 fn a_terminal_of_the_callers_process_has_its_size() {
     let bundle = Bundle::sleeping();

@@ -12,9 +12,9 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 
 use super::bring_up::end;
-use super::bundle::read_whole;
 use super::container::Container;
 use super::duties::{Console, ExecParent};
+use super::given_file::{Pipes, read_whole};
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
 use super::{Place, Store};
@@ -171,7 +171,7 @@ fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<E
         None => Base::Container,
         Some(path) => {
             let shown = path.display().to_string();
-            let read = || -> Result<spec::Process> { spec::document::read(&read_whole(path)?) };
+            let read = || -> Result<spec::Process> { spec::document::read(&read_whole(path, Pipes::Read)?) };
             Base::File(Box::new(read().with_context(|| format!("--process {shown}"))?), shown)
         }
     };
