@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::bad_input::Who::{Everybody, Rrun};
+use crate::bad_input::Who::Rrun;
 use crate::bad_input::refuses;
 use crate::bundle::{Bundle, mount_at};
 use crate::runtime::on_rrun;
@@ -96,6 +96,7 @@ fn the_other_namespaces_belong_to_it() {
          stat -c '%u %n' /dev/mqueue /dev/pts/ptmx /sys/class /tmp; cat /proc/sys/user/max_ipc_namespaces");
     bundle.mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid"]);
     bundle.mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "mode=1777"]);
+    need!(rrun); // runc 1.1 knows no user.* sysctls
     bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1", "user.max_ipc_namespaces": "17"}));
     let output = bundle.run();
     let want = "inside\n1\n lo\n0 /dev/mqueue\n0 /dev/pts/ptmx\n65534 /sys/class\n0 /tmp\n17\n";
@@ -139,6 +140,7 @@ fn a_device_that_the_host_lacks_or_has_as_another_is_refused() {
 // docker keeps images below a directory that is root's alone
 #[test]
 fn what_root_inside_cannot_reach_is_opened_by_rrun() {
+    need!(rrun); // runc 1.1 opens neither root.path nor volumes from outside
     let mut bundle = sh("cat /v/file /f; touch /v/file; cat /proc/self/mountinfo");
     let closed = closed_directory(&bundle, "closed");
     fs::create_dir(closed.join("deep")).unwrap();
@@ -159,6 +161,7 @@ fn what_root_inside_cannot_reach_is_opened_by_rrun() {
 /// What the host has set on a mount stays, and cannot be taken off inside.
 #[test]
 fn flags_of_the_host_are_locked() {
+    need!(rrun); // runc 1.1 tries to take the others off, and fails
     let mut bundle = sh("mount -o remount,bind,rw /v 2>/dev/null || echo refused; cat /proc/self/mountinfo");
     let source = bundle.host_tmpfs("volume", "ro,nosuid,nodev");
     for set in ["bounding", "effective", "permitted"] {
@@ -290,6 +293,11 @@ pub fn in_pod_of(infra: &Bundle, mut bundle: Bundle, kinds: &[(&str, &str)]) -> 
     if kinds.iter().any(|(kind, _)| *kind == "uts") {
         bundle.unset("/hostname");
     }
+    if !on_rrun() {
+        // runc 1.1 wants them beside the path
+        let maps = json!([mapping(0, FIRST, SIZE)]);
+        bundle.set("/linux/uidMappings", maps.clone()).set("/linux/gidMappings", maps);
+    }
     give(&bundle.rootfs("/"), FIRST);
     bundle
 }
@@ -324,8 +332,7 @@ fn a_joined_user_namespace_and_its_pids() {
     let infra = infra();
     let mut kinds = POD.to_vec();
     kinds.push(("pid", "pid"));
-    let mut bundle = in_pod_of(&infra, Bundle::sleeping(), &kinds);
-    bundle.without_mount("/proc");
+    let bundle = in_pod_of(&infra, Bundle::sleeping(), &kinds);
     bundle.run_detached().ok();
     let pid = bundle.pid();
     for (_, file) in kinds {
@@ -407,7 +414,7 @@ fn maps_that_cannot_be_are_refused_by_name() {
     let mut bundle = mapped(Bundle::new());
     bundle.without_namespace("user");
     let _ = bundle.command(&[]);
-    refuses(Everybody, &bundle, &["linux.uidMappings: needs a user namespace; add one to linux.namespaces"]);
+    refuses(Rrun, &bundle, &["linux.uidMappings: needs a user namespace; add one to linux.namespaces"]);
 }
 
 #[test]
