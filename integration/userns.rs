@@ -41,7 +41,7 @@ pub fn give(path: &Path, id: u32) {
 }
 
 /// A directory that root inside cannot enter.
-fn closed_directory(bundle: &Bundle, name: &str) -> PathBuf {
+pub fn closed_directory(bundle: &Bundle, name: &str) -> PathBuf {
     let dir = bundle.dir.join(name);
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("file"), "reached\n").unwrap();
@@ -282,7 +282,7 @@ fn the_containers_cgroup_is_seen_and_is_not_its_own_to_change() {
 }
 
 /// A container of a pod with a user namespace: user, network, ipc and uts of another container, the rest new.
-fn in_pod_of(infra: &Bundle, mut bundle: Bundle, kinds: &[(&str, &str)]) -> Bundle {
+pub fn in_pod_of(infra: &Bundle, mut bundle: Bundle, kinds: &[(&str, &str)]) -> Bundle {
     for (kind, file) in kinds {
         let path = format!("/proc/{}/ns/{file}", infra.pid());
         bundle.without_namespace(kind).set("/linux/namespaces/-", json!({"type": kind, "path": path}));
@@ -294,9 +294,9 @@ fn in_pod_of(infra: &Bundle, mut bundle: Bundle, kinds: &[(&str, &str)]) -> Bund
     bundle
 }
 
-const POD: [(&str, &str); 4] = [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
+pub const POD: [(&str, &str); 4] = [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
 
-fn infra() -> Bundle {
+pub fn infra() -> Bundle {
     let bundle = mapped(Bundle::sleeping());
     bundle.run_detached().ok();
     bundle
@@ -418,4 +418,60 @@ fn an_image_of_other_ids_is_told_from_other_errors() {
     bundle.bind(&bundle.dir.clone(), "/new", &[]);
     let _ = bundle.command(&[]);
     refuses(Rrun, &bundle, &["mounts[4]: bind onto /new", "give the rootfs to the ids that are mapped"]);
+}
+
+fn exec(bundle: &Bundle, flags: &[&str], script: &str) -> crate::runtime::Output {
+    bundle.call(&[&["exec"], flags, &[&bundle.id, "sh", "-c", script]].concat())
+}
+
+#[test]
+fn exec_joins_the_user_namespace() {
+    let mut bundle = mapped(Bundle::sleeping());
+    bundle.set("/process/capabilities/bounding", json!(["CAP_SYS_ADMIN", "CAP_KILL"]));
+    bundle.set("/process/capabilities/permitted", json!(["CAP_SYS_ADMIN", "CAP_KILL"]));
+    bundle.set("/process/capabilities/effective", json!(["CAP_SYS_ADMIN", "CAP_KILL"]));
+    bundle.run_detached().ok();
+    let output = exec(
+        &bundle,
+        &["-g", "9"],
+        "id -u; cat /proc/self/uid_map | tr -s ' '; grep -E 'CapEff|Groups' /proc/self/status; hostname; touch /x; kill -0 1 && echo seen",
+    );
+    assert_eq!(output.ok(), "0\n 0 100000 65536\nGroups:\t9 \nCapEff:\t0000000000200020\ninside\nseen\n");
+    assert_eq!(fs::metadata(bundle.rootfs("/x")).unwrap().uid(), FIRST);
+    bundle.call(&["exec", "-d", "--user", "7:8", "--pid-file", "exec.pid", &bundle.id, "sleep", "1000"]).ok();
+    let pid = fs::read_to_string(bundle.dir.join("exec.pid")).unwrap().parse().unwrap();
+    assert_eq!(fields_of_status(pid, "Uid:"), "100007 100007 100007 100007");
+    assert_eq!(fields_of_status(pid, "Gid:"), "100008 100008 100008 100008");
+}
+
+#[test]
+fn exec_names_an_id_that_is_not_mapped() {
+    let bundle = mapped(Bundle::sleeping());
+    bundle.run_detached().ok();
+    for (flags, field) in [
+        (["--user", "70000"], "process.user.uid: 70000"),
+        (["--user", "0:70000"], "process.user.gid: 70000"),
+        (["--additional-gids", "70000"], "process.user.additionalGids[0]: 70000"),
+    ] {
+        let output = exec(&bundle, &flags, "true");
+        assert_eq!(output.code, 255, "{output}");
+        if on_rrun() {
+            let want = format!(": {field} is not mapped in the user namespace");
+            assert!(output.stderr.contains(&want), "{output}");
+        }
+    }
+}
+
+#[test]
+fn exec_into_a_pod_gives_the_standard_files_to_the_user() {
+    need!(rrun); // runc may not give them away from inside
+    let infra = infra();
+    let bundle = in_pod_of(&infra, Bundle::sleeping(), &POD);
+    bundle.run_detached().ok();
+    let mut command = bundle.command(&["exec", "--user", "5", &bundle.id, "sh", "-c", "hostname > /dev/stdout"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(said, "inside\n");
 }
