@@ -39,6 +39,7 @@ mod protection;
 mod ps;
 mod races;
 mod root;
+mod rootless;
 mod seccomp;
 mod state;
 mod stdio;

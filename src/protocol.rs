@@ -36,7 +36,7 @@ pub enum Ask {
     Console,
     /// The seccomp filter is about to be loaded; its listener will have this number in the child.
     Listener(i32),
-    /// The second process of a container that joins a user namespace; its pidfd comes with the message. The first ends.
+    /// The second process, of who joins a user namespace; its pidfd comes with the message. The first ends.
     Born,
     /// uid_map and gid_map, and what else can be written only then. Done when they stand.
     MapIds,
