@@ -13,7 +13,7 @@ use crate::bundle::Bundle;
 use crate::runtime::{self, Call, DEADLINE, Output, eventually_within, on_rrun, wait_within};
 use crate::stdio::{LIST, by_shell};
 use crate::tty::{ConsoleSocket, Terminal};
-use crate::userns::{mapped, we_may_raise_limits};
+use crate::userns::{give, mapped, we_may_raise_limits};
 
 /// A container that runs.
 fn running(bundle: &Bundle) -> &Bundle {
@@ -337,6 +337,19 @@ fn a_manager_gets_its_terminal() {
     assert!(sh(&bundle, "[ -e /dev/console ]").code != 0 || !on_rrun());
 }
 
+/// A shell's `<(…)`, or a pipe on stdin.
+#[test]
+fn a_process_may_come_by_a_pipe() {
+    let bundle = Bundle::sh("sleep 1000");
+    running(&bundle);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut writer, br#"{"args": ["echo", "piped"], "cwd": "/", "env": ["PATH=/bin"]}"#)
+        .unwrap();
+    drop(writer);
+    let mut command = bundle.command(&["exec", "--process", "/dev/stdin", &bundle.id]);
+    assert_eq!(Call::with_stdin(&mut command, reader.into()).wait().ok(), "piped\n");
+}
+
 #[test]
 fn a_terminal_of_the_callers_process_has_its_size() {
     let bundle = Bundle::sleeping();
@@ -605,6 +618,36 @@ fn limits_are_raised_from_outside_a_user_namespace() {
             false => assert_ne!(exec(flags).code, 0),
         }
     }
+}
+
+#[test]
+fn an_ordinary_user_enters_his_own_container() {
+    need!(rrun); // others want directories of the user's session for it
+    const USER: u32 = 54_321;
+    let mut bundle = Bundle::sleeping();
+    let own = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    bundle.set("/linux/namespaces/-", json!({"type": "user"}));
+    bundle.set("/linux/uidMappings", own.clone()).set("/linux/gidMappings", own);
+    bundle.unset("/linux/resources").unset("/linux/cgroupsPath");
+    fs::create_dir(&bundle.state_root).unwrap();
+    let runtime = bundle.dir.join("runtime");
+    assert!(Command::new("cp").arg(runtime::path()).arg(&runtime).status().unwrap().success());
+    let _ = bundle.command(&[]); // writes config.json
+    give(&bundle.dir, USER);
+    let by_user = |args: &[&str]| {
+        let usual = bundle.command_on_config_as_it_is(args);
+        let mut command = Command::new("setpriv");
+        let id = USER.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(&runtime).args(usual.get_args());
+        runtime::run(command.current_dir(&bundle.dir).env(crate::leftovers::VARIABLE, &bundle.id))
+    };
+    by_user(&["run", "-d", &bundle.id]).ok();
+    let output = by_user(&["exec", &bundle.id, "sh", "-c", "id -u; exit 7"]);
+    assert_eq!((output.code, output.stdout.as_str()), (7, "0\n"), "{output}");
+    by_user(&["exec", "-d", "--pid-file", "exec.pid", &bundle.id, "sleep", "1000"]).ok();
+    assert_eq!(namespaces(pid_in(&bundle, "exec.pid")), namespaces(bundle.pid()));
+    fails(&by_user(&["exec", "-u", "5", &bundle.id, "id"]), &["process.user.uid: 5 is not mapped"]);
+    fails(&by_user(&["exec", &bundle.id, "/missing"]), &["exec: \"/missing\": stat /missing: no such file"]);
 }
 
 #[test]

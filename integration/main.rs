@@ -39,6 +39,7 @@ mod protection;
 mod ps;
 mod races;
 mod root;
+mod rootless;
 mod state;
 mod stdio;
 mod terminal;

@@ -29,6 +29,11 @@ pub fn hugetlb() -> bool {
     is_mounted && Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists()
 }
 
+/// The helpers of the package uidmap.
+pub fn newuidmap() -> bool {
+    Path::new("/usr/bin/newuidmap").exists() && Path::new("/usr/bin/newgidmap").exists()
+}
+
 /// A namespace type that the runtime knows: peers lack some.
 pub fn namespace(kind: &str) -> bool {
     runtime::features()["linux"]["namespaces"].as_array().is_some_and(|known| known.iter().any(|k| k == kind))

@@ -13,6 +13,7 @@ mod delete;
 mod duties;
 mod exec;
 mod freeze;
+mod given_file;
 mod hooks;
 mod pidfd_socket;
 mod process;

@@ -54,6 +54,9 @@ pub struct Plan {
     /// rrun may enter namespaces, and do for the child what a user namespace forbids.
     #[serde(skip)]
     pub admin: bool,
+    /// The container's user namespace is rrun's own, which forbids setgroups(2).
+    #[serde(skip)]
+    pub no_setgroups: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub time_offsets: Vec<TimeOffset>,
     pub root: RootPlan,

@@ -33,7 +33,7 @@ use crate::sys::socket;
 pub enum Ask {
     /// The master of the container's terminal comes with the message.
     Console,
-    /// The second process of a container that joins a user namespace; its pidfd comes with the message. The first ends.
+    /// The second process, of who joins a user namespace; its pidfd comes with the message. The first ends.
     Born,
     /// uid_map and gid_map, and what else can be written only then. Done when they stand.
     MapIds,

@@ -53,6 +53,7 @@ fn host() -> Host {
         rootless: false,
         uid: 0,
         gid: 0,
+        no_setgroups: false,
         capabilities: ((1 << 41) - 1) & !sys_resource & !sys_module,
         last_capability: 40,
         cgroups: CgroupLayout { v1: v1.iter().map(|names| hierarchy(names)).collect(), v2: Some(v2) },

@@ -12,15 +12,15 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 
 use super::bring_up::end;
-use super::bundle::read_whole;
 use super::container::Container;
 use super::duties::{Console, ExecParent};
+use super::given_file::{Pipes, read_whole};
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
 use crate::error::{Doing, Matched};
-use crate::host::{Host, rootless};
+use crate::host::{self, Host};
 use crate::init::{self, join::run_on, stdio};
 use crate::launch::foreground::{self, Relay};
 use crate::launch::id_maps;
@@ -102,24 +102,26 @@ fn find(store: &Store, options: &ExecOptions) -> Result<Running> {
 }
 
 fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) -> Result<i32> {
-    let plan = decide(&running.container, options)?;
+    let proc = running.container.proc();
+    let mut container = way_in(running, proc.try_clone()?)?;
+    let mapped = container.namespaces.contains(Namespace::User.flag());
+    let plan = decide(&running.container, options, &credentials(mapped)?)?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
-    let proc = Proc::open()?;
-    let mut container = way_in(running, proc.try_clone()?)?;
     let own_pids = !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?;
-    let by_user = own_pids && rootless()?;
+    let rootless = host::rootless()?;
+    container.no_setgroups = rootless && !mapped && host::no_setgroups()?;
+    let by_user = own_pids && rootless;
     if by_user {
         container.namespaces |= Namespace::Pid.flag();
     }
-    let mapped = container.namespaces.contains(Namespace::User.flag());
     if mapped {
-        meet_user_namespace(running, &proc, &plan)?;
+        meet_user_namespace(running, proc, &plan)?;
     }
-    let present = || Tree::of(running.process.pid(), &proc);
+    let present = || Tree::of(running.process.pid(), proc);
     // What is said beforehand must not come between a request and its answer.
     let asks = mapped && !plan.process.rlimits.is_empty();
     let commit = if pid_file.is_some() || relayed || asks { Commit::Later } else { Commit::Given };
@@ -163,7 +165,13 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     }
 }
 
-fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
+/// In a user namespace a process has every capability at first.
+fn credentials(mapped: bool) -> Result<Host> {
+    let host = Host::credentials()?;
+    Ok(if mapped { Host { capabilities: u64::MAX, ..host } } else { host })
+}
+
+fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<ExecPlan> {
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
     let first = spec.process.unwrap_or_default();
@@ -171,7 +179,7 @@ fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
         None => Base::Container,
         Some(path) => {
             let shown = path.display().to_string();
-            let read = || -> Result<spec::Process> { spec::document::read(&read_whole(path)?) };
+            let read = || -> Result<spec::Process> { spec::document::read(&read_whole(path, Pipes::Read)?) };
             Base::File(Box::new(read().with_context(|| format!("--process {shown}"))?), shown)
         }
     };
@@ -182,7 +190,7 @@ fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
     };
     let target = Target { id: &options.id, process: &first, keyring: !container.state.no_new_keyring };
     let mut warnings = Vec::new();
-    let plan = ExecPlan::build(target, base, &options.flags, manner, &Host::credentials()?, &mut warnings)?;
+    let plan = ExecPlan::build(target, base, &options.flags, manner, host, &mut warnings)?;
     warnings.iter().for_each(|warning| log::warning(warning));
     Ok(plan)
 }
@@ -210,7 +218,13 @@ fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
         true => None,
         false => Some(root_of(running)?),
     };
-    Ok(init::Container { init: running.init.try_clone().doing("dup", "pidfd")?, namespaces, root, proc })
+    Ok(init::Container {
+        init: running.init.try_clone().doing("dup", "pidfd")?,
+        namespaces,
+        root,
+        proc,
+        no_setgroups: false,
+    })
 }
 
 /// Its ids have to stand for some of the host's; and root inside does not own what its caller gave it.

@@ -81,6 +81,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         Some(process) => process::plan(process, &inside_of(host, user), &mut warnings)?,
         None => bail!("process: missing; this version of rrun cannot create a container without one"),
     };
+    let no_setgroups = user == User::Shared && host.no_setgroups;
+    ensure!(!no_setgroups || process.additional_gids.is_empty(), id_maps::NO_GROUPS);
     if let Some(maps) = id_maps.as_ref().filter(|_| user == User::New) {
         id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process)?;
         id_maps::check_mounts(maps, &mounts, &apart)?;
@@ -101,6 +103,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         id_maps,
         rootless: host.rootless,
         admin,
+        no_setgroups,
         hooks: hooks::plan(spec)?,
         no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
