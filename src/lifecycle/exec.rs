@@ -63,6 +63,14 @@ struct Running {
     init: OwnedFd,
 }
 
+impl Running {
+    /// Once it is exiting nobody can join its namespaces, however long it may take to end.
+    fn is_ending(&self) -> Result<bool> {
+        let exiting = Proc::open()?.stat(self.process.pid()).is_ok_and(|stat| stat.is_exiting);
+        Ok(exiting || ends_within(&self.init, Duration::ZERO)?)
+    }
+}
+
 /// The exit status of the process; 0 when detached.
 pub fn exec(store: &Store, options: &ExecOptions) -> Result<i32> {
     state::check_id(&options.id)?;
@@ -74,7 +82,7 @@ pub fn exec(store: &Store, options: &ExecOptions) -> Result<i32> {
     let outcome = exec_in(&running, options, &interrupts);
     match outcome {
         // whatever went wrong, this is why
-        Err(_) if ends_within(&running.init, Duration::ZERO)? => Err(Matched::ExecStopped.into()),
+        Err(_) if running.is_ending()? => Err(Matched::ExecStopped.into()),
         outcome => outcome,
     }
 }
