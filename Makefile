@@ -68,6 +68,11 @@ managers: root tools $(if $(RUNTIME),,build) ## a real dockerd and containerd wi
 # The daemons, and what asks containerd as a kubelet does.
 MANAGERS = docker.io containerd docker-registry python3-grpcio python3-protobuf protobuf-compiler util-linux iproute2 procps
 
+.PHONY: bench-seccomp
+bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds per call, time to compile
+	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
+	cargo bench --bench seccomp
+
 .PHONY: faults
 faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, pause, resume, update, kill and delete (root)
 	$(TIMED)
@@ -76,17 +81,23 @@ faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call o
 # Cargo runs the tests by `vm test`: the tests that it lists must be those that ran.
 IN_GUEST = cargo --config "target.'cfg(all())'.runner='$(CURDIR)/integration/vm/vm test --cgroup $(1) \
 	--timeout $(2) --runtime $(BINARY)'" test --test integration -- --test-threads 2
-# On cgroup v2 all tests run. On the other layouts those topics are left out that none can make a difference to: what is
-# new runs everywhere until it is listed here.
 GUESTS = v2 v1 hybrid
-SAME_EVERYWHERE = bad_input bundle cli faults fds hooks layout leftovers mount_options mounts notify pidfd_socket process \
-	protection root runtime stdio terminal tracer tty
-SKIPS = $(if $(TESTS)$(filter v2,$(1)),,$(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::))
+# Topics that neither the layout of cgroups nor systemd makes a difference to: `integration` has them. What is new runs in
+# the guests until it is listed here.
+SAME_EVERYWHERE = bad_input bundle cli faults fds hooks layout leftovers mount_options mounts need notify pidfd_socket \
+	process protection root runtime seccomp stdio terminal tracer tty
+SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
+IN_GUESTS = $(foreach layout,$(GUESTS),$(call IN_GUEST,$(layout),1500) $(1)$(NEWLINE))
 
 .PHONY: vm-test
-vm-test: guest build ## all of integration in a guest with systemd, by cgroup layout; TESTS=mounts:: for some (root)
+vm-test: guest build ## what cgroups or systemd can change, in a guest of each layout; TESTS=mounts:: for others (root)
 	$(TIMED)
-	$(foreach layout,$(GUESTS),$(call IN_GUEST,$(layout),1500) $(TESTS) $(call SKIPS,$(layout))$(NEWLINE))
+	$(call IN_GUESTS,$(or $(TESTS),$(SKIPS)))
+
+.PHONY: vm-all
+vm-all: guest build ## all of integration in a guest of each layout: long (root)
+	$(TIMED)
+	$(call IN_GUESTS)
 
 .PHONY: vm-short
 vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup v2 (root)
@@ -105,9 +116,9 @@ test: ## check, seccomp, integration, managers, faults and vm-short (root)
 	$(MAKE) vm-short
 
 .PHONY: test-all
-test-all: test ## test, all of vm-test, and integration and managers on Debian's runc to see that they test behaviour (root)
+test-all: test ## test, vm-all, and integration and managers on Debian's runc to see that they test behaviour (root)
 	$(TIMED)
-	$(MAKE) vm-test
+	$(MAKE) vm-all
 	command -v runc >/dev/null || $(call INSTALL,runc)
 	$(MAKE) integration RUNTIME=runc STRICT=
 	$(MAKE) managers RUNTIME=runc STRICT=
@@ -152,12 +163,13 @@ APT = DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends
 cc:
 	command -v cc >/dev/null || $(call INSTALL,gcc libc6-dev)
 
-# A shell that needs no libraries makes the images. Where there is no apt, the demo takes the host's own shell.
+# A shell that needs no libraries makes the images; newuidmap maps ids of ordinary users. Where there is no apt, the demo takes the host's own shell.
 .PHONY: tools
 tools:
 	if ! command -v busybox >/dev/null || ldd "$$(command -v busybox)" >/dev/null 2>&1; then
 		if command -v apt-get >/dev/null; then $(call INSTALL,busybox-static); fi
 	fi
+	if ! command -v newuidmap >/dev/null && command -v apt-get >/dev/null; then $(call INSTALL,uidmap); fi
 
 # The guest is one of x86-64, where its tests are built for.
 .PHONY: guest

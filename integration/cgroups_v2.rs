@@ -305,7 +305,7 @@ fn a_cgroup_that_hands_controllers_down_takes_no_container() {
     need!(rrun); // in its own words
     let bundle = Bundle::sleeping();
     let parent = Parent::new(&bundle);
-    fs::write(parent.path.join("cgroup.subtree_control"), "+pids").unwrap();
+    fs::write(parent.path.join("cgroup.subtree_control"), "+memory").unwrap(); // threads could share it with `pids`
     bundle.create().refused(&["join cgroup", "hands controllers down to cgroups below it"]);
     assert!(bundle.status_if_any().is_none());
     Leftovers::remove(&bundle.id, &bundle.state_root);

@@ -10,10 +10,10 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
-use crate::runtime::{self, Call, Output, eventually_within, on_rrun, wait_within};
+use crate::runtime::{self, Call, DEADLINE, Output, eventually_within, on_rrun, wait_within};
 use crate::stdio::{LIST, by_shell};
 use crate::tty::{ConsoleSocket, Terminal};
-use crate::userns::{mapped, we_may_raise_limits};
+use crate::userns::{give, mapped, we_may_raise_limits};
 
 /// A container that runs.
 fn running(bundle: &Bundle) -> &Bundle {
@@ -288,6 +288,27 @@ fn it_needs_a_container_that_is_there_and_not_frozen() {
     fails(&sh(&bundle, "true"), &["cannot exec in a stopped container"]);
 }
 
+// Its namespaces are gone by then: to say that a file of them is missing would be docker's "command not found".
+#[test]
+fn a_container_that_cannot_end_yet_is_stopped_to_it() {
+    need!(rrun); // others tell what was missing
+    let bundle = Bundle::sleeping();
+    running(&bundle);
+    let waits = bundle.spawn(&["exec", &bundle.id, "sleep", "1000"]);
+    let inside = || fs::read_to_string(format!("/proc/{}/task/{0}/children", waits.pid())).ok()?.trim().parse().ok();
+    let inside: i32 = eventually_within(DEADLINE, inside).unwrap();
+    eventually_within(DEADLINE, || fs::read_to_string(format!("/proc/{inside}/comm")).ok().filter(|c| c == "sleep\n"));
+    let init = Pid::from_raw(bundle.pid());
+    // its process is not reaped, and init ends when everybody inside is
+    kill(Pid::from_raw(waits.pid()), Signal::SIGSTOP).unwrap();
+    kill(init, Signal::SIGKILL).unwrap();
+    let ending = || (!fs::exists(format!("/proc/{init}/ns/mnt")).unwrap()).then_some(());
+    eventually_within(DEADLINE, ending).expect("its namespaces are gone");
+    fails(&exec(&bundle, &[], &["true"]), &["cannot exec in a stopped container"]);
+    kill(Pid::from_raw(waits.pid()), Signal::SIGCONT).unwrap();
+    assert_eq!(waits.wait().code, 137);
+}
+
 #[test]
 fn in_a_paused_container_it_waits_if_it_is_told_to() {
     let bundle = Bundle::sleeping();
@@ -314,6 +335,19 @@ fn a_manager_gets_its_terminal() {
     master.hears("x\r\n");
     // the container's console is its first process's
     assert!(sh(&bundle, "[ -e /dev/console ]").code != 0 || !on_rrun());
+}
+
+/// A shell's `<(…)`, or a pipe on stdin.
+#[test]
+fn a_process_may_come_by_a_pipe() {
+    let bundle = Bundle::sh("sleep 1000");
+    running(&bundle);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    std::io::Write::write_all(&mut writer, br#"{"args": ["echo", "piped"], "cwd": "/", "env": ["PATH=/bin"]}"#)
+        .unwrap();
+    drop(writer);
+    let mut command = bundle.command(&["exec", "--process", "/dev/stdin", &bundle.id]);
+    assert_eq!(Call::with_stdin(&mut command, reader.into()).wait().ok(), "piped\n");
 }
 
 #[test]
@@ -584,6 +618,36 @@ fn limits_are_raised_from_outside_a_user_namespace() {
             false => assert_ne!(exec(flags).code, 0),
         }
     }
+}
+
+#[test]
+fn an_ordinary_user_enters_his_own_container() {
+    need!(rrun); // others want directories of the user's session for it
+    const USER: u32 = 54_321;
+    let mut bundle = Bundle::sleeping();
+    let own = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+    bundle.set("/linux/namespaces/-", json!({"type": "user"}));
+    bundle.set("/linux/uidMappings", own.clone()).set("/linux/gidMappings", own);
+    bundle.unset("/linux/resources").unset("/linux/cgroupsPath");
+    fs::create_dir(&bundle.state_root).unwrap();
+    let runtime = bundle.dir.join("runtime");
+    assert!(Command::new("cp").arg(runtime::path()).arg(&runtime).status().unwrap().success());
+    let _ = bundle.command(&[]); // writes config.json
+    give(&bundle.dir, USER);
+    let by_user = |args: &[&str]| {
+        let usual = bundle.command_on_config_as_it_is(args);
+        let mut command = Command::new("setpriv");
+        let id = USER.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(&runtime).args(usual.get_args());
+        runtime::run(command.current_dir(&bundle.dir).env(crate::leftovers::VARIABLE, &bundle.id))
+    };
+    by_user(&["run", "-d", &bundle.id]).ok();
+    let output = by_user(&["exec", &bundle.id, "sh", "-c", "id -u; exit 7"]);
+    assert_eq!((output.code, output.stdout.as_str()), (7, "0\n"), "{output}");
+    by_user(&["exec", "-d", "--pid-file", "exec.pid", &bundle.id, "sleep", "1000"]).ok();
+    assert_eq!(namespaces(pid_in(&bundle, "exec.pid")), namespaces(bundle.pid()));
+    fails(&by_user(&["exec", "-u", "5", &bundle.id, "id"]), &["process.user.uid: 5 is not mapped"]);
+    fails(&by_user(&["exec", &bundle.id, "/missing"]), &["exec: \"/missing\": stat /missing: no such file"]);
 }
 
 #[test]

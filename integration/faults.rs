@@ -18,6 +18,7 @@ use crate::need;
 use crate::runtime::{Output, eventually_within, on_rrun};
 use crate::tracer::{At, Then, Trace, Who, trace};
 use crate::tty::ConsoleSocket;
+use crate::userns::{POD, closed_directory, in_pod_of, infra, mapped};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
@@ -69,6 +70,26 @@ fn hooks_killed_anywhere() {
     for verb in [Verb::Create, Verb::Start, Verb::Delete] {
         lane.is_clean(verb, &[Who::Parent, Who::Child]);
     }
+}
+
+/// With a terminal, and a bind mount that rrun must open.
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn create_in_a_user_namespace_killed_anywhere() {
+    let mut lane = Lane::of(mapped(Bundle::sleeping()));
+    lane.bundle.set("/process/terminal", true);
+    let closed = closed_directory(&lane.bundle, "closed");
+    lane.bundle.bind(&closed.join("file"), "/f", &["ro"]);
+    lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
+}
+
+/// Two processes on the way to one, which the tracer cannot tell apart.
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn create_in_a_pods_user_namespace_killed_anywhere() {
+    let infra = infra();
+    let lane = Lane::of(in_pod_of(&infra, Bundle::sleeping(), &POD));
+    lane.is_clean(Verb::Create, &[Who::Parent]);
 }
 
 #[test]

@@ -39,6 +39,8 @@ mod protection;
 mod ps;
 mod races;
 mod root;
+mod rootless;
+mod seccomp;
 mod state;
 mod stdio;
 mod terminal;

@@ -16,6 +16,16 @@ macro_rules! need {
     )+};
 }
 
+/// Makes programs that no image has.
+pub fn c_compiler() -> bool {
+    std::process::Command::new("cc").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Programs that are written for it.
+pub fn x86_64() -> bool {
+    cfg!(target_arch = "x86_64")
+}
+
 /// A file system that this process can serve, or leave unserved.
 pub fn fuse() -> bool {
     Path::new("/dev/fuse").exists()
@@ -27,6 +37,11 @@ pub fn hugetlb() -> bool {
     let controllers = std::fs::read_to_string(controllers).unwrap_or_default();
     let is_mounted = controllers.contains("hugetlb") || Path::new("/sys/fs/cgroup/hugetlb").exists();
     is_mounted && Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists()
+}
+
+/// The helpers of the package uidmap.
+pub fn newuidmap() -> bool {
+    Path::new("/usr/bin/newuidmap").exists() && Path::new("/usr/bin/newgidmap").exists()
 }
 
 /// A namespace type that the runtime knows: peers lack some.

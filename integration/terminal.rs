@@ -158,6 +158,15 @@ fn in_the_foreground_the_callers_terminal_is_raw_and_then_as_it_was() {
     assert_eq!(terminal.settings(), before);
 }
 
+/// Ends of lines are the caller's terminal's business: nothing of them goes into a file.
+#[test]
+fn what_goes_into_a_file_has_no_carriage_returns() {
+    let bundle = with_terminal("echo one; echo two");
+    let terminal = Terminal::new(24, 80);
+    let output = Call::with_stdin(&mut bundle.command(&["run", &bundle.id]), terminal.stdio()).wait();
+    assert_eq!(output.ok(), "one\ntwo\n");
+}
+
 #[test]
 fn the_callers_terminal_is_as_it_was_when_the_program_is_killed() {
     let bundle = with_terminal("echo ready; sleep 1000");

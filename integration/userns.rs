@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::bad_input::Who::{Everybody, Rrun};
+use crate::bad_input::Who::Rrun;
 use crate::bad_input::refuses;
 use crate::bundle::{Bundle, mount_at};
 use crate::runtime::on_rrun;
@@ -41,7 +41,7 @@ pub fn give(path: &Path, id: u32) {
 }
 
 /// A directory that root inside cannot enter.
-fn closed_directory(bundle: &Bundle, name: &str) -> PathBuf {
+pub fn closed_directory(bundle: &Bundle, name: &str) -> PathBuf {
     let dir = bundle.dir.join(name);
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("file"), "reached\n").unwrap();
@@ -96,6 +96,7 @@ fn the_other_namespaces_belong_to_it() {
          stat -c '%u %n' /dev/mqueue /dev/pts/ptmx /sys/class /tmp; cat /proc/sys/user/max_ipc_namespaces");
     bundle.mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid"]);
     bundle.mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "mode=1777"]);
+    need!(rrun); // runc 1.1 knows no user.* sysctls
     bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1", "user.max_ipc_namespaces": "17"}));
     let output = bundle.run();
     let want = "inside\n1\n lo\n0 /dev/mqueue\n0 /dev/pts/ptmx\n65534 /sys/class\n0 /tmp\n17\n";
@@ -139,6 +140,7 @@ fn a_device_that_the_host_lacks_or_has_as_another_is_refused() {
 // docker keeps images below a directory that is root's alone
 #[test]
 fn what_root_inside_cannot_reach_is_opened_by_rrun() {
+    need!(rrun); // runc 1.1 opens neither root.path nor volumes from outside
     let mut bundle = sh("cat /v/file /f; touch /v/file; cat /proc/self/mountinfo");
     let closed = closed_directory(&bundle, "closed");
     fs::create_dir(closed.join("deep")).unwrap();
@@ -159,6 +161,7 @@ fn what_root_inside_cannot_reach_is_opened_by_rrun() {
 /// What the host has set on a mount stays, and cannot be taken off inside.
 #[test]
 fn flags_of_the_host_are_locked() {
+    need!(rrun); // runc 1.1 tries to take the others off, and fails
     let mut bundle = sh("mount -o remount,bind,rw /v 2>/dev/null || echo refused; cat /proc/self/mountinfo");
     let source = bundle.host_tmpfs("volume", "ro,nosuid,nodev");
     for set in ["bounding", "effective", "permitted"] {
@@ -282,7 +285,7 @@ fn the_containers_cgroup_is_seen_and_is_not_its_own_to_change() {
 }
 
 /// A container of a pod with a user namespace: user, network, ipc and uts of another container, the rest new.
-fn in_pod_of(infra: &Bundle, mut bundle: Bundle, kinds: &[(&str, &str)]) -> Bundle {
+pub fn in_pod_of(infra: &Bundle, mut bundle: Bundle, kinds: &[(&str, &str)]) -> Bundle {
     for (kind, file) in kinds {
         let path = format!("/proc/{}/ns/{file}", infra.pid());
         bundle.without_namespace(kind).set("/linux/namespaces/-", json!({"type": kind, "path": path}));
@@ -290,13 +293,18 @@ fn in_pod_of(infra: &Bundle, mut bundle: Bundle, kinds: &[(&str, &str)]) -> Bund
     if kinds.iter().any(|(kind, _)| *kind == "uts") {
         bundle.unset("/hostname");
     }
+    if !on_rrun() {
+        // runc 1.1 wants them beside the path
+        let maps = json!([mapping(0, FIRST, SIZE)]);
+        bundle.set("/linux/uidMappings", maps.clone()).set("/linux/gidMappings", maps);
+    }
     give(&bundle.rootfs("/"), FIRST);
     bundle
 }
 
-const POD: [(&str, &str); 4] = [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
+pub const POD: [(&str, &str); 4] = [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
 
-fn infra() -> Bundle {
+pub fn infra() -> Bundle {
     let bundle = mapped(Bundle::sleeping());
     bundle.run_detached().ok();
     bundle
@@ -324,8 +332,7 @@ fn a_joined_user_namespace_and_its_pids() {
     let infra = infra();
     let mut kinds = POD.to_vec();
     kinds.push(("pid", "pid"));
-    let mut bundle = in_pod_of(&infra, Bundle::sleeping(), &kinds);
-    bundle.without_mount("/proc");
+    let bundle = in_pod_of(&infra, Bundle::sleeping(), &kinds);
     bundle.run_detached().ok();
     let pid = bundle.pid();
     for (_, file) in kinds {
@@ -407,7 +414,7 @@ fn maps_that_cannot_be_are_refused_by_name() {
     let mut bundle = mapped(Bundle::new());
     bundle.without_namespace("user");
     let _ = bundle.command(&[]);
-    refuses(Everybody, &bundle, &["linux.uidMappings: needs a user namespace; add one to linux.namespaces"]);
+    refuses(Rrun, &bundle, &["linux.uidMappings: needs a user namespace; add one to linux.namespaces"]);
 }
 
 #[test]
@@ -418,4 +425,60 @@ fn an_image_of_other_ids_is_told_from_other_errors() {
     bundle.bind(&bundle.dir.clone(), "/new", &[]);
     let _ = bundle.command(&[]);
     refuses(Rrun, &bundle, &["mounts[4]: bind onto /new", "give the rootfs to the ids that are mapped"]);
+}
+
+fn exec(bundle: &Bundle, flags: &[&str], script: &str) -> crate::runtime::Output {
+    bundle.call(&[&["exec"], flags, &[&bundle.id, "sh", "-c", script]].concat())
+}
+
+#[test]
+fn exec_joins_the_user_namespace() {
+    let mut bundle = mapped(Bundle::sleeping());
+    bundle.set("/process/capabilities/bounding", json!(["CAP_SYS_ADMIN", "CAP_KILL"]));
+    bundle.set("/process/capabilities/permitted", json!(["CAP_SYS_ADMIN", "CAP_KILL"]));
+    bundle.set("/process/capabilities/effective", json!(["CAP_SYS_ADMIN", "CAP_KILL"]));
+    bundle.run_detached().ok();
+    let output = exec(
+        &bundle,
+        &["-g", "9"],
+        "id -u; cat /proc/self/uid_map | tr -s ' '; grep -E 'CapEff|Groups' /proc/self/status; hostname; touch /x; kill -0 1 && echo seen",
+    );
+    assert_eq!(output.ok(), "0\n 0 100000 65536\nGroups:\t9 \nCapEff:\t0000000000200020\ninside\nseen\n");
+    assert_eq!(fs::metadata(bundle.rootfs("/x")).unwrap().uid(), FIRST);
+    bundle.call(&["exec", "-d", "--user", "7:8", "--pid-file", "exec.pid", &bundle.id, "sleep", "1000"]).ok();
+    let pid = fs::read_to_string(bundle.dir.join("exec.pid")).unwrap().parse().unwrap();
+    assert_eq!(fields_of_status(pid, "Uid:"), "100007 100007 100007 100007");
+    assert_eq!(fields_of_status(pid, "Gid:"), "100008 100008 100008 100008");
+}
+
+#[test]
+fn exec_names_an_id_that_is_not_mapped() {
+    let bundle = mapped(Bundle::sleeping());
+    bundle.run_detached().ok();
+    for (flags, field) in [
+        (["--user", "70000"], "process.user.uid: 70000"),
+        (["--user", "0:70000"], "process.user.gid: 70000"),
+        (["--additional-gids", "70000"], "process.user.additionalGids[0]: 70000"),
+    ] {
+        let output = exec(&bundle, &flags, "true");
+        assert_eq!(output.code, 255, "{output}");
+        if on_rrun() {
+            let want = format!(": {field} is not mapped in the user namespace");
+            assert!(output.stderr.contains(&want), "{output}");
+        }
+    }
+}
+
+#[test]
+fn exec_into_a_pod_gives_the_standard_files_to_the_user() {
+    need!(rrun); // runc may not give them away from inside
+    let infra = infra();
+    let bundle = in_pod_of(&infra, Bundle::sleeping(), &POD);
+    bundle.run_detached().ok();
+    let mut command = bundle.command(&["exec", "--user", "5", &bundle.id, "sh", "-c", "hostname > /dev/stdout"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(said, "inside\n");
 }

@@ -196,6 +196,13 @@ impl CgroupPlan {
         Self { hierarchies: Vec::new(), warnings: Vec::new() }
     }
 
+    /// The lists of v1, which only root of the host may write.
+    pub fn forgo_devices(&mut self) {
+        for hierarchy in self.hierarchies.iter_mut().filter(|hierarchy| hierarchy.version == Version::V1) {
+            hierarchy.before.retain(|write| !write.field.starts_with("linux.resources.devices"));
+        }
+    }
+
     /// The first limit that is asked for. Rules about devices are none to an ordinary user, who can neither make nodes nor
     /// open what the host does not let him open.
     pub fn first_limit(&self) -> Option<&str> {

@@ -275,6 +275,8 @@ const HINTS: &[(&str, Errno, &str)] = &[
         Errno::EBUSY,
         "it hands controllers down to cgroups below it, so it may hold no processes: empty its cgroup.subtree_control",
     ),
+    ("mkdir", Errno::EACCES, "as an ordinary user give --root, or set XDG_RUNTIME_DIR"),
+    ("open container", Errno::EACCES, "it is another user's; as an ordinary user give --root, or set XDG_RUNTIME_DIR"),
     ("mkdir cgroup", Errno::EROFS, "the cgroup tree is mounted read-only here"),
     ("mkdir cgroup", Errno::EACCES, "creating cgroups needs root or a delegated tree"),
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
@@ -286,6 +288,8 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("exec", Errno::ENOEXEC, "neither a binary that this kernel knows nor a script that begins with #!"),
     ("connect", Errno::ECONNREFUSED, "nobody listens on that socket"),
     ("pivot_root", Errno::EINVAL, "the root of the host may be an initramfs: use --no-pivot there"),
+    ("setresuid", Errno::EINVAL, "it is not mapped in the user namespace: see linux.uidMappings"),
+    ("setresgid", Errno::EINVAL, "it is not mapped in the user namespace: see linux.gidMappings"),
     ("sethostname", Errno::EINVAL, "a name has at most 64 bytes"),
     ("setdomainname", Errno::EINVAL, "a name has at most 64 bytes"),
 ];

@@ -23,6 +23,8 @@ pub struct Host {
     /// Effective ids of rrun.
     pub uid: u32,
     pub gid: u32,
+    /// The user namespace that rrun is in forbids setgroups(2).
+    pub no_setgroups: bool,
     /// Capabilities that rrun can hand on: those of its bounding and permitted sets. Bit n is capability n.
     pub capabilities: u64,
     /// The highest capability that this kernel knows.
@@ -46,6 +48,7 @@ impl Host {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let mut host = Self { rootless: rootless()?, uid, gid, cgroups, ..Self::credentials()? };
         host.rootless |= !host.may(Capability::CAP_SYS_ADMIN);
+        host.no_setgroups = host.rootless && no_setgroups()?;
         Ok(host)
     }
 
@@ -53,6 +56,11 @@ impl Host {
     pub fn may(&self, capability: Capability) -> bool {
         self.capabilities & capability.bitmask() != 0
     }
+}
+
+/// Whether an ordinary user made the user namespace that rrun is in: user_namespaces(7).
+pub fn no_setgroups() -> Result<bool> {
+    Ok(Proc::open()?.read("self/setgroups")?.starts_with(b"deny"))
 }
 
 /// Without root's rights in the initial user namespace.

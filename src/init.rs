@@ -35,6 +35,7 @@ mod namespaces;
 mod parent;
 mod program;
 mod root;
+mod seccomp;
 pub mod stdio;
 pub mod steps;
 mod sysctl;
@@ -128,7 +129,7 @@ impl<'p> Init<'p> {
             late_readonly: Vec::new(),
             cwd_pending: false,
             program: None,
-            may_set_groups: true,
+            may_set_groups: !plan.is_some_and(|plan| plan.no_setgroups),
         }
     }
 

@@ -54,6 +54,9 @@ pub struct Plan {
     /// rrun may enter namespaces, and do for the child what a user namespace forbids.
     #[serde(skip)]
     pub admin: bool,
+    /// The container's user namespace is rrun's own, which forbids setgroups(2).
+    #[serde(skip)]
+    pub no_setgroups: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub time_offsets: Vec<TimeOffset>,
     pub root: RootPlan,
@@ -347,6 +350,9 @@ pub struct ProcessPlan {
     pub terminal: Option<Terminal>,
     #[serde(skip_serializing_if = "Descriptors::is_empty")]
     pub descriptors: Descriptors,
+    /// The container's: what is executed in it later has the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<seccomp::Filter>,
 }
 
 /// Descriptors of the caller that the process keeps under their numbers, from 3 on: sockets by which systemd starts a

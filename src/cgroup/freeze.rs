@@ -87,7 +87,11 @@ impl Freezer {
         match outcome? {
             Some(Progress::Thawed) => bail!("somebody thawed it meanwhile"),
             _ => {
-                bail!("not all of it freezes within {} s: {}; it was thawed again", patience.as_secs(), who(suspects?)?)
+                bail!(
+                    "not all of it freezes within {} s: {}; it was thawed again",
+                    patience.as_secs(),
+                    self.who(suspects?)?
+                )
             }
         }
     }
@@ -152,14 +156,16 @@ impl Freezer {
         let proc = Proc::open()?;
         Ok(threads.ids.into_iter().filter_map(|id| Suspect::new(&proc, id)).collect())
     }
-}
 
-/// After the thaw: a thread that was frozen is in another state now, one that the kernel holds is not.
-fn who(suspects: Vec<Suspect>) -> Result<String> {
-    let proc = Proc::open()?;
-    let held = |id| Suspect::new(&proc, id).is_some_and(|now| now.state == HELD);
-    let stuck = suspects.into_iter().filter(|suspect| suspect.state != HELD || held(suspect.id));
-    Ok(listed(&stuck.map(|suspect| suspect.to_string()).collect::<Vec<_>>()))
+    /// After the thaw. On v1 a thread that was frozen is in another state now, one that the kernel holds is not. On v2
+    /// only the second has ever been in that state, and the thaw has just woken it up as well, for nothing.
+    fn who(&self, suspects: Vec<Suspect>) -> Result<String> {
+        let proc = Proc::open()?;
+        let held = |id| Suspect::new(&proc, id).is_some_and(|now| now.state == HELD);
+        let is_stuck = |one: &Suspect| self.version == Version::V2 || one.state != HELD || held(one.id);
+        let stuck = suspects.into_iter().filter(is_stuck);
+        Ok(listed(&stuck.map(|suspect| suspect.to_string()).collect::<Vec<_>>()))
+    }
 }
 
 fn progress_v1(state: &str) -> Progress {

@@ -26,6 +26,8 @@ pub struct Container {
     pub root: Option<OwnedFd>,
     /// The host's.
     pub proc: Proc,
+    /// Its user namespace is rrun's own, which forbids setgroups(2).
+    pub no_setgroups: bool,
 }
 
 impl Init<'_> {
@@ -52,6 +54,7 @@ impl Init<'_> {
 
     /// All at once, so that what the one allows the other does not forbid: setns(2).
     pub(super) fn join_namespaces(&mut self) -> Result<()> {
+        self.may_set_groups = !self.container()?.no_setgroups;
         let Container { init, namespaces, .. } = self.container()?;
         if namespaces.is_empty() {
             return Ok(());
@@ -95,6 +98,8 @@ impl Init<'_> {
         match keyring::join_session_keyring(&name) {
             // a kernel without keyrings
             Ok(_) | Err(SysError { errno: Errno::ENOSYS, .. }) => Ok(()),
+            // an ordinary user's container may have none of its own for that reason
+            Err(SysError { errno: Errno::EDQUOT, .. }) if self.forks()? => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -34,7 +34,7 @@ impl Init<'_> {
         let cwd = Path::new(&process.cwd);
         let path = self.as_the_user(|| look_up(self.rootfs()?, name, cwd, &process.env))??;
         let head = read_head(self.rootfs()?, &cwd.join(&path));
-        if let Some(head) = head {
+        if let Some(head) = head.filter(|head| !format::of(head).stands_alone()) {
             let emulated = || match &self.handles.container {
                 Some(container) => emulated(&container.proc, &head),
                 // still the host's

@@ -15,7 +15,8 @@ use crate::log;
 use crate::plan::{Namespace, Plan};
 use crate::procfs::Proc;
 use crate::protocol::Ask;
-use crate::sys::{clone, credentials};
+use crate::sys::clone::{self, Twin};
+use crate::sys::credentials;
 
 impl Init<'_> {
     /// An ordinary user may go up only, which leaves the container more likely to be killed, and that is no harm.
@@ -34,9 +35,13 @@ impl Init<'_> {
     pub(super) fn fork_beside(&mut self) -> Result<()> {
         let again = self.plan.map(|plan| plan.choreography().again).unwrap_or_default();
         let flags = again.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
-        let Some(other) = clone::fork_beside(flags)? else { return self.die_with_parent() };
-        let told = self.handles.channel.ask(&Ask::Born, Some(other.as_fd()));
-        clone::exit_now(told.is_err().into())
+        if clone::fork_beside(flags)? == Twin::Original {
+            clone::exit_now(0);
+        }
+        self.die_with_parent()?;
+        // said by the new one, so that it comes before all else that it says
+        let own = clone::pidfd_open(getpid())?;
+        self.handles.channel.ask(&Ask::Born, Some(own.as_fd()))
     }
 
     /// Parents that may not just write any file of /proc need us dumpable for it, and so does newuidmap(1). Nobody else

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 
 use super::interrupts::Interrupts;
@@ -37,6 +37,8 @@ impl RawTerminal {
         let before = tcgetattr(&terminal).doing("tcgetattr", "the terminal")?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
+        // ends of lines are made here, not in the container: what goes into a file or a pipe has none of a terminal's
+        raw.output_flags = before.output_flags;
         tcsetattr(&terminal, SetArg::TCSANOW, &raw).doing("tcsetattr", "the terminal")?;
         Ok(Self { terminal, before })
     }
@@ -69,6 +71,9 @@ const REST_MILLISECONDS: u8 = 250;
 impl Relay {
     pub fn new(master: OwnedFd) -> Result<Self> {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("fcntl", "the container's terminal")?;
+        let mut inside = tcgetattr(&master).doing("tcgetattr", "the container's terminal")?;
+        inside.output_flags.remove(OutputFlags::ONLCR);
+        tcsetattr(&master, SetArg::TCSANOW, &inside).doing("tcsetattr", "the container's terminal")?;
         let relay = Self {
             master: master.into(),
             caller: RawTerminal::take()?,

@@ -1,15 +1,13 @@
 //! A bundle on disk → everything decided: config.json read once, the rootfs found, the plan and the cgroups' plan made.
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::cgroup::{self, CgroupPlan};
 use nix::errno::Errno;
 
+use super::given_file::{Pipes, read_whole};
+use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
 use crate::host::Host;
 use crate::plan::build::Options;
@@ -17,9 +15,6 @@ use crate::plan::cgroup_paths;
 use crate::plan::spec::Spec;
 use crate::plan::spec::resources::Resources;
 use crate::plan::{Descriptors, Plan};
-
-/// Real ones have some ten thousand bytes.
-const LONGEST_CONFIG: u64 = 16 << 20;
 
 /// How the container is to be run, as far as the plan depends on it.
 #[derive(Default)]
@@ -60,6 +55,9 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
     let absent = Resources::default();
     let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
     let mut cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups).context("config.json")?;
+    if plan.rootless {
+        cgroup.forgo_devices();
+    }
     if let Some(uid) = cgroup_paths::owner(&plan) {
         cgroup.delegate_to(uid);
     }
@@ -67,29 +65,13 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
 }
 
 fn read_config(path: &Path) -> Result<Vec<u8>> {
-    match read_whole(path) {
+    match read_whole(path, Pipes::Refused) {
         Err(error) if error.downcast_ref().is_some_and(|error: &SysError| error.errno == Errno::ENOENT) => {
             let path = path.display();
             bail!("config.json: the bundle has no {path}; name a bundle with --bundle, or make one with `rrun spec`")
         }
         result => result.context("config.json"),
     }
-}
-
-/// A file of the caller's; not by way of a FIFO or device that would keep us waiting.
-pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
-    let shown = path.display();
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).doing("open", &shown)?;
-    let metadata = file.metadata().doing("stat", &shown)?;
-    ensure!(metadata.is_file(), "{shown} is not a regular file");
-    ensure!(
-        metadata.len() <= LONGEST_CONFIG,
-        "{shown} has {} bytes; at most {LONGEST_CONFIG} are read",
-        metadata.len()
-    );
-    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
-    file.take(LONGEST_CONFIG).read_to_end(&mut bytes).doing("read", &shown)?;
-    Ok(bytes)
 }
 
 fn find_rootfs(bundle: &Path, path: &str) -> Result<PathBuf> {

@@ -51,6 +51,10 @@ impl Container {
         Ok(self.proc.alive(process.pid(), process.start_time)?)
     }
 
+    pub fn proc(&self) -> &Proc {
+        &self.proc
+    }
+
     pub fn cgroups(&self) -> Result<&Recorded> {
         if self.cgroups.get().is_none() {
             let _ = self.cgroups.set(Recorded::new(&self.state.cgroup_paths)?);

@@ -12,15 +12,16 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::{Mode, umask};
 
 use super::bring_up::end;
-use super::bundle::read_whole;
 use super::container::Container;
 use super::duties::{Console, ExecParent};
+use super::given_file::{Pipes, read_whole};
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
+use super::seccomp_agent::Agent;
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
 use crate::error::{Doing, Matched};
-use crate::host::{Host, rootless};
+use crate::host::{self, Host};
 use crate::init::{self, join::run_on, stdio};
 use crate::launch::foreground::{self, Relay};
 use crate::launch::id_maps;
@@ -62,6 +63,14 @@ struct Running {
     init: OwnedFd,
 }
 
+impl Running {
+    /// Once it is exiting nobody can join its namespaces, however long it may take to end.
+    fn is_ending(&self) -> Result<bool> {
+        let exiting = Proc::open()?.stat(self.process.pid()).is_ok_and(|stat| stat.is_exiting);
+        Ok(exiting || ends_within(&self.init, Duration::ZERO)?)
+    }
+}
+
 /// The exit status of the process; 0 when detached.
 pub fn exec(store: &Store, options: &ExecOptions) -> Result<i32> {
     state::check_id(&options.id)?;
@@ -73,7 +82,7 @@ pub fn exec(store: &Store, options: &ExecOptions) -> Result<i32> {
     let outcome = exec_in(&running, options, &interrupts);
     match outcome {
         // whatever went wrong, this is why
-        Err(_) if ends_within(&running.init, Duration::ZERO)? => Err(Matched::ExecStopped.into()),
+        Err(_) if running.is_ending()? => Err(Matched::ExecStopped.into()),
         outcome => outcome,
     }
 }
@@ -94,27 +103,32 @@ fn find(store: &Store, options: &ExecOptions) -> Result<Running> {
 }
 
 fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) -> Result<i32> {
-    let plan = decide(&running.container, options)?;
+    let proc = running.container.proc();
+    let mut container = way_in(running, proc.try_clone()?)?;
+    let mapped = container.namespaces.contains(Namespace::User.flag());
+    let plan = decide(&running.container, options, &credentials(mapped)?)?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
-    let proc = Proc::open()?;
-    let mut container = way_in(running, proc.try_clone()?)?;
     let own_pids = !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?;
-    let by_user = own_pids && rootless()?;
+    let rootless = host::rootless()?;
+    container.no_setgroups = rootless && !mapped && host::no_setgroups()?;
+    let by_user = own_pids && rootless;
     if by_user {
         container.namespaces |= Namespace::Pid.flag();
     }
-    let mapped = container.namespaces.contains(Namespace::User.flag());
     if mapped {
-        meet_user_namespace(running, &proc, &plan)?;
+        meet_user_namespace(running, proc, &plan)?;
     }
-    let present = || Tree::of(running.process.pid(), &proc);
+    let present = || Tree::of(running.process.pid(), proc);
     // What is said beforehand must not come between a request and its answer.
     let asks = mapped && !plan.process.rlimits.is_empty();
-    let commit = if pid_file.is_some() || relayed || asks { Commit::Later } else { Commit::Given };
+    // The listener of a filter goes with execve.
+    let agent = Agent::connect(&plan.process)?;
+    let later = pid_file.is_some() || relayed || asks || agent.is_some();
+    let commit = if later { Commit::Later } else { Commit::Given };
     let prepared = Prepared {
         cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
         present: &present,
@@ -132,7 +146,14 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     // A frozen container lets nobody through until it is thawed.
     let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
     let console = Console { socket: console_socket, kept: None };
-    let mut parent = ExecParent { process: &plan.process, child: child.pid, console };
+    let mut parent = ExecParent {
+        container: &running.container.state,
+        init: running.process,
+        process: &plan.process,
+        child: child.pid,
+        console,
+        agent,
+    };
     if commit == Commit::Later {
         serve(&launched, interrupts, Until::Ready, patience, &mut parent)?;
     }
@@ -155,15 +176,22 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     }
 }
 
-fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
+/// In a user namespace a process has every capability at first.
+fn credentials(mapped: bool) -> Result<Host> {
+    let host = Host::credentials()?;
+    Ok(if mapped { Host { capabilities: u64::MAX, ..host } } else { host })
+}
+
+fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<ExecPlan> {
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
     let first = spec.process.unwrap_or_default();
+    let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let base = match &options.process {
         None => Base::Container,
         Some(path) => {
             let shown = path.display().to_string();
-            let read = || -> Result<spec::Process> { spec::document::read(&read_whole(path)?) };
+            let read = || -> Result<spec::Process> { spec::document::read(&read_whole(path, Pipes::Read)?) };
             Base::File(Box::new(read().with_context(|| format!("--process {shown}"))?), shown)
         }
     };
@@ -172,9 +200,9 @@ fn decide(container: &Container, options: &ExecOptions) -> Result<ExecPlan> {
         console_socket: options.console_socket.is_some(),
         descriptors: options.descriptors,
     };
-    let target = Target { id: &options.id, process: &first, keyring: !container.state.no_new_keyring };
+    let target = Target { id: &options.id, process: &first, seccomp, keyring: !container.state.no_new_keyring };
     let mut warnings = Vec::new();
-    let plan = ExecPlan::build(target, base, &options.flags, manner, &Host::credentials()?, &mut warnings)?;
+    let plan = ExecPlan::build(target, base, &options.flags, manner, host, &mut warnings)?;
     warnings.iter().for_each(|warning| log::warning(warning));
     Ok(plan)
 }
@@ -202,7 +230,13 @@ fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
         true => None,
         false => Some(root_of(running)?),
     };
-    Ok(init::Container { init: running.init.try_clone().doing("dup", "pidfd")?, namespaces, root, proc })
+    Ok(init::Container {
+        init: running.init.try_clone().doing("dup", "pidfd")?,
+        namespaces,
+        root,
+        proc,
+        no_setgroups: false,
+    })
 }
 
 /// Its ids have to stand for some of the host's; and root inside does not own what its caller gave it.

@@ -204,13 +204,12 @@ pub fn check_process(uids: &[IdRange], gids: &[IdRange], setgroups: bool, proces
     for (index, gid) in process.additional_gids.iter().enumerate() {
         check(&format!("additionalGids[{index}]"), gids, *gid, "gidMappings")?;
     }
-    ensure!(
-        setgroups || process.additional_gids.is_empty(),
-        "process.user.additionalGids: cannot be set in this user namespace, since an ordinary user wrote its map of \
-         groups; remove them, or map a range of gids, which newgidmap writes"
-    );
+    ensure!(setgroups || process.additional_gids.is_empty(), NO_GROUPS);
     Ok(())
 }
+
+pub const NO_GROUPS: &str = "process.user.additionalGids: cannot be set in this user namespace, since an ordinary user \
+    wrote its map of groups; remove them, or map a range of gids, which newgidmap writes";
 
 /// What the kernel would refuse with no more than a number.
 pub fn check_mounts(maps: &IdMaps, mounts: &[MountPlan], apart: &[Namespace]) -> Result<()> {

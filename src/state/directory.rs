@@ -60,7 +60,7 @@ impl Directory {
         match open(&path, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(Self { path, fd })),
             Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(SysError::new("open", path.display(), errno).into()),
+            Err(errno) => Err(SysError::new("open container", path.display(), errno).into()),
         }
     }
 

@@ -36,17 +36,24 @@ pub fn spawn(flags: CloneFlags, cgroup: Option<BorrowedFd>, child: impl FnOnce()
     Ok(Child { pid: Pid::from_raw(pid as i32), pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
 }
 
-/// A second process beside this one, a child of the same parent: a copy that goes on with `None`, while the original gets
-/// the new one's descriptor.
-pub fn fork_beside(flags: CloneFlags) -> Result<Option<OwnedFd>, SysError> {
+/// Which of two equal processes one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Twin {
+    Original,
+    Copy,
+}
+
+/// A second process beside this one, a child of the same parent, in new namespaces by `flags`. Both go on.
+pub fn fork_beside(flags: CloneFlags) -> Result<Twin, SysError> {
     let mut pidfd: libc::c_int = -1;
     // its end is told to that parent by the signal of ours, and clone3 takes no other
     let args = arguments(flags | CloneFlags::CLONE_PARENT, &mut pidfd);
-    match clone3(&args)? {
-        0 => Ok(None),
-        // SAFETY: the kernel has just stored a descriptor there that nobody else knows.
-        _ => Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) })),
+    if clone3(&args)? == 0 {
+        return Ok(Twin::Copy);
     }
+    // SAFETY: the kernel has just stored a descriptor there that nobody else knows.
+    drop(unsafe { OwnedFd::from_raw_fd(pidfd) });
+    Ok(Twin::Original)
 }
 
 fn arguments(flags: CloneFlags, pidfd: &mut libc::c_int) -> libc::clone_args {
@@ -98,6 +105,15 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, SysError> {
         result => result,
     };
     let fd = fd.doing("pidfd_open", pid)?;
+    // SAFETY: as above: nobody else knows the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A copy of what the process has open under `number`.
+pub fn pidfd_getfd(pidfd: BorrowedFd, number: i32) -> Result<OwnedFd, SysError> {
+    // SAFETY: no pointers; the result is a new descriptor.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+        .doing("pidfd_getfd", number)?;
     // SAFETY: as above: nobody else knows the descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

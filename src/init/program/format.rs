@@ -17,6 +17,17 @@ pub(super) fn of(head: &[u8]) -> Format {
     }
 }
 
+impl Format {
+    /// Nothing else has to be there, and be reached, for this host to run it.
+    pub(super) fn stands_alone(&self) -> bool {
+        match self {
+            Self::Elf { machine, interpreter } => runs_here(*machine) && interpreter.is_none(),
+            Self::Script { .. } => false,
+            Self::Unknown => true,
+        }
+    }
+}
+
 /// `#!`, blanks, the interpreter up to a blank or the end of the line.
 fn script(rest: &[u8]) -> Option<Format> {
     let line = rest.split(|byte| *byte == b'\n').next()?;
@@ -167,6 +178,15 @@ mod tests {
         let mut lies = little_elf64(62, Some("/lib/ld.so"));
         lies[32..40].fill(0xff);
         assert_eq!(of(&lies), Format::Elf { machine: 62, interpreter: None });
+    }
+
+    #[test]
+    fn a_static_binary_for_this_host_needs_nothing_else() {
+        let (own, _) = *MACHINES.iter().find(|(_, name)| *name == std::env::consts::ARCH).unwrap();
+        assert!(of(&little_elf64(own, None)).stands_alone());
+        for other in [&little_elf64(own, Some("/lib/ld.so"))[..], &little_elf64(22, None), b"#!/bin/sh\n"] {
+            assert!(!of(other).stands_alone(), "{other:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,398 @@
+//! Containers of an ordinary user: rrun is run by one, on an image of his, without any right beyond.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::bundle::Bundle;
+use crate::leftovers::{VARIABLE, hierarchies};
+use crate::runtime::{self, DEADLINE, Output, eventually_within};
+use crate::tty::ConsoleSocket;
+use crate::userns::give;
+
+const USER: u32 = 4242;
+/// Given to the user in /etc/subuid and /etc/subgid.
+const GRANTED: u32 = 300_000;
+
+fn mapping(container: u32, host: u32, size: u32) -> Value {
+    json!({"containerID": container, "hostID": host, "size": size})
+}
+
+/// A bundle that belongs to a user, with the runtime where he can reach it.
+struct Rootless {
+    bundle: Bundle,
+    /// Made by root for the user.
+    cgroups: Vec<PathBuf>,
+}
+
+impl Rootless {
+    fn new(mut bundle: Bundle) -> Self {
+        bundle.unset("/linux/cgroupsPath").unset("/linux/resources");
+        bundle.set("/linux/namespaces/-", json!({"type": "user"}));
+        bundle.set("/linux/uidMappings", json!([mapping(0, USER, 1)]));
+        bundle.set("/linux/gidMappings", json!([mapping(0, USER, 1)]));
+        // without a cgroup of its own it is known by this
+        bundle.set("/process/env/-", format!("{VARIABLE}={}", bundle.id));
+        give(&bundle.dir, USER);
+        let program = bundle.dir.join("runtime");
+        fs::hard_link(runtime::path(), &program).or_else(|_| fs::copy(runtime::path(), &program).map(drop)).unwrap();
+        Self { bundle, cgroups: Vec::new() }
+    }
+
+    fn sh(script: &str) -> Self {
+        Self::new(Bundle::sh(script))
+    }
+
+    /// As a shell command of root's, `$@` becoming the user's own command.
+    fn after(&self, script: &str, global: &[&str], args: &[&str]) -> Command {
+        self.bundle.write_config();
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh", "setpriv", "--reuid", &USER.to_string(), "--regid", &USER.to_string()]);
+        command.arg("--clear-groups").arg(self.bundle.dir.join("runtime")).args(global).args(args);
+        command.current_dir(&self.bundle.dir).env(VARIABLE, &self.bundle.id).env_remove("XDG_RUNTIME_DIR");
+        command
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        self.after("exec \"$@\"", &["--root", self.bundle.state_root.to_str().unwrap()], args)
+    }
+
+    fn call(&self, args: &[&str]) -> Output {
+        runtime::run(&mut self.command(args))
+    }
+
+    fn run(&self) -> Output {
+        self.call(&["run", &self.bundle.id])
+    }
+
+    fn run_detached(&self) -> Output {
+        self.call(&["run", "-d", &self.bundle.id])
+    }
+
+    fn exec(&self, args: &[&str]) -> Output {
+        self.call(&[&["exec", &self.bundle.id], args].concat())
+    }
+
+    fn pid(&self) -> i32 {
+        self.bundle.pid()
+    }
+}
+
+impl Drop for Rootless {
+    fn drop(&mut self) {
+        let _ = runtime::run(&mut self.bundle.command_on_config_as_it_is(&["delete", "--force", &self.bundle.id]));
+        for cgroup in &self.cgroups {
+            let _ = fs::remove_dir(cgroup);
+        }
+    }
+}
+
+/// What the user may map, seen by him alone: in a mount namespace of the command's own.
+fn granting(subuid: &str, then: &str) -> String {
+    format!(
+        "unshare -m sh -c '\
+         printf \"root:x:0:0::/:/bin/sh\\nrttester:x:{USER}:{USER}::/:/bin/sh\\n\" > passwd && \
+         printf \"{subuid}\" > sub && mount --bind passwd /etc/passwd && \
+         mount --bind sub /etc/subuid && mount --bind sub /etc/subgid && {then} exec \"$@\"' sh \"$@\""
+    )
+}
+
+#[test]
+fn a_user_is_root_inside_and_himself_outside() {
+    let user = Rootless::sh(
+        "id -u; id -g; cat /proc/self/uid_map /proc/self/setgroups; ls -l /dev/null > /dev/null && touch /made",
+    );
+    let output = user.run();
+    let words: Vec<_> = output.ok().split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "0", &USER.to_string(), "1", "deny"], "{output}");
+    assert_eq!(fs::metadata(user.bundle.rootfs("/made")).unwrap().uid(), USER);
+}
+
+#[test]
+fn his_containers_live_and_end_as_roots_do() {
+    let user = Rootless::new(Bundle::sleeping());
+    let id = user.bundle.id.as_str();
+    user.call(&["create", id]).ok();
+    assert_eq!(fs::metadata(&user.bundle.state_root).unwrap().uid(), USER);
+    let state: Value = serde_json::from_str(user.call(&["state", id]).ok()).unwrap();
+    assert_eq!((state["status"].as_str(), state["owner"].as_str()), (Some("created"), Some("")), "{state}");
+    user.call(&["start", id]).ok();
+    assert!(user.call(&["list", "-q"]).ok().lines().any(|line| line == id));
+    user.call(&["kill", id, "KILL"]).ok();
+    user.bundle.wait_until("stopped");
+    user.call(&["delete", id]).ok();
+    user.bundle.leaves_nothing();
+}
+
+/// While it waits init is rrun, from a copy in memory that nobody can write.
+#[test]
+fn rrun_is_protected_for_users_too() {
+    need!(rrun);
+    let user = Rootless::new(Bundle::sleeping());
+    user.call(&["create", &user.bundle.id]).ok();
+    let exe = fs::read_link(format!("/proc/{}/exe", user.pid())).unwrap();
+    assert_eq!(exe, Path::new("/memfd:rrun (deleted)"));
+    // not dumpable: root's
+    assert_eq!(fs::metadata(format!("/proc/{}/status", user.pid())).unwrap().uid(), 0);
+}
+
+#[test]
+fn what_spec_writes_for_users_runs_as_it_is() {
+    let user = Rootless::new(Bundle::new());
+    fs::remove_file(user.bundle.dir.join("config.json")).unwrap_or_default();
+    let setpriv = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        let id = USER.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(user.bundle.dir.join("runtime"));
+        command.arg("--root").arg(&user.bundle.state_root).args(args);
+        runtime::run(command.current_dir(&user.bundle.dir).env(VARIABLE, &user.bundle.id))
+    };
+    setpriv(&["spec", "--rootless"]).ok();
+    let socket = ConsoleSocket::new(&user.bundle.dir);
+    give(&socket.path, USER);
+    setpriv(&["run", "-d", "--console-socket", socket.path.to_str().unwrap(), &user.bundle.id]).ok();
+    let mut master = socket.receive();
+    master.types("echo so$((1+1)) > /dev/shm/x; /bin/cat /dev/shm/x\n");
+    master.hears("so2\r\n");
+    setpriv(&["delete", "--force", &user.bundle.id]).ok();
+    user.bundle.leaves_nothing();
+}
+
+#[test]
+fn containers_are_recorded_below_the_runtime_directory() {
+    let user = Rootless::new(Bundle::sleeping());
+    let runtime_dir = user.bundle.dir.join("xdg");
+    fs::create_dir(&runtime_dir).unwrap();
+    give(&runtime_dir, USER);
+    let with = |args: &[&str]| {
+        let mut command = user.after("exec \"$@\"", &[], args);
+        runtime::run(command.env("XDG_RUNTIME_DIR", &runtime_dir))
+    };
+    with(&["run", "-d", &user.bundle.id]).ok();
+    let root = fs::read_dir(&runtime_dir).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o7777, 0o1700);
+    assert!(root.join(&user.bundle.id).is_dir());
+    with(&["delete", "--force", &user.bundle.id]).ok();
+    need!(rrun); // the words
+    let output = runtime::run(&mut user.after("exec \"$@\"", &[], &["create", &user.bundle.id]));
+    output.refused(&["/run/rrun", "(EACCES); ", "as an ordinary user give --root, or set XDG_RUNTIME_DIR"]);
+}
+
+#[test]
+fn exec_joins_it() {
+    let user = Rootless::new(Bundle::sleeping());
+    user.run_detached().ok();
+    let output =
+        user.exec(&["sh", "-c", "id -u; hostname; echo $PPID; grep -c . /proc/self/uid_map; cat /proc/self/setgroups"]);
+    assert_eq!(output.ok(), "0\ninside\n0\n1\ndeny\n");
+    for (_, file) in [("user", "user"), ("pid", "pid"), ("mount", "mnt")] {
+        let own = fs::read_link(format!("/proc/{}/ns/{file}", user.pid())).unwrap();
+        let output = user.exec(&["readlink", &format!("/proc/self/ns/{file}")]);
+        assert_eq!(output.ok().trim_end(), own.to_str().unwrap());
+    }
+    assert_eq!(user.exec(&["sh", "-c", "exit 7"]).code, 7);
+}
+
+#[test]
+fn without_a_user_namespace_there_is_nothing_a_user_may_do() {
+    let mut user = Rootless::sh("true");
+    user.bundle.without_namespace("user").unset("/linux/uidMappings").unset("/linux/gidMappings");
+    let output = user.run();
+    if runtime::on_rrun() {
+        output.refused(&["config.json: linux.namespaces: without root's rights a container needs a user namespace"]);
+    }
+    assert_ne!(output.code, 0, "{output}");
+    user.bundle.leaves_nothing();
+}
+
+#[test]
+fn groups_cannot_be_set_with_one_map() {
+    need!(rrun); // the words
+    let mut user = Rootless::sh("true");
+    user.bundle.set("/process/user/additionalGids", json!([0]));
+    user.run().refused(&["process.user.additionalGids: cannot be set in this user namespace"]);
+    user.bundle.leaves_nothing();
+}
+
+/// Nothing that was asked for is left out.
+#[test]
+fn limits_and_paths_need_a_cgroup() {
+    need!(rrun); // the words
+    let mut user = Rootless::sh("true");
+    user.bundle.set("/linux/resources", json!({"pids": {"limit": 7}}));
+    user.run().refused(&["linux.resources.pids.limit: needs a cgroup of this user's own; let systemd delegate one"]);
+    user.bundle.leaves_nothing();
+    let path = format!("/{}", user.bundle.id);
+    user.bundle.unset("/linux/resources").set("/linux/cgroupsPath", path);
+    user.run().refused(&["linux.cgroupsPath: needs a cgroup of this user's own"]);
+    user.bundle.leaves_nothing();
+}
+
+/// Podman always denies all devices: a user has none to lose.
+#[test]
+fn rules_of_devices_are_no_limits() {
+    let mut user = Rootless::sh("cat /proc/self/cgroup");
+    user.bundle.set("/linux/resources", json!({"devices": [{"allow": false, "access": "rwm"}]}));
+    let output = user.run();
+    assert_eq!(output.ok(), fs::read_to_string("/proc/self/cgroup").unwrap(), "{output}");
+}
+
+#[test]
+fn a_cgroup_that_is_his_is_used() {
+    let mut user = Rootless::sh("cat /proc/self/cgroup; sleep 1000");
+    user.bundle.set("/linux/resources", json!({"pids": {"limit": 77}, "devices": [{"allow": false, "access": "rwm"}]}));
+    let id = user.bundle.id.clone();
+    let mut join = String::new();
+    for hierarchy in hierarchies() {
+        let cgroup = hierarchy.join(&id);
+        if cgroup.exists() {
+            continue;
+        }
+        fs::create_dir(&cgroup).unwrap();
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(value) = fs::read_to_string(hierarchy.join(file)) {
+                let _ = fs::write(cgroup.join(file), value.trim());
+            }
+        }
+        give(&cgroup, USER);
+        join += &format!("echo $$ > {}/cgroup.procs && ", cgroup.display());
+        user.cgroups.push(cgroup);
+    }
+    if !user.cgroups.iter().any(|cgroup| cgroup.join("pids.max").exists()) {
+        return crate::need::skip("a pids controller that can be given away");
+    }
+    let script = format!("{join} exec \"$@\"");
+    let root = user.bundle.state_root.to_str().unwrap().to_string();
+    let output = runtime::run(&mut user.after(&script, &["--root", &root], &["run", "-d", &id]));
+    output.ok();
+    let said = eventually_within(DEADLINE, || Some(output.later()).filter(|said| said.contains("pids")));
+    let own = format!("/{id}/{id}");
+    assert!(
+        said.as_ref().is_some_and(|said| said.lines().any(|line| line.contains("pids") && line.ends_with(&own))),
+        "{said:?}"
+    );
+    let limit = user.cgroups.iter().find_map(|cgroup| fs::read_to_string(cgroup.join(&id).join("pids.max")).ok());
+    assert_eq!(limit.as_deref(), Some("77\n"));
+    user.call(&["delete", "--force", &id]).ok();
+    assert!(!user.cgroups.iter().any(|cgroup| cgroup.join(&id).exists()));
+}
+
+#[test]
+fn the_oom_score_goes_up_and_not_down() {
+    let mut user = Rootless::sh("cat /proc/self/oom_score_adj");
+    user.bundle.set("/process/oomScoreAdj", 345);
+    assert_eq!(user.run().ok(), "345\n");
+    need!(rrun); // runc 1.1 ends there
+    user.bundle.set("/process/oomScoreAdj", -345);
+    let root = user.bundle.state_root.to_str().unwrap();
+    let log = user.bundle.dir.join("log");
+    let global = ["--root", root, "--log", log.to_str().unwrap()];
+    let output = runtime::run(&mut user.after("exec \"$@\"", &global, &["run", &user.bundle.id]));
+    assert_eq!(output.ok(), fs::read_to_string("/proc/self/oom_score_adj").unwrap());
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("process.oomScoreAdj: write oom_score_adj") && log.contains("left as it is"), "{log}");
+}
+
+fn with_ranges(script: &str) -> Rootless {
+    let mut user = Rootless::sh(script);
+    let ranges = json!([mapping(0, USER, 1), mapping(1, GRANTED, 1000)]);
+    user.bundle.set("/linux/uidMappings", ranges.clone()).set("/linux/gidMappings", ranges);
+    user.bundle.set("/process/user", json!({"uid": 5, "gid": 6}));
+    if runtime::on_rrun() {
+        // runc sets no groups for users at all
+        user.bundle.set("/process/user/additionalGids", json!([7]));
+    }
+    user
+}
+
+fn run_granted(user: &Rootless, subuid: &str, then: &str) -> Output {
+    let root = user.bundle.state_root.to_str().unwrap().to_string();
+    runtime::run(&mut user.after(&granting(subuid, then), &["--root", &root], &["run", &user.bundle.id]))
+}
+
+#[test]
+fn ranges_are_mapped_by_the_helpers() {
+    need!(newuidmap);
+    let user = with_ranges("id; cat /proc/self/uid_map | tr -s ' '; cat /proc/self/setgroups");
+    let output = run_granted(&user, &format!("rttester:{GRANTED}:1000\\n"), "");
+    let groups = if runtime::on_rrun() { " groups=7" } else { "" };
+    assert_eq!(output.ok(), format!("uid=5 gid=6{groups}\n 0 {USER} 1\n 1 {GRANTED} 1000\nallow\n"));
+    assert!(with_ranges("true").run().code != 0, "without a grant");
+}
+
+#[test]
+fn why_a_helper_refuses_is_told() {
+    need!(newuidmap, rrun);
+    let user = with_ranges("true");
+    let refused = |subuid: &str, then: &str, words: &[&str]| {
+        run_granted(&user, subuid, then).refused(words);
+        user.bundle.leaves_nothing();
+    };
+    let granted = format!("rttester:{GRANTED}:1000\\n");
+    refused(
+        &format!("rttester:{GRANTED}:999\\n"),
+        "",
+        &["linux.uidMappings: newuidmap refuses 0 4242 1, 1 300000 1000: ", "see that /etc/subuid grants these ids"],
+    );
+    let copy = "mkdir -p plain && cp /usr/bin/newuidmap /usr/bin/newgidmap plain && chmod 755 plain plain/* && \
+                PATH=$PWD/plain:$PATH";
+    refused(
+        &granted,
+        copy,
+        &["linux.uidMappings: newuidmap refuses", "plain/newuidmap has its setuid bit (chmod u+s)"],
+    );
+    let hide = "mkdir -p none && for f in /usr/bin/newuidmap; do mount --bind /dev/null $f; done &&";
+    refused(&granted, hide, &["linux.uidMappings: newuidmap is not installed; install it (package uidmap"]);
+}
+
+#[test]
+fn a_container_joins_another_of_the_same_user() {
+    need!(rrun);
+    let infra = Rootless::new(Bundle::sleeping());
+    infra.run_detached().ok();
+    let mut user = Rootless::new(Bundle::sleeping());
+    user.bundle.unset("/linux/uidMappings").unset("/linux/gidMappings").unset("/hostname");
+    user.bundle.set("/process/oomScoreAdj", 400);
+    let kinds = [("user", "user"), ("pid", "pid"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
+    for (kind, file) in kinds {
+        let path = format!("/proc/{}/ns/{file}", infra.pid());
+        user.bundle.without_namespace(kind).set("/linux/namespaces/-", json!({"type": kind, "path": path}));
+    }
+    user.run_detached().ok();
+    for (_, file) in kinds {
+        let of = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/{file}")).unwrap();
+        assert_eq!(of(user.pid()), of(infra.pid()), "{file}");
+    }
+    assert_eq!(fs::read_to_string(format!("/proc/{}/oom_score_adj", user.pid())).unwrap(), "400\n");
+    assert_eq!(user.exec(&["hostname"]).ok(), "inside\n");
+    user.call(&["kill", &user.bundle.id, "KILL"]).ok();
+    user.bundle.wait_until("stopped");
+    infra.bundle.wait_until("running");
+}
+
+#[test]
+fn no_more_user_namespaces_is_told() {
+    need!(rrun);
+    let user = Rootless::sh("true");
+    let root = user.bundle.state_root.to_str().unwrap().to_string();
+    // root of a user namespace may take them away from those below
+    let script = "user=\"$1 $2 $3 $4 $5 $6\"; shift 6; exec $user unshare -Ur sh -c \
+                  'echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"' sh \"$@\"";
+    let output = runtime::run(&mut user.after(script, &["--root", &root], &["run", &user.bundle.id]));
+    output
+        .refused(&["clone3: ", "(ENOSPC); too many namespaces: see sysctl user.max_*_namespaces, where 0 allows none"]);
+}
+
+/// As inside of a rootless engine: all rights, in a user namespace that is not the host's. It needs no other one.
+#[test]
+fn root_of_a_user_namespace_needs_no_other() {
+    let mut user = Rootless::sh("id -u; cat /proc/self/uid_map | tr -s ' '; echo x > /dev/null && echo written");
+    user.bundle.without_namespace("user").unset("/linux/uidMappings").unset("/linux/gidMappings");
+    let root = user.bundle.state_root.to_str().unwrap().to_string();
+    let script = "user=\"$1 $2 $3 $4 $5 $6\"; shift 6; exec $user unshare -Ur \"$@\"";
+    let output = runtime::run(&mut user.after(script, &["--root", &root], &["run", &user.bundle.id]));
+    assert_eq!(output.ok(), format!("0\n 0 {USER} 1\nwritten\n"));
+}
