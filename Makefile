@@ -64,6 +64,11 @@ managers: root tools $(if $(RUNTIME),,build) ## a real dockerd and containerd wi
 	done
 	PATH=$$PATH:/usr/sbin RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test managers -- --test-threads 2 $(TESTS)
 
+.PHONY: bench-seccomp
+bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds per call, time to compile
+	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
+	cargo bench --bench seccomp
+
 .PHONY: faults
 faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, pause, resume, update, kill and delete (root)
 	$(TIMED)

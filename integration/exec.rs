@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
-use crate::runtime::{self, Call, Output, eventually_within, on_rrun, wait_within};
+use crate::runtime::{self, Call, DEADLINE, Output, eventually_within, on_rrun, wait_within};
 use crate::stdio::{LIST, by_shell};
 use crate::tty::{ConsoleSocket, Terminal};
 use crate::userns::{give, mapped, we_may_raise_limits};
@@ -286,6 +286,27 @@ fn it_needs_a_container_that_is_there_and_not_frozen() {
     bundle.kill("KILL").ok();
     bundle.wait_until("stopped");
     fails(&sh(&bundle, "true"), &["cannot exec in a stopped container"]);
+}
+
+// Its namespaces are gone by then: to say that a file of them is missing would be docker's "command not found".
+#[test]
+fn a_container_that_cannot_end_yet_is_stopped_to_it() {
+    need!(rrun); // others tell what was missing
+    let bundle = Bundle::sleeping();
+    running(&bundle);
+    let waits = bundle.spawn(&["exec", &bundle.id, "sleep", "1000"]);
+    let inside = || fs::read_to_string(format!("/proc/{}/task/{0}/children", waits.pid())).ok()?.trim().parse().ok();
+    let inside: i32 = eventually_within(DEADLINE, inside).unwrap();
+    eventually_within(DEADLINE, || fs::read_to_string(format!("/proc/{inside}/comm")).ok().filter(|c| c == "sleep\n"));
+    let init = Pid::from_raw(bundle.pid());
+    // its process is not reaped, and init ends when everybody inside is
+    kill(Pid::from_raw(waits.pid()), Signal::SIGSTOP).unwrap();
+    kill(init, Signal::SIGKILL).unwrap();
+    let ending = || (!fs::exists(format!("/proc/{init}/ns/mnt")).unwrap()).then_some(());
+    eventually_within(DEADLINE, ending).expect("its namespaces are gone");
+    fails(&exec(&bundle, &[], &["true"]), &["cannot exec in a stopped container"]);
+    kill(Pid::from_raw(waits.pid()), Signal::SIGCONT).unwrap();
+    assert_eq!(waits.wait().code, 137);
 }
 
 #[test]

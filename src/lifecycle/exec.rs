@@ -17,6 +17,7 @@ use super::duties::{Console, ExecParent};
 use super::given_file::{Pipes, read_whole};
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
+use super::seccomp_agent::Agent;
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
 use crate::error::{Doing, Matched};
@@ -62,6 +63,14 @@ struct Running {
     init: OwnedFd,
 }
 
+impl Running {
+    /// Once it is exiting nobody can join its namespaces, however long it may take to end.
+    fn is_ending(&self) -> Result<bool> {
+        let exiting = Proc::open()?.stat(self.process.pid()).is_ok_and(|stat| stat.is_exiting);
+        Ok(exiting || ends_within(&self.init, Duration::ZERO)?)
+    }
+}
+
 /// The exit status of the process; 0 when detached.
 pub fn exec(store: &Store, options: &ExecOptions) -> Result<i32> {
     state::check_id(&options.id)?;
@@ -73,7 +82,7 @@ pub fn exec(store: &Store, options: &ExecOptions) -> Result<i32> {
     let outcome = exec_in(&running, options, &interrupts);
     match outcome {
         // whatever went wrong, this is why
-        Err(_) if ends_within(&running.init, Duration::ZERO)? => Err(Matched::ExecStopped.into()),
+        Err(_) if running.is_ending()? => Err(Matched::ExecStopped.into()),
         outcome => outcome,
     }
 }
@@ -116,7 +125,10 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let present = || Tree::of(running.process.pid(), proc);
     // What is said beforehand must not come between a request and its answer.
     let asks = mapped && !plan.process.rlimits.is_empty();
-    let commit = if pid_file.is_some() || relayed || asks { Commit::Later } else { Commit::Given };
+    // The listener of a filter goes with execve.
+    let agent = Agent::connect(&plan.process)?;
+    let later = pid_file.is_some() || relayed || asks || agent.is_some();
+    let commit = if later { Commit::Later } else { Commit::Given };
     let prepared = Prepared {
         cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
         present: &present,
@@ -134,7 +146,14 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     // A frozen container lets nobody through until it is thawed.
     let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
     let console = Console { socket: console_socket, kept: None };
-    let mut parent = ExecParent { process: &plan.process, child: child.pid, console };
+    let mut parent = ExecParent {
+        container: &running.container.state,
+        init: running.process,
+        process: &plan.process,
+        child: child.pid,
+        console,
+        agent,
+    };
     if commit == Commit::Later {
         serve(&launched, interrupts, Until::Ready, patience, &mut parent)?;
     }
@@ -167,6 +186,7 @@ fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<E
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
     let first = spec.process.unwrap_or_default();
+    let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let base = match &options.process {
         None => Base::Container,
         Some(path) => {
@@ -180,7 +200,7 @@ fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<E
         console_socket: options.console_socket.is_some(),
         descriptors: options.descriptors,
     };
-    let target = Target { id: &options.id, process: &first, keyring: !container.state.no_new_keyring };
+    let target = Target { id: &options.id, process: &first, seccomp, keyring: !container.state.no_new_keyring };
     let mut warnings = Vec::new();
     let plan = ExecPlan::build(target, base, &options.flags, manner, host, &mut warnings)?;
     warnings.iter().for_each(|warning| log::warning(warning));
