@@ -385,7 +385,6 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
     need!(rrun);
     type Change = fn(&mut Bundle) -> &mut Bundle;
     let fields: &[(&str, Change)] = &[
-        ("linux.seccomp", |b| b.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"}))),
         ("user", |b| b.set("/linux/namespaces/-", json!({"type": "user"}))),
         ("mounts[4]", |b| b.mount("/data", "bind", "/tmp", &["bind", "idmap"])),
         ("process.apparmorProfile", |b| b.set("/process/apparmorProfile", "x")),

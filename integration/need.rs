@@ -16,6 +16,16 @@ macro_rules! need {
     )+};
 }
 
+/// Makes programs that no image has.
+pub fn c_compiler() -> bool {
+    std::process::Command::new("cc").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Programs that are written for it.
+pub fn x86_64() -> bool {
+    cfg!(target_arch = "x86_64")
+}
+
 /// A file system that this process can serve, or leave unserved.
 pub fn fuse() -> bool {
     Path::new("/dev/fuse").exists()

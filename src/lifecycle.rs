@@ -21,6 +21,7 @@ mod query;
 mod readiness;
 mod rootless;
 mod run;
+mod seccomp_agent;
 mod signal;
 mod start;
 mod update;

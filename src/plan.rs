@@ -350,6 +350,9 @@ pub struct ProcessPlan {
     pub terminal: Option<Terminal>,
     #[serde(skip_serializing_if = "Descriptors::is_empty")]
     pub descriptors: Descriptors,
+    /// The container's: what is executed in it later has the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<seccomp::Filter>,
 }
 
 /// Descriptors of the caller that the process keeps under their numbers, from 3 on: sockets by which systemd starts a

@@ -4,6 +4,7 @@
 //! child                                parent
 //! Born + a pidfd                     →   goes on with that process in place of the first
 //! Console + the terminal's master  →   hands it to the caller
+//! Listener(a number to be opened)  →   takes it by pidfd_getfd once Ready is seen, and hands it to the agent
 //! MapIds, OpenMount, RaiseLimits   →   does it
 //!                                  ←   done, and perhaps a descriptor; a parent that cannot ends the child instead
 //! Failed(the whole chain of causes)    the last word
@@ -33,6 +34,8 @@ use crate::sys::socket;
 pub enum Ask {
     /// The master of the container's terminal comes with the message.
     Console,
+    /// The seccomp filter is about to be loaded; its listener will have this number in the child.
+    Listener(i32),
     /// The second process, of who joins a user namespace; its pidfd comes with the message. The first ends.
     Born,
     /// uid_map and gid_map, and what else can be written only then. Done when they stand.

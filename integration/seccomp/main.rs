@@ -11,7 +11,7 @@ use std::path::Path;
 
 use libc::sock_filter;
 use rrun::plan::seccomp::calls::{ARM, Arch, Call, Family, X32_BIT, X86};
-use rrun::plan::seccomp::compile::compile;
+use rrun::plan::seccomp::compile;
 use rrun::plan::seccomp::interpret::{Data, Outcome, run};
 use rrun::plan::seccomp::profile::{OPERATORS, Profile};
 use rrun::plan::spec::seccomp::Seccomp;

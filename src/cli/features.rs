@@ -10,11 +10,14 @@ use oci_spec::runtime::{
     SeccompBuilder, SelinuxBuilder,
 };
 use serde::Serialize;
+use serde::de::{DeserializeOwned, IntoDeserializer, value};
 use serde_json::ser::{PrettyFormatter, Serializer};
 
 use super::{Call, Verb, print};
 use crate::log;
 use crate::plan::hooks::Hooks;
+use crate::plan::seccomp::calls::ARCHITECTURES;
+use crate::plan::seccomp::profile::{ACTIONS, FLAGS, OPERATORS};
 use crate::plan::{capabilities, mount_options, namespaces};
 
 pub const VERB: Verb = Verb {
@@ -48,12 +51,12 @@ fn linux() -> Result<LinuxFeature> {
     let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true);
     let none = Vec::<String>::new;
     let seccomp = SeccompBuilder::default()
-        .enabled(false)
-        .actions(Vec::new())
-        .operators(none())
-        .archs(Vec::new())
-        .known_flags(none())
-        .supported_flags(none());
+        .enabled(true)
+        .actions(known(ACTIONS.map(|(word, _)| word))?)
+        .operators(OPERATORS.map(|(word, _)| word.to_string()).to_vec())
+        .archs(known(ARCHITECTURES)?)
+        .known_flags(FLAGS.map(String::from).to_vec())
+        .supported_flags(FLAGS.map(String::from).to_vec());
     let idmap = IDMapBuilder::default().enabled(false).build()?;
     Ok(LinuxFeatureBuilder::default()
         .namespaces(namespaces.collect::<Result<Vec<_>, _>>()?)
@@ -69,9 +72,26 @@ fn linux() -> Result<LinuxFeature> {
         .build()?)
 }
 
+/// Words as the values that they are written as.
+fn known<T: DeserializeOwned>(words: impl IntoIterator<Item = &'static str>) -> Result<Vec<T>> {
+    let value = |word: &'static str| -> Result<T, value::Error> { T::deserialize(word.into_deserializer()) };
+    Ok(words.into_iter().map(value).collect::<Result<_, _>>()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_seccomp_are_those_that_profiles_use() {
+        let json = serde_json::to_value(features().unwrap()).unwrap();
+        let seccomp = &json["linux"]["seccomp"];
+        let actions: Vec<_> = ACTIONS.iter().map(|(word, _)| *word).collect();
+        assert_eq!((&seccomp["enabled"], &seccomp["actions"]), (&true.into(), &actions.into()));
+        assert_eq!(seccomp["archs"], serde_json::json!(ARCHITECTURES));
+        assert_eq!(seccomp["operators"].as_array().unwrap().len(), OPERATORS.len());
+        assert_eq!((&seccomp["knownFlags"], &seccomp["supportedFlags"]), (&FLAGS.into(), &FLAGS.into()));
+    }
 
     #[test]
     fn no_answer_is_unknown() {

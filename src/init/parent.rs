@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::Init;
 use crate::error::{Doing, SysError};
+use crate::rootfs::Rootfs;
 use crate::sys::{clone, fds, signals, socket};
 
 impl Init<'_> {
@@ -42,6 +43,8 @@ impl Init<'_> {
         if let Some(start) = &handles.start {
             keep.extend([start.channel.as_fd(), start.error.as_fd()]);
         }
+        // the user has a working directory to look for
+        keep.extend(self.rootfs.as_ref().filter(|_| self.cwd_pending).map(Rootfs::as_fd));
         Ok(fds::close_all_but(self.process.descriptors.end(), &keep)?)
     }
 

@@ -105,19 +105,24 @@ impl Init<'_> {
     pub(super) fn enter_directory(&mut self, cwd: &str) -> Result<()> {
         match self.open_working_directory(cwd) {
             // root may be nobody to a network file system; the user tries again
-            Err(SysError { errno: Errno::EACCES, .. }) if self.process.uid != 0 => self.cwd_pending = true,
-            result => result?,
+            Err(SysError { errno: Errno::EACCES, .. }) if self.process.uid != 0 => {
+                self.cwd_pending = true;
+                Ok(())
+            }
+            result => {
+                result?;
+                check_working_directory()
+            }
         }
-        Ok(())
     }
 
+    /// Without a call where there is nothing to do: a filter may be loaded by now.
     pub(super) fn enter_directory_as_user(&mut self, cwd: &str) -> Result<()> {
         if self.cwd_pending {
             self.open_working_directory(cwd)?;
+            check_working_directory()?;
+            self.rootfs = None;
         }
-        let path = nix::unistd::getcwd().doing("getcwd", "")?;
-        // A path outside of the root reads "(unreachable)/…".
-        ensure!(path.is_absolute(), "the working directory lies outside of the container: {}", path.display());
         Ok(())
     }
 
@@ -127,6 +132,13 @@ impl Init<'_> {
         let fd = rootfs.open_path(Path::new(cwd), flags, Symlinks::Followed).doing("chdir", cwd)?;
         fchdir(&fd).doing("chdir", cwd)
     }
+}
+
+fn check_working_directory() -> Result<()> {
+    let path = nix::unistd::getcwd().doing("getcwd", "")?;
+    // A path outside of the root reads "(unreachable)/…".
+    ensure!(path.is_absolute(), "the working directory lies outside of the container: {}", path.display());
+    Ok(())
 }
 
 /// With (".", "."): the old root is stacked upon the new one, and taken off again. Nothing has to be made inside.

@@ -9,6 +9,7 @@ use super::Init;
 use crate::plan::affinity::Last;
 use crate::plan::choreography::Move;
 use crate::plan::exec::ExecPlan;
+use crate::plan::seccomp::Filter;
 use crate::plan::{
     DevicePlan, LinkPlan, MountPlan, Namespace, Plan, ProcessPlan, Propagation, RootSwitch, Source, Sysctl, Terminal,
     namespaces,
@@ -63,6 +64,7 @@ pub enum Step<'p> {
     EnterDirectoryAsUser(&'p str),
     OutliveParent,
     CloseOtherDescriptors,
+    LoadFilter(&'p Filter),
     Ready,
     WaitForStart,
     StartHooks,
@@ -149,10 +151,18 @@ fn become_the_program(process: &ProcessPlan) -> Vec<Step<'_>> {
     // user's business, not ours.
     steps.extend((!process.rlimits.is_empty()).then_some(Step::Limits));
     steps.push(Step::Umask(process.umask));
+    // Without no_new_privileges a filter needs CAP_SYS_ADMIN, so all but the rights is settled before. With it, it is
+    // the last: the fewer calls it has to allow. Before Ready in either case: one that is refused fails `create`.
+    let filter = process.seccomp.as_ref().map(Step::LoadFilter);
+    let (early, late) = if process.no_new_privileges { (None, filter) } else { (filter, None) };
+    let settle = [Step::OutliveParent, Step::CloseOtherDescriptors];
+    let settled = early.is_some();
+    steps.extend(early.into_iter().flat_map(|filter| settle.into_iter().chain([filter])));
     // CAP_SETPCAP goes with the uid, so the bounding set comes first: capabilities(7).
-    steps.extend([Step::BoundingSet, Step::Ids, Step::CapabilitySets, Step::DieWithParentAgain]);
+    steps.extend([Step::BoundingSet, Step::Ids, Step::CapabilitySets]);
+    steps.extend((!settled).then_some(Step::DieWithParentAgain));
     steps.push(Step::EnterDirectoryAsUser(&process.cwd));
-    steps.extend([Step::OutliveParent, Step::CloseOtherDescriptors]);
+    steps.extend(settle.into_iter().filter(|_| !settled).chain(late));
     steps
 }
 
@@ -213,6 +223,7 @@ impl Init<'_> {
             Step::EnterDirectoryAsUser(cwd) => self.enter_directory_as_user(cwd),
             Step::OutliveParent => self.outlive_parent(),
             Step::CloseOtherDescriptors => self.close_other_descriptors(),
+            Step::LoadFilter(filter) => self.load_filter(filter),
             Step::Ready => self.announce_ready(),
             Step::WaitForStart => self.wait_for_start(),
             Step::StartHooks => self.run_start_hooks(),
@@ -270,6 +281,7 @@ impl fmt::Display for Step<'_> {
             Self::BoundingSet | Self::CapabilitySets => f.write_str("process.capabilities"),
             Self::Ids => f.write_str("process.user"),
             Self::OutliveParent | Self::CloseOtherDescriptors => f.write_str("before ready"),
+            Self::LoadFilter(_) => f.write_str("linux.seccomp"),
             Self::Ready => f.write_str("ready"),
             Self::WaitForStart => f.write_str("wait for start"),
             Self::Exec => f.write_str("exec"),
@@ -388,6 +400,31 @@ mod tests {
             let (with, without) = ("Terminal".to_string(), "ReplaceDevNull".to_string());
             assert_eq!((order.contains(&with), order.contains(&without)), (terminal, !terminal));
             assert_eq!(order.last().map(String::as_str), Some("Exec"));
+        }
+    }
+
+    #[test]
+    fn where_a_filter_is_loaded() {
+        let written = serde_json::from_str(r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
+        for no_new_privileges in [false, true] {
+            let mut plan = plan(no_new_privileges, false, false);
+            plan.process.seccomp = Some(crate::plan::seccomp::plan(&written).unwrap());
+            let order = names(&steps(&plan));
+            let at =
+                |name: &str| order.iter().position(|step| step == name).unwrap_or_else(|| panic!("{name}: {order:?}"));
+            for (first, then, why) in [
+                ("CloseOtherDescriptors", "LoadFilter", "the listener gets the number that was told"),
+                ("OutliveParent", "LoadFilter", "it asks whether the death signal is cleared"),
+                ("LoadFilter", "Ready", "one that is refused fails `create`"),
+                if no_new_privileges {
+                    ("CapabilitySets", "LoadFilter", "it need not allow what gives rights up")
+                } else {
+                    ("LoadFilter", "BoundingSet", "it takes CAP_SYS_ADMIN")
+                },
+            ] {
+                assert!(at(first) < at(then), "{first} must come before {then}: {why}; {order:?}");
+            }
+            assert_eq!(order.contains(&"DieWithParentAgain".to_string()), no_new_privileges, "{order:?}");
         }
     }
 

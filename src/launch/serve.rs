@@ -12,7 +12,7 @@ use super::Launched;
 use super::interrupts::Interrupts;
 use crate::error::{Doing, SysError};
 use crate::protocol::Ask;
-use crate::sys::clone::{Child, End, wait_for_end};
+use crate::sys::clone::{Child, End, pidfd_getfd, wait_for_end};
 
 /// A mount of a dead server can block; whoever waits for us gets an answer all the same.
 pub const PATIENCE: Duration = Duration::from_secs(300);
@@ -29,6 +29,10 @@ pub enum Until {
 /// What the parent does for the child.
 pub trait Duties {
     fn take_console(&mut self, master: OwnedFd) -> Result<()>;
+    /// Of the child's seccomp filter.
+    fn take_listener(&mut self, _listener: OwnedFd) -> Result<()> {
+        bail!("nobody waits for a listener")
+    }
     fn map_ids(&mut self) -> Result<()> {
         bail!("only a new container has id maps")
     }
@@ -53,6 +57,7 @@ pub fn serve(
     duties: &mut impl Duties,
 ) -> Result<()> {
     let mut deadline = from_now(patience);
+    let mut listener = None;
     loop {
         let seen = wait(launched, interrupts, until, deadline)?;
         // The socket first: what was said before Ready comes before it.
@@ -60,6 +65,7 @@ pub fn serve(
             match launched.channel.listen()? {
                 Some((Ask::Console, Some(master))) => duties.take_console(master)?,
                 Some((Ask::Console, None)) => bail!("the child sent no terminal"),
+                Some((Ask::Listener(number), _)) => listener = Some(number),
                 Some((Ask::Born, _)) => bail!("the child says twice that it has a second process"),
                 Some((Ask::MapIds, _)) => {
                     duties.map_ids()?;
@@ -91,6 +97,9 @@ pub fn serve(
                 bail!("ended by {signal} during set-up; everything is taken back");
             }
         } else if seen.ready {
+            if let Some(number) = listener {
+                duties.take_listener(pidfd_getfd(launched.child.pidfd.as_fd(), number)?)?;
+            }
             return Ok(());
         }
     }
@@ -138,6 +147,7 @@ fn how_it_ended(child: &Child) -> Result<String> {
     Ok(match reap(child).context("init")? {
         End::Exited(code) => format!("exit status {code}"),
         End::Killed(number) => match Signal::try_from(number) {
+            Ok(Signal::SIGSYS) => "killed by SIGSYS: linux.seccomp forbids a call that it still needs".into(),
             Ok(signal) => format!("killed by {signal}"),
             Err(_) => format!("killed by signal {number}"),
         },

@@ -17,6 +17,7 @@ use super::hooks::Runner;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
 use super::rootless;
+use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan};
 use crate::init::StartHandles;
@@ -68,6 +69,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
+    let agent = Agent::connect(&plan.process)?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
@@ -114,7 +116,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let init = child.pid;
     let run_hooks = || hooks.run(init);
     let console = Console { socket: console_socket, kept: None };
-    let mut parent = Parent { plan: &plan, proc: &proc, child: init, console, hooks: &run_hooks };
+    let mut parent = Parent { plan: &plan, proc: &proc, child: init, console, agent, hooks: &run_hooks };
     if !plan.has(Namespace::User) {
         parent.set_oom_score()?;
     }

@@ -6,14 +6,16 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::seccomp_agent::Agent;
 use crate::error::{Doing, SysError};
 use crate::init::stdio;
 use crate::launch::id_maps;
 use crate::launch::serve::Duties;
 use crate::log;
 use crate::plan::id_maps::host_id;
-use crate::plan::{Namespace, Plan, ProcessPlan, Source};
+use crate::plan::{Namespace, Plan, ProcessPlan, Source, hooks};
 use crate::procfs::Proc;
+use crate::state::{Process, State, Status};
 use crate::sys::mount::{self, Reach};
 use crate::sys::{limits, socket};
 
@@ -41,6 +43,7 @@ pub struct Parent<'a> {
     pub proc: &'a Proc,
     pub child: Pid,
     pub console: Console,
+    pub agent: Option<Agent<'a>>,
     pub hooks: &'a dyn Fn() -> Result<()>,
 }
 
@@ -89,6 +92,13 @@ impl Duties for Parent<'_> {
         }
     }
 
+    fn take_listener(&mut self, listener: OwnedFd) -> Result<()> {
+        let Plan { id, bundle, annotations, .. } = self.plan;
+        let (status, pid) = (Status::Creating.word(), Some(self.child.as_raw()));
+        let state = hooks::State { oci_version: crate::OCI_VERSION, id, status, pid, bundle, annotations };
+        self.agent.take().map_or(Ok(()), |agent| agent.hand_over(&listener, self.child, state))
+    }
+
     fn open_mount(&mut self, index: usize) -> Result<OwnedFd> {
         let Some(mount) = self.plan.mounts.get(index) else { bail!("the child asks for a mount that is not planned") };
         let Source::Bind { from, recursive } = &mount.source else { bail!("{}: has no source to open", mount.field) };
@@ -107,14 +117,24 @@ impl Duties for Parent<'_> {
 
 /// For a process of `exec`.
 pub struct ExecParent<'a> {
+    pub container: &'a State,
+    pub init: Process,
     pub process: &'a ProcessPlan,
     pub child: Pid,
     pub console: Console,
+    pub agent: Option<Agent<'a>>,
 }
 
 impl Duties for ExecParent<'_> {
     fn take_console(&mut self, master: OwnedFd) -> Result<()> {
         self.console.take_console(master)
+    }
+
+    fn take_listener(&mut self, listener: OwnedFd) -> Result<()> {
+        let State { id, bundle, annotations, .. } = self.container;
+        let (status, pid) = (Status::Running.word(), Some(self.init.pid));
+        let state = hooks::State { oci_version: crate::OCI_VERSION, id, status, pid, bundle, annotations };
+        self.agent.take().map_or(Ok(()), |agent| agent.hand_over(&listener, self.child, state))
     }
 
     fn raise_limits(&mut self) -> Result<()> {

@@ -86,7 +86,7 @@ fn view(container: &Container) -> Result<StateView> {
 #[derive(Serialize)]
 pub struct WholePlan {
     #[serde(flatten)]
-    plan: Plan,
+    pub plan: Plan,
     cgroup: CgroupPlan,
 }
 

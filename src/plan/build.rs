@@ -12,7 +12,7 @@ use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{hooks, mount_options, mounts, namespaces, notify, process, sysctl, time};
+use super::{hooks, mount_options, mounts, namespaces, notify, process, seccomp, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -39,6 +39,10 @@ impl Plan {
     pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         let mut plan = decide(spec, options, host).context("config.json")?;
         plan.process.keep(options.descriptors);
+        if let Some(written) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
+            let start_hooks = !plan.hooks.start_container.is_empty();
+            seccomp::add(&mut plan.process, written, start_hooks, &mut plan.warnings).context("config.json")?;
+        }
         if let Some(directory) = &options.notify {
             notify::add(&mut plan, directory)?;
         }
@@ -160,7 +164,6 @@ fn check_version(version: Option<&str>) -> Result<()> {
 fn refuse_unapplied(spec: &Spec) -> Result<()> {
     let linux = spec.linux.as_ref().map(|linux| {
         [
-            ("linux.seccomp", linux.seccomp.is_some()),
             ("linux.netDevices", !linux.net_devices.is_empty()),
             ("linux.intelRdt", linux.intel_rdt.is_some()),
             ("linux.memoryPolicy", linux.memory_policy.is_some()),

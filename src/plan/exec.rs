@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::affinity::{self, Affinity};
 use super::spec::given;
-use super::{Descriptors, ProcessPlan, build, capabilities, process, spec};
+use super::{Descriptors, ProcessPlan, build, capabilities, process, seccomp, spec};
 use crate::host::Host;
 
 #[derive(Debug)]
@@ -66,6 +66,7 @@ pub struct Target<'a> {
     pub id: &'a str,
     /// Of the config that it was made from.
     pub process: &'a spec::Process,
+    pub seccomp: Option<&'a spec::seccomp::Seccomp>,
     pub keyring: bool,
 }
 
@@ -95,6 +96,9 @@ impl ExecPlan {
         }
         build::check_terminal(process.terminal.is_some(), manner.detached, manner.console_socket)?;
         process.keep(manner.descriptors);
+        if let Some(written) = target.seccomp {
+            seccomp::add(&mut process, written, false, warnings)?;
+        }
         Ok(ExecPlan { id: target.id.into(), process, affinity, keyring: target.keyring })
     }
 }

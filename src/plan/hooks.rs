@@ -123,19 +123,21 @@ pub fn state(
     bundle: &Path,
     annotations: &BTreeMap<String, String>,
 ) -> Result<String> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct State<'a> {
-        oci_version: &'static str,
-        id: &'a str,
-        status: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pid: Option<i32>,
-        bundle: &'a Path,
-        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-        annotations: &'a BTreeMap<String, String>,
-    }
     Ok(serde_json::to_string(&State { oci_version: OCI_VERSION, id, status, pid, bundle, annotations })?)
+}
+
+/// As runtime.md has it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State<'a> {
+    pub oci_version: &'static str,
+    pub id: &'a str,
+    pub status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
+    pub bundle: &'a Path,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: &'a BTreeMap<String, String>,
 }
 
 #[cfg(test)]

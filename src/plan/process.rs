@@ -61,6 +61,7 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
         oom_score_adj: oom_score_adj(process.oom_score_adj)?,
         terminal: terminal(process)?,
         descriptors: Descriptors::default(),
+        seccomp: None,
     })
 }
 

@@ -8,13 +8,94 @@
 //!
 //! A filter means what libseccomp's would mean as runc uses it; integration/seccomp compares the two.
 
+use std::path::PathBuf;
+
+use anyhow::Result;
+use libc::sock_filter;
+use serde::Serialize;
+
+use self::calls::{Call, Family};
+use self::own_calls::After;
+use self::profile::{Flags, Profile};
+use super::ProcessPlan;
+use super::spec::given;
+use super::spec::seccomp::Seccomp;
+
 pub mod calls;
-pub mod compile;
+mod compile;
+pub mod disassemble;
 mod graph;
 pub mod interpret;
 mod layout;
+pub mod own_calls;
 pub mod profile;
-pub mod rules;
+mod rules;
+
+pub use compile::compile;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Filter {
+    #[serde(skip)]
+    pub program: Vec<sock_filter>,
+    /// How many there are; what they do is for [`disassemble`] to say.
+    instructions: usize,
+    /// Of calls that no rule speaks of.
+    default: String,
+    architectures: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<&'static str>,
+    /// Names that no architecture knows; they make no rule.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown_names: Vec<String>,
+    /// Who decides about SCMP_ACT_NOTIFY.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Listener>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Listener {
+    pub path: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+}
+
+/// The filter, checked against what init still does under it.
+pub fn add(process: &mut ProcessPlan, written: &Seccomp, start_hooks: bool, warnings: &mut Vec<String>) -> Result<()> {
+    let filter = plan(written)?;
+    let after = After { no_new_privileges: process.no_new_privileges, start_hooks };
+    own_calls::check(&filter, after, warnings)?;
+    process.seccomp = Some(filter);
+    Ok(())
+}
+
+pub fn plan(written: &Seccomp) -> Result<Filter> {
+    let family = Family::native();
+    let profile = Profile::check(written, family)?;
+    let program = compile(&profile, family)?;
+    let names = written.syscalls.iter().flat_map(|syscall| syscall.names.iter());
+    let mut unknown_names: Vec<_> = names.filter(|name| Call::named(name).is_none()).cloned().collect();
+    unknown_names.sort();
+    unknown_names.dedup();
+    let path = given(&written.listener_path).filter(|_| profile.notifies);
+    let metadata = || given(&written.listener_metadata).map(String::from);
+    Ok(Filter {
+        instructions: program.len(),
+        program,
+        default: disassemble::verdict(profile.default),
+        architectures: profile.architectures.iter().map(|arch| arch.name()).collect(),
+        flags: profile.flags.words(),
+        unknown_names,
+        listener: path.map(|path| Listener { path: path.into(), metadata: metadata() }),
+    })
+}
+
+impl Filter {
+    /// SECCOMP_FILTER_FLAG_*
+    pub fn flags(&self) -> u64 {
+        let listener = if self.listener.is_some() { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
+        self.flags.iter().fold(listener, |flags, word| flags | Flags::bit(word))
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -109,6 +109,15 @@ pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, SysError> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// A copy of what the process has open under `number`.
+pub fn pidfd_getfd(pidfd: BorrowedFd, number: i32) -> Result<OwnedFd, SysError> {
+    // SAFETY: no pointers; the result is a new descriptor.
+    let fd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+        .doing("pidfd_getfd", number)?;
+    // SAFETY: as above: nobody else knows the descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// How a process ended. Numbers, since nix has no names for real-time signals and refuses them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {

@@ -44,6 +44,24 @@ pub fn send(socket: BorrowedFd, bytes: &[u8], fd: Option<BorrowedFd>) -> Result<
     sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], rights.as_slice(), MsgFlags::MSG_NOSIGNAL, None).map(drop)
 }
 
+/// All of `bytes` over a stream, with one descriptor. A reader that does not read makes us wait, but not for ever.
+pub fn send_whole(socket: BorrowedFd, bytes: &[u8], fd: BorrowedFd) -> Result<(), Errno> {
+    let deadline = Instant::now() + PATIENCE;
+    let (fds, mut sent) = ([fd.as_raw_fd()], 0);
+    while sent < bytes.len() {
+        // with the first byte
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let rights = if sent == 0 { &rights[..] } else { &[] };
+        let part = [IoSlice::new(&bytes[sent..])];
+        match sendmsg::<()>(socket.as_raw_fd(), &part, rights, MsgFlags::MSG_NOSIGNAL, None) {
+            Ok(length) => sent += length,
+            Err(Errno::EAGAIN) if Instant::now() < deadline => sleep(PAUSE),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
 /// One message and the descriptor that came with it; an empty message is the end of the other side.
 pub fn receive(socket: BorrowedFd, buffer: &mut Vec<u8>) -> Result<Option<OwnedFd>, Errno> {
     buffer.resize(LONGEST, 0);

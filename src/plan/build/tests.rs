@@ -70,8 +70,6 @@ fn the_version_is_a_version_one() {
 #[test]
 fn what_cannot_be_applied_yet_is_refused_by_name() {
     for (pointer, value) in [
-        ("/linux/seccomp", json!({})),
-        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"})),
         ("/linux/netDevices", json!({"eth0": {}})),
         ("/linux/intelRdt", json!({})),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_DEFAULT"})),

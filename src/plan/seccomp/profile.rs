@@ -60,6 +60,28 @@ pub struct Flags {
     pub wait_killable_recv: bool,
 }
 
+impl Flags {
+    pub fn words(self) -> Vec<&'static str> {
+        let set = [(self.log, LOG), (self.spec_allow, SPEC_ALLOW), (self.wait_killable_recv, WAIT_KILLABLE_RECV)];
+        set.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect()
+    }
+
+    /// For seccomp(2).
+    pub fn bit(word: &str) -> u64 {
+        match word {
+            LOG => libc::SECCOMP_FILTER_FLAG_LOG,
+            SPEC_ALLOW => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            WAIT_KILLABLE_RECV => libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+            _ => 0,
+        }
+    }
+}
+
+const TSYNC: &str = "SECCOMP_FILTER_FLAG_TSYNC";
+const LOG: &str = "SECCOMP_FILTER_FLAG_LOG";
+const SPEC_ALLOW: &str = "SECCOMP_FILTER_FLAG_SPEC_ALLOW";
+const WAIT_KILLABLE_RECV: &str = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV";
+
 pub const OPERATORS: [(&str, Operator); 7] = [
     ("SCMP_CMP_NE", Operator::NotEqual),
     ("SCMP_CMP_LT", Operator::Less),
@@ -82,12 +104,7 @@ pub const ACTIONS: [(&str, Verdict); 9] = [
     ("SCMP_ACT_NOTIFY", libc::SECCOMP_RET_USER_NOTIF),
 ];
 
-pub const FLAGS: [&str; 4] = [
-    "SECCOMP_FILTER_FLAG_TSYNC",
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    "SECCOMP_FILTER_FLAG_LOG",
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-];
+pub const FLAGS: [&str; 4] = [TSYNC, SPEC_ALLOW, LOG, WAIT_KILLABLE_RECV];
 
 /// MAX_ERRNO: the kernel would cut what is above.
 const LARGEST_ERRNO: u32 = 4095;
@@ -220,11 +237,11 @@ fn flags(words: Option<&[String]>, notifies: bool) -> Result<Flags> {
     for (index, word) in words.iter().enumerate() {
         match &**word {
             // Init has one thread: there is nothing to synchronize, and it would forbid a listener before 5.7.
-            "SECCOMP_FILTER_FLAG_TSYNC" => {}
-            "SECCOMP_FILTER_FLAG_LOG" => flags.log = true,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => flags.spec_allow = true,
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" if notifies => flags.wait_killable_recv = true,
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {
+            TSYNC => {}
+            LOG => flags.log = true,
+            SPEC_ALLOW => flags.spec_allow = true,
+            WAIT_KILLABLE_RECV if notifies => flags.wait_killable_recv = true,
+            WAIT_KILLABLE_RECV => {
                 bail!("linux.seccomp.flags[{index}]: {word} needs a rule with SCMP_ACT_NOTIFY; add one or remove it")
             }
             _ => bail!("linux.seccomp.flags[{index}]: {word} is no flag; use one of {}", list(FLAGS.into_iter())),

@@ -2,7 +2,7 @@ use libc::sock_filter;
 use serde_json::{Value, json};
 
 use super::calls::{ARM, Arch, Call, Family, X32_BIT, X86};
-use super::compile::compile;
+use super::compile;
 use super::interpret::{Data, run};
 use super::profile::Profile;
 use crate::plan::spec::seccomp::Seccomp;
