@@ -743,17 +743,20 @@ fn a_caller_that_is_pinned_does_not_pin_it() {
     };
     let everything = ["exec", &bundle.id, "cat", "/proc/self/status"];
     if on_rrun() {
-        assert_ne!(pinned(&everything), "0");
+        let all = pinned(&everything);
+        assert_ne!(all, "0");
         let file = |affinity: Value| {
             let args = ["cat", "/proc/self/status"];
             process(&bundle, json!({"args": args, "cwd": "/", "env": ["PATH=/bin"], "execCPUAffinity": affinity}))
         };
-        for (affinity, want) in
-            [(json!({"initial": "1"}), "1"), (json!({"final": "1"}), "1"), (json!({"initial": "0", "final": "1"}), "1")]
-        {
+        for affinity in [json!({"final": "1"}), json!({"initial": "0", "final": "1"})] {
             let file = file(affinity.clone());
-            assert_eq!(pinned(&["exec", "-p", &file, &bundle.id]), want, "{affinity}");
+            assert_eq!(pinned(&["exec", "-p", &file, &bundle.id]), "1", "{affinity}");
         }
+        // The last word is the kernel's. Before 6.2 whoever joins a cpuset gets all of it; later ones keep what was
+        // asked for; a cgroup without a cpuset of its own changes nothing.
+        let left = pinned(&["exec", "-p", &file(json!({"initial": "1"})), &bundle.id]);
+        assert!(left == "1" || left == all, "{left}");
     }
     bundle.set("/process/execCPUAffinity", json!({}));
 }
