@@ -59,10 +59,14 @@ seccomp: cc ## filters against libseccomp's, verdict by verdict; PROFILES=5000 f
 .PHONY: managers
 managers: root tools $(if $(RUNTIME),,build) ## a real dockerd and containerd with rrun as their only runtime; RUNTIME=runc: with a peer (root)
 	$(TIMED)
-	for tool in dockerd containerd nsenter; do
-		PATH=$$PATH:/usr/sbin command -v $$tool >/dev/null || $(call INSTALL,docker.io containerd util-linux)
+	for tool in dockerd docker containerd ctr docker-registry protoc nsenter ip ps; do
+		PATH=$$PATH:/usr/sbin command -v $$tool >/dev/null || $(call INSTALL,$(MANAGERS))
 	done
+	/usr/bin/python3 -c 'import grpc, google.protobuf' 2>/dev/null || $(call INSTALL,$(MANAGERS))
 	PATH=$$PATH:/usr/sbin RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test managers -- --test-threads 2 $(TESTS)
+
+# The daemons, and what asks containerd as a kubelet does.
+MANAGERS = docker.io containerd docker-registry python3-grpcio python3-protobuf protobuf-compiler util-linux iproute2 procps
 
 .PHONY: bench-seccomp
 bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds per call, time to compile
@@ -103,7 +107,7 @@ vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup 
 VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces::
 
 .PHONY: test
-test: ## check, seccomp, integration, faults and vm-short (root)
+test: ## check, seccomp, integration, managers, faults and vm-short (root)
 	$(TIMED)
 	$(MAKE) check
 	$(MAKE) seccomp
@@ -112,11 +116,12 @@ test: ## check, seccomp, integration, faults and vm-short (root)
 	$(MAKE) vm-short
 
 .PHONY: test-all
-test-all: test ## test, vm-all, and integration on Debian's runc to see that it tests behaviour (root)
+test-all: test ## test, vm-all, and integration and managers on Debian's runc to see that they test behaviour (root)
 	$(TIMED)
 	$(MAKE) vm-all
 	command -v runc >/dev/null || $(call INSTALL,runc)
 	$(MAKE) integration RUNTIME=runc STRICT=
+	$(MAKE) managers RUNTIME=runc STRICT=
 
 .PHONY: install
 install: build ## PREFIX=/usr/local DESTDIR=

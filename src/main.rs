@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use rrun::launch::seal;
 use rrun::sys::allocator::Arenas;
 use rrun::{cli, error, log};
 
@@ -12,6 +13,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         log::error(&format!("a defect of rrun, please report it: {}", panic.to_string().replace('\n', " ")));
     }));
+    seal::ahead(std::env::args_os().skip(1));
     let request = match cli::parse(std::env::args_os().skip(1)) {
         Ok(request) => request,
         Err(misuse) => {

@@ -157,9 +157,15 @@ pub struct Stat {
     pub state: char,
     pub ppid: Pid,
     pub session: Pid,
+    /// It has begun to end: its namespaces are gone. The init of a pid namespace goes on to wait until the last process
+    /// in it is reaped.
+    pub is_exiting: bool,
     /// Clock ticks since boot. With the pid it names a process for good.
     pub start_time: u64,
 }
+
+/// Of linux/sched.h: the flag is not part of the interface by name, but has not changed since 2.4.
+const PF_EXITING: u32 = 4;
 
 impl Stat {
     pub fn has_ended(&self) -> bool {
@@ -175,10 +181,12 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let state = fields.next()?; // the 3rd field
     let ppid = fields.next()?.parse().ok()?; // the 4th
     let session = fields.nth(1)?.parse().ok()?; // the 6th
-    let start_time = fields.nth(15)?.parse().ok()?; // the 22nd
+    let flags: u32 = fields.nth(2)?.parse().ok()?; // the 9th
+    let start_time = fields.nth(12)?.parse().ok()?; // the 22nd
     let mut chars = state.chars();
     let state = chars.next().filter(|_| chars.as_str().is_empty())?;
-    Some(Stat { state, ppid: Pid::from_raw(ppid), session: Pid::from_raw(session), start_time })
+    let is_exiting = flags & PF_EXITING != 0;
+    Some(Stat { state, ppid: Pid::from_raw(ppid), session: Pid::from_raw(session), is_exiting, start_time })
 }
 
 #[cfg(test)]
@@ -191,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_name_cannot_forge_a_stat() {
-        let want = Some(Stat { state: 'S', ppid: Pid::from_raw(41), session: Pid::from_raw(39), start_time: 987654 });
+        let (ppid, session) = (Pid::from_raw(41), Pid::from_raw(39));
+        let want = Some(Stat { state: 'S', ppid, session, is_exiting: false, start_time: 987654 });
         for name in ["sh", "", "a b", ") Z 1", "))) R 1 1 1", "a\nb) X 2\n", "(((", "\u{fffd}é"] {
             assert_eq!(parse_stat(format!("7 ({name}) {REST}\n").as_bytes()), want, "{name:?}");
         }
@@ -216,6 +225,14 @@ mod tests {
         {
             let stat = parse_stat(format!("7 (sh) {}", REST.replacen('S', &state.to_string(), 1)).as_bytes()).unwrap();
             assert_eq!(stat.has_ended(), ended, "{state}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_about_to_end_is_seen_by_its_flags() {
+        for (flags, exiting) in [("4194560", false), ("4", true), ("4194564", true), ("0", false)] {
+            let stat = parse_stat(format!("7 (sh) {}", REST.replace("4194560", flags)).as_bytes()).unwrap();
+            assert_eq!(stat.is_exiting, exiting, "{flags}");
         }
     }
 

@@ -3,12 +3,12 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::runtime::{self, Call, Output, eventually_within, run};
+use crate::runtime::{self, Call, Output, eventually_within, run, wait_within};
 
 /// For a daemon to answer first.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,47 +17,63 @@ pub struct Daemon {
     pub dir: PathBuf,
     /// What its clients find it by.
     variables: Vec<(&'static str, String)>,
-    /// Its end ends the daemon, also when this process is killed.
-    _lifeline: std::process::ChildStdin,
+    /// The end of its stdin ends the daemon, also when this process is killed.
+    script: Child,
 }
 
 /// Shared by all tests of the run.
 pub fn docker() -> &'static Daemon {
     static DOCKER: OnceLock<Daemon> = OnceLock::new();
-    DOCKER.get_or_init(|| {
-        let daemon =
-            Daemon::start("docker", "DOCKER_HOST", |dir| format!("unix://{}", dir.join("docker.sock").display()));
-        daemon.answers("docker version");
-        image(&daemon.dir);
-        daemon.sh("docker load -qi $DIR/image.tar").ok();
-        daemon
-    })
+    DOCKER.get_or_init(|| docker_with(""))
+}
+
+/// One more, with options of its own, that ends when it is dropped.
+pub fn docker_with(options: &str) -> Daemon {
+    let daemon =
+        Daemon::start("docker", options, "DOCKER_HOST", |dir| format!("unix://{}", dir.join("docker.sock").display()));
+    daemon.answers("docker version");
+    image(&daemon.dir);
+    daemon.sh("docker load -qi $DIR/image.tar").ok();
+    daemon
 }
 
 pub fn containerd() -> &'static Daemon {
     static CONTAINERD: OnceLock<Daemon> = OnceLock::new();
     CONTAINERD.get_or_init(|| {
-        let daemon =
-            Daemon::start("containerd", "CONTAINERD_ADDRESS", |dir| dir.join("containerd.sock").display().to_string());
+        let daemon = Daemon::start("containerd", "", "CONTAINERD_ADDRESS", |dir| {
+            dir.join("containerd.sock").display().to_string()
+        });
         daemon.answers("ctr version");
         image(&daemon.dir);
-        daemon.sh("ctr image import $DIR/image.tar").ok();
+        daemon.sh("ctr image import $DIR/image.tar && ctr -n k8s.io image import $DIR/image.tar").ok();
         daemon
     })
 }
 
 impl Daemon {
-    fn start(kind: &str, variable: &'static str, address: impl Fn(&Path) -> String) -> Self {
+    fn start(kind: &str, options: &str, variable: &'static str, address: impl Fn(&Path) -> String) -> Self {
         // a number more: one that did not answer may not be gone yet
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("rrun-{kind}-{}.{number}", std::process::id()));
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/managers/daemon.sh");
         let mut command = Command::new(script);
-        command.arg(kind).arg(runtime::path()).arg(&dir).stdin(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.arg(kind).arg(runtime::path()).arg(&dir).env("DOCKERD_OPTIONS", options).stdin(Stdio::piped());
+        let script = command.spawn().unwrap();
         let variables = vec![(variable, address(&dir)), ("DIR", dir.display().to_string())];
-        Self { dir, variables, _lifeline: child.stdin.take().unwrap() }
+        Self { dir, variables, script }
+    }
+
+    /// Ends the daemon alone by this signal: containers stay if it lets them.
+    pub fn goes_down(&self, signal: &str) {
+        self.sh(&format!("touch $DIR/down; kill -{signal} $(cat /run/docker.pid)")).ok();
+        let is_down = || (self.sh("kill -0 $(cat /run/docker.pid) || docker version").code != 0).then_some(());
+        eventually_within(PATIENCE, is_down).expect("the daemon does not end");
+    }
+
+    pub fn comes_back(&self) {
+        std::fs::remove_file(self.dir.join("down")).unwrap();
+        self.answers("docker version");
     }
 
     fn answers(&self, question: &str) {
@@ -87,7 +103,15 @@ impl Daemon {
     }
 }
 
-/// A root file system of busybox: DIR/image, and the same as an archive of an image named `box`.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.script.stdin.take());
+        let _ = wait_within(&mut self.script, PATIENCE);
+    }
+}
+
+/// A root file system of busybox: DIR/image, and the same as an archive of two images: `box`, and `pause`, which is
+/// what keeps a pod's namespaces.
 fn image(dir: &Path) {
     let root = dir.join("image");
     for name in ["bin", "etc", "tmp", "root", "proc", "dev", "sys"] {
@@ -116,12 +140,15 @@ mkdir archive
 tar --numeric-owner -C image -cf archive/layer.tar .
 layer=$(sha256sum <archive/layer.tar | cut -d' ' -f1)
 case $(uname -m) in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; esac
-cat >archive/config.json <<END
-{"architecture":"$arch","os":"linux","config":{"Cmd":["sh"],"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
+for image in 'box ["sh"]' 'pause ["sleep","1000"]'; do
+cat >archive/${image% *}.json <<END
+{"architecture":"$arch","os":"linux","config":{"Cmd":${image#* },"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
 "rootfs":{"type":"layers","diff_ids":["sha256:$layer"]}}
 END
+done
 cat >archive/manifest.json <<END
-[{"Config":"config.json","RepoTags":["box:latest"],"Layers":["layer.tar"]}]
+[{"Config":"box.json","RepoTags":["box:latest"],"Layers":["layer.tar"]},
+ {"Config":"pause.json","RepoTags":["pause:latest"],"Layers":["layer.tar"]}]
 END
 tar -C archive -cf image.tar .
 "#;

@@ -13,10 +13,21 @@ serve() {
 	mkdir -p /run/lock /run/user
 	ip link set lo up
 	"serve_$kind" &
-	wait $!
+	wait $! || true
+	# Who makes DIR/down first may end the daemon alone, and removes the file to have it back.
+	while [ -e "$dir/down" ]; do
+		while [ -e "$dir/down" ]; do sleep 0.02; done
+		"serve_$kind" &
+		wait $! || true
+	done
 }
 
 serve_docker() {
+	# for --userns-remap daemon
+	echo daemon:100000:65536 >"$dir/ids"
+	for file in /etc/subuid /etc/subgid; do
+		[ ! -e $file ] || mount --bind "$dir/ids" $file
+	done
 	exec dockerd --data-root "$dir/data" --exec-root /run/docker --pidfile /run/docker.pid --host "unix://$dir/docker.sock" \
 		--add-runtime "tried=$runtime" --default-runtime tried --cgroup-parent "/$name" --storage-driver overlay2 \
 		--shutdown-timeout 2 ${DOCKERD_OPTIONS:-} >>"$dir/log" 2>&1
@@ -29,9 +40,14 @@ serve_containerd() {
 		state = "/run/containerd"
 		[grpc]
 		  address = "$dir/containerd.sock"
-		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+		[plugins."io.containerd.grpc.v1.cri"]
+		  sandbox_image = "docker.io/library/pause:latest"
+		  restrict_oom_score_adj = true
+		[plugins."io.containerd.grpc.v1.cri".containerd]
+		  default_runtime_name = "tried"
+		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tried]
 		  runtime_type = "io.containerd.runc.v2"
-		  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+		  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tried.options]
 		    BinaryName = "$runtime"
 	END
 	exec containerd --config "$dir/containerd.toml" >>"$dir/log" 2>&1

@@ -1,6 +1,9 @@
 //! Images: built by containers, and made of them.
 
+use std::time::Duration;
+
 use crate::daemon::docker;
+use crate::runtime::eventually_within;
 
 #[test]
 fn build() {
@@ -32,4 +35,22 @@ fn commit_export_and_save() {
     sh("docker save committed -o $DIR/saved.tar && docker rmi -f committed && docker load -i $DIR/saved.tar").ok();
     assert_eq!(sh("docker run --rm committed cat /kept").ok(), "kept\n");
     sh("docker rm source").ok();
+}
+
+#[test]
+fn by_a_registry() {
+    let sh = |line: &str| docker().sh(line);
+    let settings = "version: 0.1\nstorage: {filesystem: {rootdirectory: DIR/registry}}\nhttp: {addr: 127.0.0.1:5000}\nlog: {level: error}\n";
+    let settings = settings.replace("DIR", docker().dir.to_str().unwrap());
+    std::fs::write(docker().dir.join("registry.yml"), settings).unwrap();
+    // in the daemon's pid namespace, so it cannot outlive it
+    let mut registry = docker().begin("exec docker-registry serve $DIR/registry.yml");
+    let is_up = || (sh("exec 3<>/dev/tcp/127.0.0.1/5000").code == 0).then_some(());
+    eventually_within(Duration::from_secs(10), is_up).expect("the registry does not answer");
+    sh("docker tag box 127.0.0.1:5000/box:pushed && docker push -q 127.0.0.1:5000/box:pushed").ok();
+    sh("docker rmi 127.0.0.1:5000/box:pushed").ok();
+    let output = sh("docker run --rm 127.0.0.1:5000/box:pushed echo pulled");
+    assert!(output.code == 0 && output.stdout == "pulled\n", "{output}");
+    registry.child.kill().unwrap();
+    registry.child.wait().unwrap();
 }

@@ -103,10 +103,59 @@ fn kill_stop_restart_and_wait() {
 #[test]
 fn restart_policies() {
     sh("docker run -d --name again --restart on-failure:2 box sh -c 'exit 3'").ok();
-    let count = || sh("docker inspect -f '{{.RestartCount}} {{.State.Status}}' again").stdout;
-    eventually_within(Duration::from_secs(15), || (count() == "2 exited\n").then_some(()))
-        .unwrap_or_else(|| panic!("{}", count()));
-    sh("docker rm again").ok();
+    sh("docker run -d --name always --restart always box sh -c 'sleep 0.2'").ok();
+    sh("docker run -d --name until --restart unless-stopped --init box sleep 1000").ok();
+    let state =
+        |name: &str| sh(&format!("docker inspect -f '{{{{.RestartCount}}}} {{{{.State.Status}}}}' {name}")).stdout;
+    let becomes = |name: &str, is_so: &dyn Fn(&str) -> bool| {
+        eventually_within(Duration::from_secs(15), || is_so(&state(name)).then_some(()))
+            .unwrap_or_else(|| panic!("{name}: {}", state(name)));
+    };
+    becomes("again", &|state| state == "2 exited\n");
+    becomes("always", &|state| state.split(' ').next().is_some_and(|count| count.parse::<u32>().is_ok_and(|n| n >= 3)));
+    // what ends from inside or by another's signal comes again, what docker stops does not
+    sh("kill -9 $(docker inspect -f '{{.State.Pid}}' until)").ok();
+    becomes("until", &|state| state == "1 running\n");
+    sh("docker stop -t 5 until").ok();
+    becomes("until", &|state| state == "1 exited\n");
+    sh("docker rm -f again always until").ok();
+}
+
+#[test]
+fn an_init_of_dockers_reaps() {
+    let _box = Sleeper::new("reaped", "--init");
+    prints("docker exec reaped cat /proc/1/comm", "docker-init\n");
+    sh("docker exec reaped sh -c '(sleep 0.1 &) ; (sleep 0.1 &)'").ok();
+    let zombies = || (sh("docker exec reaped ps -o stat | grep -c Z").stdout == "0\n").then_some(());
+    eventually_within(Duration::from_secs(5), zombies).expect("zombies stay");
+}
+
+/// What dockerd asks of the runtime and of its shims, for many at the same time.
+#[test]
+fn a_hundred_containers_at_once() {
+    let begun = "for i in $(seq 100); do docker run -d --network none --name many-$i --label many box sleep 1000 & \
+         [ $((i % 10)) != 0 ] || wait; done; wait";
+    assert_eq!(sh(begun).stdout.lines().count(), 100);
+    let many = "docker ps -q --filter label=many --filter status=";
+    prints(&format!("{many}running | wc -l"), "100\n");
+    prints("for i in $(seq 10 10 100); do docker exec many-$i echo $i; done | wc -l", "10\n");
+    sh(&format!("{many}running | xargs docker kill")).ok();
+    prints(&format!("{many}exited | wc -l"), "100\n");
+    sh("docker ps -aq --filter label=many | xargs docker rm -f").ok();
+}
+
+/// A container whose shim dies is dead for docker, and can be removed or started again.
+#[test]
+fn a_killed_shim_ends_its_container() {
+    for command in ["docker rm -f orphan", "docker start orphan && docker exec orphan true && docker rm -f orphan"] {
+        sh("docker run -d --name orphan --network none box sleep 1000").ok();
+        let pid = sh("docker inspect -f '{{.State.Pid}}' orphan").ok().trim().to_string();
+        sh(&format!("kill -9 $(ps -o ppid= -p {pid})")).ok();
+        let ended = || (status("orphan") == "exited").then_some(());
+        eventually_within(Duration::from_secs(15), ended).unwrap_or_else(|| panic!("{}", status("orphan")));
+        let output = sh(&format!("kill -0 {pid} && echo alive; {command}"));
+        assert!(output.code == 0 && !output.stdout.contains("alive"), "{output}");
+    }
 }
 
 #[test]
@@ -156,8 +205,15 @@ fn files_in_and_out() {
     sh("docker rm refused").ok();
 }
 
+/// As docker reads it: the last line with the word `version`, and the line of the commit.
 #[test]
 fn info_names_the_runtime() {
-    let output = sh("docker info --format '{{.DefaultRuntime}} {{json .RuncCommit}}'");
-    assert!(output.ok().starts_with("tried "), "{output}");
+    let said = crate::runtime::run(std::process::Command::new(crate::runtime::path()).arg("--version"));
+    let line =
+        |key: &str| said.stdout.lines().find_map(|line| line.split_once(key)).map(|(_, rest)| rest.trim().to_string());
+    let (version, commit) = (line("version ").unwrap(), line("commit: ").unwrap_or_default());
+    prints("docker info --format '{{.DefaultRuntime}} {{.RuncCommit.ID}}'", &format!("tried {commit}\n"));
+    let components = "docker version --format '{{range .Server.Components}}{{.Name}} {{.Version}}\n{{end}}'";
+    let output = sh(components);
+    assert!(output.ok().lines().any(|line| line == format!("tried {version}")), "{output}");
 }

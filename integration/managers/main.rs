@@ -13,7 +13,9 @@ mod tty;
 mod daemon;
 
 mod containerd;
+mod containerd_cri;
 
+mod docker_daemon;
 mod docker_images;
 mod docker_lifecycle;
 mod docker_limits;

@@ -24,6 +24,17 @@ pub const MARK: &str = "RRUN_RESTARTED";
 /// `RRUN_SEAL=memfd` chooses the sealed copy.
 const CHOICE: &str = "RRUN_SEAL";
 
+/// Commands that enter a container.
+const ENTERING: [&str; 3] = ["create", "run", "exec"];
+
+/// Does [`ensure`]'s restart before the command line is parsed, since it would be parsed again. By a glance at the words:
+/// a word too many costs a restart, one too few nothing, as `ensure` decides; and it tells what goes wrong here.
+pub fn ahead(mut words: impl Iterator<Item = OsString>) {
+    if std::env::var_os(MARK).is_none() && words.any(|word| ENTERING.iter().any(|entering| word == *entering)) {
+        let _ = ensure();
+    }
+}
+
 /// Returns in a process whose file nobody can write. Not dumpable from here on: a process of the container may not
 /// trace us or open our /proc files.
 pub fn ensure() -> Result<()> {

@@ -63,6 +63,14 @@ struct Running {
     init: OwnedFd,
 }
 
+impl Running {
+    /// Once it is exiting nobody can join its namespaces, however long it may take to end.
+    fn is_ending(&self) -> Result<bool> {
+        let exiting = Proc::open()?.stat(self.process.pid()).is_ok_and(|stat| stat.is_exiting);
+        Ok(exiting || ends_within(&self.init, Duration::ZERO)?)
+    }
+}
+
 /// The exit status of the process; 0 when detached.
 pub fn exec(store: &Store, options: &ExecOptions) -> Result<i32> {
     state::check_id(&options.id)?;
@@ -74,7 +82,7 @@ pub fn exec(store: &Store, options: &ExecOptions) -> Result<i32> {
     let outcome = exec_in(&running, options, &interrupts);
     match outcome {
         // whatever went wrong, this is why
-        Err(_) if ends_within(&running.init, Duration::ZERO)? => Err(Matched::ExecStopped.into()),
+        Err(_) if running.is_ending()? => Err(Matched::ExecStopped.into()),
         outcome => outcome,
     }
 }
@@ -96,7 +104,8 @@ fn find(store: &Store, options: &ExecOptions) -> Result<Running> {
 
 fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) -> Result<i32> {
     let proc = running.container.proc();
-    let mut container = way_in(running, proc.try_clone()?)?;
+    let rootless = host::rootless()?;
+    let mut container = way_in(running, proc.try_clone()?, rootless)?;
     let mapped = container.namespaces.contains(Namespace::User.flag());
     let plan = decide(&running.container, options, &credentials(mapped)?)?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
@@ -105,7 +114,6 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
     let own_pids = !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?;
-    let rootless = host::rootless()?;
     container.no_setgroups = rootless && !mapped && host::no_setgroups()?;
     let by_user = own_pids && rootless;
     if by_user {
@@ -199,22 +207,25 @@ fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<E
     Ok(plan)
 }
 
-/// What the child enters by itself; root's is born in the pid namespace. What is ours already is left out: to join the
-/// user namespace that one is in is an error.
-fn way_in(running: &Running, proc: Proc) -> Result<init::Container> {
-    const KINDS: [(&str, CloneFlags); 7] = [
-        ("user", CloneFlags::CLONE_NEWUSER),
-        ("cgroup", CloneFlags::CLONE_NEWCGROUP),
-        ("ipc", CloneFlags::CLONE_NEWIPC),
-        ("mnt", CloneFlags::CLONE_NEWNS),
-        ("net", CloneFlags::CLONE_NEWNET),
-        ("time", crate::sys::namespace::CLONE_NEWTIME),
-        ("uts", CloneFlags::CLONE_NEWUTS),
+/// What the child enters by itself; root's is born in the pid namespace. What is ours already is left out where that
+/// matters: to join the user namespace that one is in is an error, an ordinary user may join none of the host's, and a
+/// mount namespace takes one to its root. Root need not look at the rest.
+fn way_in(running: &Running, proc: Proc, rootless: bool) -> Result<init::Container> {
+    const KINDS: [(&str, CloneFlags, bool); 7] = [
+        ("user", CloneFlags::CLONE_NEWUSER, true),
+        ("mnt", CloneFlags::CLONE_NEWNS, true),
+        // a kernel may have none
+        ("time", crate::sys::namespace::CLONE_NEWTIME, true),
+        ("cgroup", CloneFlags::CLONE_NEWCGROUP, false),
+        ("ipc", CloneFlags::CLONE_NEWIPC, false),
+        ("net", CloneFlags::CLONE_NEWNET, false),
+        ("uts", CloneFlags::CLONE_NEWUTS, false),
     ];
     let pid = running.process.pid();
     let mut namespaces = CloneFlags::empty();
-    for (file, flag) in KINDS {
-        if !proc.share_namespace(pid, file)? {
+    for (file, flag, matters) in KINDS {
+        let looks = matters || rootless;
+        if !(looks && proc.share_namespace(pid, file)?) {
             namespaces |= flag;
         }
     }

@@ -23,6 +23,10 @@ pub(super) fn wait(mut readiness: Readiness, init: BorrowedFd, interrupts: Optio
             let until = *until.get_or_insert_with(|| Instant::now() + LINGER);
             until.saturating_duration_since(Instant::now())
         });
+        // not left to poll: a sender that never stops always has something to say
+        if left.is_some_and(|left| left.is_zero()) {
+            break;
+        }
         let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         let mut fds: Vec<_> = [Some(readiness.as_fd()), Some(init), interrupts.map(AsFd::as_fd)]
             .into_iter()
@@ -30,8 +34,7 @@ pub(super) fn wait(mut readiness: Readiness, init: BorrowedFd, interrupts: Optio
             .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
             .collect();
         match poll(&mut fds, timeout) {
-            Ok(0) => break,
-            Err(Errno::EINTR) => continue,
+            Ok(0) | Err(Errno::EINTR) => continue,
             result => result.doing("poll", "the container")?,
         };
         let seen: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
