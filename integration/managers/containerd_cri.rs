@@ -45,7 +45,7 @@ impl Pod {
                 "securityContext": {"namespaceOptions": {"network": "NODE", "pid": pid}, "seccomp": {"profileType": "RuntimeDefault"}},
             },
         });
-        let response = call("RunPodSandbox", json!({"config": config, "runtimeHandler": "tried"}));
+        let response = call("RunPodSandbox", json!({"config": config, "runtimeHandler": "rrun"}));
         Self { id: response["podSandboxId"].as_str().unwrap().into(), config, logs }
     }
 

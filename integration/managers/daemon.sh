@@ -5,6 +5,7 @@
 set -euo pipefail
 kind=$1 runtime=$2 dir=$3
 name=$(basename "$dir")
+here=$(dirname "$(realpath "$0")")
 
 serve() {
 	# Process 1 of the pid namespace: it reaps, and its end is the end of all.
@@ -12,6 +13,15 @@ serve() {
 	mount -t tmpfs run /run
 	mkdir -p /run/lock /run/user
 	ip link set lo up
+	# no other runtime can take the place of the one that is tried
+	local other
+	for other in $(type -ap runc crun); do
+		[ "$other" -ef "$runtime" ] || mount --bind /dev/null "$other"
+	done
+	# builds of docker's, and ctr where it maps ids, call it by this name whatever they were told
+	mkdir "$dir/bin"
+	ln -s "$runtime" "$dir/bin/runc"
+	export PATH=$dir/bin:$PATH
 	"serve_$kind" &
 	wait $! 2>/dev/null || true
 	# Who makes DIR/down first may end the daemon alone, and removes the file to have it back.
@@ -22,15 +32,22 @@ serve() {
 	done
 }
 
+# What users are told to write into a daemon's configuration.
+documented() { # json|toml
+	awk -v kind="$1" '/^```/ { inside = $0 == "```" kind; next } inside' "$here/../../docs/managers.md" |
+		sed "s|/usr/local/bin/rrun|$runtime|"
+}
+
 serve_docker() {
 	# for --userns-remap daemon
 	echo daemon:100000:65536 >"$dir/ids"
 	for file in /etc/subuid /etc/subgid; do
 		[ ! -e $file ] || mount --bind "$dir/ids" $file
 	done
-	exec dockerd --data-root "$dir/data" --exec-root /run/docker --pidfile /run/docker.pid --host "unix://$dir/docker.sock" \
-		--add-runtime "tried=$runtime" --default-runtime tried --cgroup-parent "/$name" --storage-driver overlay2 \
-		--shutdown-timeout 2 ${DOCKERD_OPTIONS:-} >>"$dir/log" 2>&1
+	documented json >"$dir/daemon.json"
+	exec dockerd --config-file "$dir/daemon.json" --data-root "$dir/data" --exec-root /run/docker --pidfile /run/docker.pid \
+		--host "unix://$dir/docker.sock" --cgroup-parent "/$name" --storage-driver overlay2 --shutdown-timeout 2 \
+		${DOCKERD_OPTIONS:-} >>"$dir/log" 2>&1
 }
 
 serve_containerd() {
@@ -44,11 +61,8 @@ serve_containerd() {
 		  sandbox_image = "docker.io/library/pause:latest"
 		  restrict_oom_score_adj = true
 		[plugins."io.containerd.grpc.v1.cri".containerd]
-		  default_runtime_name = "tried"
-		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tried]
-		  runtime_type = "io.containerd.runc.v2"
-		  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tried.options]
-		    BinaryName = "$runtime"
+		  default_runtime_name = "rrun"
+		$(documented toml)
 	END
 	exec containerd --config "$dir/containerd.toml" >>"$dir/log" 2>&1
 }

@@ -24,6 +24,22 @@ fn build() {
     assert!(output.code != 0 && output.stderr.contains("returned a non-zero code: 3"), "{output}");
 }
 
+/// Which starts the runtime by itself, without containerd. Debian's client needs no plugin for it.
+#[test]
+fn build_by_buildkit() {
+    let dir = docker().dir.join("buildkit");
+    std::fs::create_dir_all(&dir).unwrap();
+    let steps = "FROM box\nRUN echo built > /f && id -u > /id\nUSER ann\nRUN id -u > /tmp/id\nCMD cat /f /id /tmp/id\n";
+    std::fs::write(dir.join("Dockerfile"), steps).unwrap();
+    let output =
+        docker().sh("PATH=/usr/bin:$PATH DOCKER_BUILDKIT=1 docker build -t kit --progress plain $DIR/buildkit");
+    assert_eq!(output.code, 0, "{output}");
+    assert_eq!(docker().sh("docker run --rm kit").ok(), "built\n0\n1000\n");
+    std::fs::write(dir.join("Dockerfile"), "FROM box\nRUN echo said; exit 3\n").unwrap();
+    let output = docker().sh("PATH=/usr/bin:$PATH DOCKER_BUILDKIT=1 docker build --progress plain $DIR/buildkit");
+    assert!(output.code == 1 && output.stderr.contains("said") && output.stderr.contains("exit code: 3"), "{output}");
+}
+
 #[test]
 fn commit_export_and_save() {
     let sh = |line: &str| docker().sh(line);
