@@ -57,6 +57,21 @@ fn one_that_fails_at_create_ends_it_all() {
     }
 }
 
+// as in a pod that shares the host's pids, where the end of init ends nobody else
+#[test]
+fn what_a_hook_inside_leaves_behind_ends_with_a_create_that_fails() {
+    for how in ["sleep 1000 & echo $! >> $log; exit 3", "sleep 1000 & echo $! >> $log; kill -9 $PPID; sleep 1000"] {
+        let mut bundle = with_log(Bundle::sleeping());
+        bundle.without_namespace("pid");
+        log_and(&mut bundle, "createContainer", how);
+        let output = bundle.create();
+        assert_eq!(output.code, 1, "{output}");
+        ends(pid_in_log(&bundle));
+        bundle.leaves_nothing();
+        assert!(output.took < Duration::from_secs(5), "it took {:?}", output.took);
+    }
+}
+
 #[test]
 fn one_that_fails_at_run_ends_it_all() {
     for kind in ["createRuntime", "createContainer", "startContainer", "poststart"] {
@@ -358,7 +373,7 @@ fn an_init_that_ends_while_a_hook_runs() {
     add(&mut bundle, "createRuntime", hook);
     let output = bundle.create();
     if on_rrun() {
-        output.refused(&["init ended during set-up: killed by SIGKILL"]);
+        output.refused(&["its process ended during set-up: killed by SIGKILL"]);
     }
     assert_ne!(output.code, 0, "{output}");
     assert_eq!(logged(&bundle), "0\n");

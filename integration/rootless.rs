@@ -231,6 +231,18 @@ fn limits_and_paths_need_a_cgroup() {
     user.bundle.leaves_nothing();
 }
 
+/// Not silently: it would be stored, and nothing would hold to it.
+#[test]
+fn limits_cannot_be_given_later_either() {
+    need!(rrun); // the words
+    let user = Rootless::new(Bundle::sleeping());
+    user.run_detached().ok();
+    let id = &user.bundle.id;
+    user.call(&["update", "--pids-limit", "7", id])
+        .refused(&["linux.resources.pids.limit: the container has no cgroup of its own for it"]);
+    user.call(&["update", id]).ok();
+}
+
 /// Podman always denies all devices: a user has none to lose.
 #[test]
 fn rules_of_devices_are_no_limits() {
@@ -371,6 +383,16 @@ fn a_container_joins_another_of_the_same_user() {
     user.call(&["kill", &user.bundle.id, "KILL"]).ok();
     user.bundle.wait_until("stopped");
     infra.bundle.wait_until("running");
+}
+
+#[test]
+fn time_offsets_are_refused_by_name() {
+    need!(rrun);
+    let mut user = Rootless::sh("true");
+    user.bundle.set("/linux/namespaces/-", json!({"type": "time"}));
+    user.bundle.set("/linux/timeOffsets", json!({"boottime": {"secs": 1000}}));
+    user.run().refused(&["linux.timeOffsets: take root's rights"]);
+    user.bundle.leaves_nothing();
 }
 
 #[test]

@@ -110,6 +110,12 @@ impl Master {
         }
     }
 
+    /// Reads what is there, and forgets it.
+    pub fn discard(&mut self) {
+        self.listen();
+        self.heard.clear();
+    }
+
     pub fn types(&mut self, text: &str) {
         self.file.write_all(text.as_bytes()).unwrap();
     }

@@ -232,6 +232,20 @@ fn while_it_waits_nobody_inside_may_look_into_it() {
     assert!(crate::runtime::eventually_within(crate::runtime::DEADLINE, running).is_some());
 }
 
+/// The procfs by which they are written is a new one, and not the image's.
+#[test]
+fn sysctls_are_written_without_a_proc_inside() {
+    need!(rrun); // runc writes to the container's /proc
+    let mut bundle = sh("mkdir -p /tmp/p && mount -t proc proc /tmp/p && cat /tmp/p/sys/net/ipv4/ip_forward");
+    bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
+    for set in ["bounding", "effective", "permitted"] {
+        bundle.set(&format!("/process/capabilities/{set}/-"), "CAP_SYS_ADMIN");
+    }
+    assert_eq!(bundle.run().ok(), "1\n");
+    bundle.without_mount("/proc").args(&["true"]);
+    bundle.run().ok();
+}
+
 #[test]
 fn oom_score_and_limits() {
     let mut bundle = sh("cat /proc/self/oom_score_adj; ulimit -Hn; ulimit -Sn");

@@ -190,6 +190,8 @@ pub fn refuse_occupied(plan: &CgroupPlan) -> Result<()> {
     Ok(())
 }
 
+const NO_CGROUP: &str = "make it anew where rrun may make one (for an ordinary user: in one that systemd delegates)";
+
 impl CgroupPlan {
     /// For a container that stays in the cgroup of rrun.
     pub fn none() -> Self {
@@ -221,12 +223,17 @@ impl CgroupPlan {
     }
 
     /// Points it at cgroups that were made earlier: a path relative to rrun's own cgroup means another one today. Those
-    /// hierarchies stay that the container is in.
-    pub fn at(mut self, paths: &BTreeMap<String, PathBuf>) -> Result<Self> {
+    /// hierarchies stay that the container is in; a value that is `asked` for in another one cannot be set.
+    pub fn at(mut self, paths: &BTreeMap<String, PathBuf>, asked: impl Fn(&Write) -> bool) -> Result<Self> {
         for mut hierarchy in std::mem::take(&mut self.hierarchies) {
             let name =
                 if hierarchy.version == Version::V2 { Some("") } else { hierarchy.controllers.first().map(|c| &**c) };
-            let Some(path) = name.and_then(|name| paths.get(name)) else { continue };
+            let Some(path) = name.and_then(|name| paths.get(name)) else {
+                match hierarchy.before.iter().chain(&hierarchy.last).find(|write| asked(write)) {
+                    Some(write) => bail!("{}: the container has no cgroup of its own for it; {NO_CGROUP}", write.field),
+                    None => continue,
+                }
+            };
             let Ok(path) = path.strip_prefix(&hierarchy.mountpoint) else {
                 bail!("cgroup {}: is not below {} any more", path.display(), hierarchy.mountpoint.display());
             };

@@ -50,7 +50,7 @@ pub struct Surroundings<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Runtime,
-    /// /proc may name other processes there, or none. What a failed hook leaves behind goes with init.
+    /// /proc may name other processes there, or none. What a failed hook leaves behind goes with init, or by the cgroup.
     Container,
 }
 

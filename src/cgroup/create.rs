@@ -118,8 +118,8 @@ impl<'a> NewCgroups<'a> {
     }
 
     /// Takes back everything that was made, the directories above too where nobody else uses them.
-    pub fn undo(&self, deadline: Duration) -> Result<()> {
-        let removed = Recorded::new(&self.paths)?.remove(deadline, Holders::Spare);
+    pub fn undo(&self, deadline: Duration, holders: Holders) -> Result<()> {
+        let removed = Recorded::new(&self.paths)?.remove(deadline, holders);
         remove_empty(&self.made);
         removed
     }

@@ -57,6 +57,20 @@ fn values_go_to_the_hierarchy_of_their_controller() {
 }
 
 #[test]
+fn what_is_asked_of_a_cgroup_that_is_not_there_is_refused() {
+    let layout = layout(&["cpu", "pids", "devices"], None);
+    let made = |value: Value| plan("c1", Some("/c1"), &resources(&value), &layout).unwrap();
+    let value = || made(json!({"cpu": {"shares": 512}, "pids": {"limit": 5}}));
+    let paths = BTreeMap::from([("cpu".to_string(), PathBuf::from("/cg/cpu/elsewhere"))]);
+    let at = value().at(&paths, |write| write.field.contains("cpu")).unwrap();
+    assert_eq!(at.hierarchies.len(), 1);
+    assert_eq!(at.hierarchies[0].path, Path::new("elsewhere"));
+    let error = value().at(&paths, |write| write.field.contains("pids")).unwrap_err().to_string();
+    assert!(error.starts_with("linux.resources.pids.limit: the container has no cgroup of its own for it"), "{error}");
+    assert_eq!(value().at(&BTreeMap::new(), |_| false).unwrap().hierarchies, []);
+}
+
+#[test]
 fn a_controller_of_the_tree_is_enabled_above_and_written_there() {
     let layout = layout(&["devices"], Some(&["hugetlb", "rdma", "misc"]));
     let value = json!({

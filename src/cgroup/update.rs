@@ -14,7 +14,14 @@ use crate::log;
 /// What was written, and can be taken back.
 #[derive(Debug, Default)]
 pub struct Updated {
-    old: Vec<(Directory, Vec<Write>)>,
+    old: Vec<(Directory, Vec<Old>)>,
+}
+
+/// What a file said, and the write that makes it say so again.
+#[derive(Debug)]
+struct Old {
+    text: String,
+    write: Write,
 }
 
 /// Performs those writes of the plan that are `wanted`.
@@ -49,7 +56,7 @@ pub fn update(plan: &CgroupPlan, wanted: impl Fn(&Write) -> bool, check_memory: 
 
 impl Updated {
     fn write(&mut self, directory: Directory, writes: Vec<&Write>) -> Result<()> {
-        let old: Vec<Write> = writes.iter().rev().filter_map(|write| old_value(&directory, write)).collect();
+        let old = writes.iter().rev().filter_map(|write| old_value(&directory, write)).collect();
         let writes: Vec<Write> = writes.into_iter().cloned().collect();
         self.old.push((directory, old));
         let (directory, _) = &self.old[self.old.len() - 1];
@@ -58,15 +65,21 @@ impl Updated {
         Ok(())
     }
 
-    /// All of them are tried, whatever becomes of one.
+    /// All of them are tried, whatever becomes of one; but not what was refused, which would be refused again.
     pub fn take_back(&self) -> Result<()> {
-        let results: Vec<_> = self.old.iter().rev().map(|(directory, old)| write_all(directory, old)).collect();
+        let results: Vec<_> = self.old.iter().rev().map(|(directory, old)| take_back(directory, old)).collect();
         results.into_iter().collect()
     }
 }
 
+fn take_back(directory: &Directory, old: &[Old]) -> Result<()> {
+    let changed = |old: &&Old| directory.read(&old.write.file).as_ref() != Ok(&old.text);
+    let writes: Vec<Write> = old.iter().filter(changed).map(|old| old.write.clone()).collect();
+    write_all(directory, &writes)
+}
+
 /// The write that undoes one which is about to be done; none where there is no telling.
-fn old_value(directory: &Directory, write: &Write) -> Option<Write> {
+fn old_value(directory: &Directory, write: &Write) -> Option<Old> {
     let others = write.otherwise.iter().filter_map(|(_, otherwise)| match otherwise {
         Otherwise::File(file) | Otherwise::Other(file, _) => Some(*file),
         _ => None,
@@ -76,7 +89,7 @@ fn old_value(directory: &Directory, write: &Write) -> Option<Write> {
     let value = value_before(file, &write.value, &text);
     // as at first: the right order depends on what stands there
     let old = Write::new(write.field.clone(), file.to_string(), value);
-    Some(old.on(Errno::EINVAL, Otherwise::Later).on(Errno::EBUSY, Otherwise::Later))
+    Some(Old { text, write: old.on(Errno::EINVAL, Otherwise::Later).on(Errno::EBUSY, Otherwise::Later) })
 }
 
 /// What to write into a file that reads `text` now, so that it reads so again after `value` has been written.
@@ -165,5 +178,21 @@ mod tests {
         assert_eq!((file("a"), file("b")), ("8".into(), "9".into()));
         updated.take_back().unwrap();
         assert_eq!((file("a"), file("b")), ("1".into(), "2".into()));
+    }
+
+    /// The kernel would refuse the old value as it has refused the new one: of a disk that is not there, for one.
+    #[test]
+    fn what_was_not_changed_is_not_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::at(dir.path()).unwrap().0;
+        std::fs::write(dir.path().join("a"), "1").unwrap();
+        std::fs::write(dir.path().join("b"), "8:16 7\n").unwrap();
+        let mut updated = Updated::default();
+        let (a, b) = (Write::new("f.a", "a", 8), Write::new("f.b", "b", "8:0 5"));
+        updated.write(directory, vec![&a, &b]).unwrap();
+        std::fs::write(dir.path().join("b"), "8:16 7\n").unwrap();
+        updated.take_back().unwrap();
+        let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        assert_eq!((file("a"), file("b")), ("1".into(), "8:16 7\n".into()));
     }
 }

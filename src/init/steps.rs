@@ -43,6 +43,7 @@ pub enum Step<'p> {
     Terminal(Terminal),
     Console,
     FindProgram(&'p str),
+    PrivateProcfs,
     SwitchRoot(RootSwitch),
     ReplaceDevNull,
     Sysctl(&'p Sysctl),
@@ -97,6 +98,8 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     // In the finished tree, and while the host's binfmt_misc can still be asked.
     steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
 
+    // In a user namespace the kernel gives a new procfs only to who sees one already, and the image may have none.
+    steps.extend((!plan.sysctls.is_empty()).then_some(Step::PrivateProcfs));
     steps.push(Step::SwitchRoot(plan.root.switch));
     steps.extend(process.terminal.is_none().then_some(Step::ReplaceDevNull));
     // Before readonlyPaths takes /proc/sys away, and after every hook that may set up the network.
@@ -200,6 +203,7 @@ impl Init<'_> {
             Step::Terminal(terminal) => self.open_terminal(terminal),
             Step::Console => self.bind_console(),
             Step::FindProgram(name) => self.find_program(name),
+            Step::PrivateProcfs => self.open_private_procfs(),
             Step::SwitchRoot(switch) => self.switch_root(switch),
             Step::ReplaceDevNull => self.replace_dev_null(),
             Step::Sysctl(sysctl) => self.write_sysctl(sysctl),
@@ -262,6 +266,7 @@ impl fmt::Display for Step<'_> {
             Self::ContainerHooks | Self::StartHooks => f.write_str("in the container"),
             Self::Terminal(_) | Self::Console => f.write_str("process.terminal"),
             Self::FindProgram(_) => f.write_str("process.args"),
+            Self::PrivateProcfs => f.write_str("linux.sysctl"),
             Self::SwitchRoot(_) => f.write_str("switch root"),
             Self::ReplaceDevNull | Self::StdioOwner(_) => f.write_str("stdio"),
             Self::Sysctl(sysctl) => write!(f, "linux.sysctl {}", sysctl.key),
@@ -372,6 +377,8 @@ mod tests {
                 ("WaitForStart", "StartHooks", ""),
                 ("StartHooks", "Exec", ""),
                 ("FindProgram", "SwitchRoot", "the host's binfmt_misc is asked"),
+                ("Mount", "PrivateProcfs", ""),
+                ("PrivateProcfs", "SwitchRoot", "another procfs must be in sight"),
                 ("SwitchRoot", "Sysctl", ""),
                 ("Sysctl", "ReadonlyPath", "/proc/sys becomes read-only"),
                 ("Mask", "ReadonlyRoot", ""),

@@ -1,6 +1,6 @@
 //! linux.sysctl, through a private procfs: the container's own /proc may be anything (CVE-2025-52881).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -22,7 +22,7 @@ impl Init<'_> {
             | ResolveFlag::RESOLVE_NO_MAGICLINKS
             | ResolveFlag::RESOLVE_NO_XDEV;
         let how = OpenHow::new().flags(OFlag::O_WRONLY | OFlag::O_CLOEXEC).resolve(resolve);
-        let procfs = self.private_procfs()?;
+        let procfs = self.procfs.as_ref().context("no procfs")?;
         let file = match openat2(procfs, path.as_str(), how) {
             Err(Errno::ENOENT) => Err(SysError::new("open", format!("/proc/{path}"), Errno::ENOENT))
                 .context("this kernel has no such sysctl, or its module is not loaded")?,
@@ -38,14 +38,12 @@ impl Init<'_> {
         Ok(())
     }
 
-    fn private_procfs(&mut self) -> Result<&OwnedFd> {
-        if self.procfs.is_none() {
-            let flags = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-            let mount = Filesystem::new("proc")?.mount(flags)?;
-            let magic = fstatfs(mount.as_fd()).doing("fstatfs", "procfs")?.filesystem_type();
-            ensure!(magic == PROC_SUPER_MAGIC, "a new procfs is none");
-            self.procfs = Some(mount.into());
-        }
-        self.procfs.as_ref().context("no procfs")
+    pub(super) fn open_private_procfs(&mut self) -> Result<()> {
+        let flags = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+        let mount = Filesystem::new("proc")?.mount(flags)?;
+        let magic = fstatfs(mount.as_fd()).doing("fstatfs", "procfs")?.filesystem_type();
+        ensure!(magic == PROC_SUPER_MAGIC, "a new procfs is none");
+        self.procfs = Some(mount.into());
+        Ok(())
     }
 }

@@ -6,16 +6,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::isatty;
 
 use super::interrupts::Interrupts;
 use super::serve::reap;
 use crate::error::{Doing, SysError};
 use crate::notify::Readiness;
+use crate::rootfs::kind_of;
 use crate::sys::clone::{Child, End, ended_child, pidfd_send_signal};
 use crate::sys::{fds, tty};
 
@@ -29,7 +32,7 @@ impl RawTerminal {
     /// The first of stderr, stdout and stdin that is a terminal, else the controlling one.
     fn take() -> Result<Self, SysError> {
         let [stdin, stdout, stderr] = fds::stdio();
-        let standard = [stderr, stdout, stdin].into_iter().find(|fd| nix::unistd::isatty(fd).unwrap_or(false));
+        let standard = [stderr, stdout, stdin].into_iter().find(|fd| isatty(fd).unwrap_or(false));
         let terminal = match standard {
             Some(fd) => fd.try_clone_to_owned().doing("dup", "the terminal")?,
             None => File::options().read(true).write(true).open("/dev/tty").doing("open", "/dev/tty")?.into(),
@@ -56,15 +59,18 @@ pub struct Relay {
     master: File,
     caller: RawTerminal,
     stdin_open: bool,
+    stdout: File,
     /// A caller that stops reading has read enough; the container goes on.
     stdout_open: bool,
     /// Every process of the container has closed its terminal. One may open it again, so it is looked at now and then.
     resting: bool,
     /// Typed, but not yet taken by the container.
     to_container: Vec<u8>,
+    /// Shown, but not yet taken by the caller.
+    to_caller: Vec<u8>,
 }
 
-/// Beyond it nothing is read from the caller until the container reads.
+/// Beyond it nothing is read from the one side until the other reads.
 const MOST_WAITING: usize = 64 * 1024;
 const REST_MILLISECONDS: u8 = 250;
 
@@ -78,9 +84,11 @@ impl Relay {
             master: master.into(),
             caller: RawTerminal::take()?,
             stdin_open: true,
+            stdout: unblocked_stdout()?.into(),
             stdout_open: true,
             resting: false,
             to_container: Vec::new(),
+            to_caller: Vec::new(),
         };
         relay.copy_size()?;
         Ok(relay)
@@ -88,6 +96,14 @@ impl Relay {
 
     fn copy_size(&self) -> Result<(), SysError> {
         tty::set_size(self.master.as_fd(), tty::size(self.caller.terminal.as_fd())?)
+    }
+
+    /// What is of interest on the container's side.
+    fn asked(&self) -> (BorrowedFd<'_>, PollFlags) {
+        let mut asked = PollFlags::empty();
+        asked.set(PollFlags::POLLIN, self.to_caller.len() < MOST_WAITING);
+        asked.set(PollFlags::POLLOUT, !self.to_container.is_empty());
+        (self.master.as_fd(), asked)
     }
 
     fn read_stdin(&mut self) -> Result<()> {
@@ -116,28 +132,49 @@ impl Relay {
         let mut bytes = [0; 8192];
         match self.master.read(&mut bytes) {
             Ok(length) if length > 0 => {
-                self.stdout_open = self.stdout_open && write_all(fds::stdio()[1], &bytes[..length]).is_ok();
+                self.to_caller.extend_from_slice(&bytes[..length]);
+                self.write_to_caller();
                 Ok(true)
             }
             // EIO: no process of the container has it open
             _ => Ok(false),
         }
     }
-}
 
-fn write_all(fd: BorrowedFd, mut bytes: &[u8]) -> Result<(), SysError> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(fd, bytes) {
-            Ok(length) => bytes = &bytes[length..],
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => {
-                let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
-                poll(&mut fds, PollTimeout::NONE).doing("poll", "stdout")?;
-            }
-            Err(errno) => return Err(SysError::new("write", "stdout", errno)),
+    fn write_to_caller(&mut self) {
+        match nix::unistd::write(&self.stdout, &self.to_caller) {
+            Ok(length) => drop(self.to_caller.drain(..length)),
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Err(_) => self.stdout_open = false,
+        }
+        if !self.stdout_open {
+            self.to_caller.clear();
         }
     }
-    Ok(())
+
+    /// All of it, when nothing else is left to do than to wait until the caller reads.
+    fn finish(&mut self) -> Result<()> {
+        while self.show_output()? || !self.to_caller.is_empty() {
+            if !self.to_caller.is_empty() {
+                let mut fds = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut fds, PollTimeout::NONE).doing("poll", "stdout")?;
+                self.write_to_caller();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The caller's stdout. A pipe or a terminal that nobody reads must not keep us from signals: so it is opened anew, since
+/// a flag on the caller's own would be the caller's too. Others do not block for long, or cannot be opened.
+fn unblocked_stdout() -> Result<OwnedFd, SysError> {
+    let stdout = fds::stdio()[1];
+    let is_pipe = kind_of(&fstat(stdout).doing("fstat", "stdout")?) == SFlag::S_IFIFO;
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    match (is_pipe || isatty(stdout).unwrap_or(false)).then(|| open("/proc/self/fd/1", flags, Mode::empty())) {
+        Some(Ok(own)) => Ok(own),
+        _ => stdout.try_clone_to_owned().doing("dup", "stdout"),
+    }
 }
 
 /// Waits for the container's process and gives its exit status, or 128 and its signal's number.
@@ -160,7 +197,11 @@ pub fn wait(
             if seen.writable {
                 relay.write_to_container()?;
             }
-            relay.resting = seen.output && !relay.show_output()? && seen.hung_up;
+            if seen.takes {
+                relay.write_to_caller();
+            }
+            let shows = seen.output && relay.to_caller.len() < MOST_WAITING;
+            relay.resting = shows && !relay.show_output()? && seen.hung_up;
         }
         if seen.signal {
             pass_on(child, interrupts, relay.as_ref())?;
@@ -170,7 +211,7 @@ pub fn wait(
         }
     }
     if let Some(relay) = &mut relay {
-        while relay.show_output()? {}
+        relay.finish()?;
     }
     readiness.into_iter().for_each(Readiness::finish);
     Ok(match reap(child)? {
@@ -184,6 +225,8 @@ struct Seen {
     ended: bool,
     signal: bool,
     notified: bool,
+    /// The caller has room for more.
+    takes: bool,
     stdin: bool,
     output: bool,
     writable: bool,
@@ -197,34 +240,36 @@ fn poll_all(
     relay: Option<&Relay>,
 ) -> Result<Seen> {
     // Each has its place; what is not there is stood in for by what is asked nothing.
-    let asked = if notified.is_some() { PollFlags::POLLIN } else { PollFlags::empty() };
-    let mut fds = vec![
+    let nothing = || PollFd::new(interrupts.as_fd(), PollFlags::empty());
+    let active = relay.filter(|relay| !relay.resting);
+    let rest = relay.is_some() && active.is_none();
+    let asked = active.map(Relay::asked).filter(|(_, asked)| !asked.is_empty());
+    let unshown = relay.filter(|relay| !relay.to_caller.is_empty());
+    let typing = active.filter(|relay| relay.stdin_open && relay.to_container.len() < MOST_WAITING);
+    let mut fds = [
         PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
         PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
-        PollFd::new(notified.unwrap_or(interrupts.as_fd()), asked),
+        notified.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).unwrap_or_else(nothing),
+        asked.map(|(fd, asked)| PollFd::new(fd, asked)).unwrap_or_else(nothing),
+        typing.map(|_| PollFd::new(fds::stdio()[0], PollFlags::POLLIN)).unwrap_or_else(nothing),
+        unshown.map(|relay| PollFd::new(relay.stdout.as_fd(), PollFlags::POLLOUT)).unwrap_or_else(nothing),
     ];
-    let rest = relay.is_some_and(|relay| relay.resting);
-    if let Some(relay) = relay.filter(|relay| !relay.resting) {
-        let waiting = if relay.to_container.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
-        fds.push(PollFd::new(relay.master.as_fd(), PollFlags::POLLIN | waiting));
-        if relay.stdin_open && relay.to_container.len() < MOST_WAITING {
-            fds.push(PollFd::new(fds::stdio()[0], PollFlags::POLLIN));
-        }
-    }
     let timeout = if rest { PollTimeout::from(REST_MILLISECONDS) } else { PollTimeout::NONE };
     match poll(&mut fds, timeout) {
         Err(Errno::EINTR) => return Ok(Seen::default()),
         result => result.doing("poll", "the container")?,
     };
-    let events = |n: usize| fds.get(n).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+    let events = |n: usize| fds[n].revents().unwrap_or(PollFlags::empty());
     Ok(Seen {
         ended: !events(0).is_empty(),
         signal: !events(1).is_empty(),
         notified: !events(2).is_empty(),
         output: events(3).intersects(PollFlags::POLLIN | PollFlags::POLLHUP),
-        writable: events(3).contains(PollFlags::POLLOUT),
+        // also when what is typed finds nobody any more
+        writable: events(3).intersects(PollFlags::POLLOUT | PollFlags::POLLHUP),
         hung_up: events(3).contains(PollFlags::POLLHUP),
         stdin: !events(4).is_empty(),
+        takes: !events(5).is_empty(),
     })
 }
 

@@ -90,7 +90,7 @@ pub fn serve(
                 }
                 Some((Ask::Failed(report), _)) => return Err(report.into_error()),
                 None if until == Until::Executed && launched.ready.is_announced()? => return Ok(()),
-                None => bail!("it ended during set-up: {}", how_it_ended(&launched.child)?),
+                None => bail!("its process ended during set-up: {}", how_it_ended(&launched.child)?),
             }
         } else if seen.interrupted {
             if let Some(signal) = interrupts.end_asked()? {

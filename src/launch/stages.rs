@@ -60,11 +60,11 @@ fn come_back(own: &[Own], child: Result<Child>) -> Result<Child> {
     // All of them, also after one has failed.
     let back = own.iter().map(Own::enter).fold(Ok(()), Result::and);
     let Err(error) = back else { return child };
-    if let Ok(child) = child {
-        // ESRCH: it has ended
-        let _ = pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
-        reap(&child)?;
-    }
+    // Without a child something went wrong before, and that is the reason to tell: who may not go may not come back.
+    let child = child?;
+    // ESRCH: it has ended
+    let _ = pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+    reap(&child)?;
     Err(error).context("rrun's own namespaces")
 }
 
@@ -147,7 +147,8 @@ mod tests {
         let error = come_back(&own, Ok(child)).err().unwrap();
         assert_eq!(format!("{error:#}"), "rrun's own namespaces: setns /proc/self/ns/net: invalid argument (EINVAL)");
         assert_eq!(kill(pid, None), Err(Errno::ESRCH), "the child runs on");
-        assert!(come_back(&own, Err(anyhow::anyhow!("clone3"))).is_err());
+        let error = come_back(&own, Err(anyhow::anyhow!("clone3"))).err().unwrap();
+        assert_eq!(error.to_string(), "clone3", "what went wrong first");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::process::{PATIENCE, ends_within};
 use super::rootless;
 use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
-use crate::cgroup::{self, CgroupPlan};
+use crate::cgroup::{self, CgroupPlan, Holders};
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::serve::{self, Until, reap, serve};
@@ -94,7 +94,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         }
         result => result?,
     };
-    let grouped = Undo::new("cgroups", || claim.if_ours(|| cgroups.undo(PATIENCE)).inspect_err(|_| claim.keep()));
+    let holders = holders_of_failed(&plan);
+    let undo_cgroups = || claim.if_ours(|| cgroups.undo(PATIENCE, holders));
+    let grouped = Undo::new("cgroups", || undo_cgroups().inspect_err(|_| claim.keep()));
     cgroups.apply_before()?;
     let prepared = Prepared {
         start: StartHandles {
@@ -139,6 +141,13 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     log::debug(format_args!("{}: set up, waits for its start", options.id));
     [followed, recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
     Ok(Up { child: launched.child, console })
+}
+
+/// Whatever is in the cgroups ends with init, or was never ours; but for what hooks inside have left, where init takes
+/// nobody with it.
+fn holders_of_failed(plan: &Plan) -> Holders {
+    let stay = !plan.hooks.create_container.is_empty() && !plan.has_new(Namespace::Pid);
+    if stay { Holders::Kill } else { Holders::Spare }
 }
 
 /// What hooks of `create` have begun, those of poststop end.

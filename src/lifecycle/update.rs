@@ -29,9 +29,9 @@ pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
     let config = container.directory.read_config()?.context("config.json: missing from the record")?;
     let mut config: Value = serde_json::from_slice(&config).context("stored config.json")?;
     let layout = CgroupLayout::detect(&Proc::open()?)?;
-    let before = Planned::new(&config, &container, &layout)?;
+    let before = Planned::new(&config, &container, &layout, |_| false)?;
     update.lay_over(&mut config);
-    let after = Planned::new(&config, &container, &layout)?;
+    let after = Planned::new(&config, &container, &layout, |write| update.names(&write.field))?;
     for warning in after.plan.warnings.iter().filter(|warning| before.is_news(warning, update)) {
         log::warning(warning);
     }
@@ -52,12 +52,19 @@ struct Planned {
 }
 
 impl Planned {
-    fn new(config: &Value, container: &Container, layout: &CgroupLayout) -> Result<Self> {
+    /// `asked`: that it be written; else what has no cgroup is left out.
+    fn new(
+        config: &Value,
+        container: &Container,
+        layout: &CgroupLayout,
+        asked: impl Fn(&Write) -> bool,
+    ) -> Result<Self> {
         let path = config.pointer("/linux/cgroupsPath").and_then(Value::as_str).filter(|path| !path.is_empty());
         let resources = config.pointer("/linux/resources").cloned().unwrap_or_default();
         let resources: Option<Resources> = serde_json::from_value(resources).context("stored config.json")?;
         let resources = resources.unwrap_or_default();
-        let plan = cgroup::plan(&container.state.id, path, &resources, layout)?.at(&container.state.cgroup_paths)?;
+        let plan = cgroup::plan(&container.state.id, path, &resources, layout)?;
+        let plan = plan.at(&container.state.cgroup_paths, asked)?;
         Ok(Self { plan, check_memory: resources.memory.check_before_update == Some(true) })
     }
 

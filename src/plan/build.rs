@@ -91,6 +91,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process)?;
         id_maps::check_mounts(maps, &mounts, &apart)?;
     }
+    let time_offsets = time::plan(&linux.time_offsets, &namespaces, &joined)?;
+    ensure!(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
     Ok(Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
@@ -112,7 +114,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
-        time_offsets: time::plan(&linux.time_offsets, &namespaces, &joined)?,
+        time_offsets,
         namespaces,
         joined,
         warnings,

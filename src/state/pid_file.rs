@@ -42,7 +42,8 @@ impl PidFile {
         let _ = unlink();
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o644);
-        let file = openat(&self.dir, new.as_os_str(), flags, mode).doing("create", self.path.display())?;
+        let file = openat(&self.dir, new.as_os_str(), flags, mode).doing("create", self.path.display());
+        let file = file.context("--pid-file")?;
         let written = File::from(file).write_all(pid.to_string().as_bytes()).doing("write", self.path.display());
         let renamed = || renameat(&self.dir, new.as_os_str(), &self.dir, name).doing("rename", self.path.display());
         let done = written.and_then(|()| renamed());
@@ -58,5 +59,16 @@ impl PidFile {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(errno) => Err(SysError::new("unlink", self.path.display(), errno).into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_named_with_its_flag() {
+        let error = PidFile::prepare(Path::new("/proc/x")).unwrap().write(1).unwrap_err();
+        assert!(format!("{error:#}").starts_with("--pid-file: create /proc/x: "), "{error:#}");
     }
 }

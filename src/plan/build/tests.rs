@@ -224,6 +224,19 @@ fn names_paths_and_annotations_are_taken_over() {
 }
 
 #[test]
+fn time_offsets_take_rights_of_the_host() {
+    let mut config = with("/linux/timeOffsets", json!({"boottime": {"secs": 1}}));
+    config["linux"]["namespaces"] = json!([{"type": "user"}, {"type": "mount"}, {"type": "time"}]);
+    config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    config["linux"]["gidMappings"] = config["linux"]["uidMappings"].clone();
+    let spec = Spec::parse(config.to_string().as_bytes()).unwrap();
+    let plan = |host: Host| Plan::build(&spec, &options(), &host).map(|plan| plan.time_offsets.len());
+    assert_eq!(plan(Host::default()).unwrap(), 1);
+    let error = plan(Host { rootless: true, uid: 1000, gid: 1000, ..Host::default() }).unwrap_err();
+    assert!(format!("{error:#}").starts_with("config.json: linux.timeOffsets: take root's rights"), "{error:#}");
+}
+
+#[test]
 fn a_dev_of_the_host_is_left_alone() {
     let mounts = json!([{"destination": "/dev", "source": "/dev", "options": ["rbind"]}]);
     let plan = build(&with("/mounts", mounts), &options()).unwrap();
