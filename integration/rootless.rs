@@ -231,6 +231,47 @@ fn limits_and_paths_need_a_cgroup() {
     user.bundle.leaves_nothing();
 }
 
+#[test]
+fn its_processes_are_known_without_a_cgroup() {
+    need!(rrun); // runc looks into the cgroup alone
+    let user = Rootless::sh("sleep 1000 & sleep 1000; true");
+    user.run_detached().ok();
+    let pids = || {
+        let json = user.call(&["ps", "--format", "json", &user.bundle.id]).ok().to_string();
+        let pids = serde_json::from_str::<Vec<i32>>(&json).unwrap();
+        (pids.len() == 3).then_some(pids)
+    };
+    let pids = eventually_within(DEADLINE, pids).expect("the shell and both of its children");
+    assert!(pids.contains(&user.pid()), "{pids:?}");
+}
+
+#[test]
+fn what_nothing_can_end_is_warned_of() {
+    need!(rrun); // the words
+    let mut user = Rootless::sh("true");
+    let root = user.bundle.state_root.to_str().unwrap().to_string();
+    let log = user.bundle.dir.join("log");
+    let run = |user: &Rootless| {
+        let global = ["--root", &root, "--log", log.to_str().unwrap()];
+        runtime::run(&mut user.after("exec \"$@\"", &global, &["run", &user.bundle.id])).ok();
+        fs::read_to_string(&log).unwrap_or_default()
+    };
+    let told = run(&user);
+    assert!(told.contains("stays in the cgroup of rrun") && !told.contains("lives on"), "{told}");
+    user.bundle.without_namespace("pid").without_mount("/proc");
+    let told = run(&user);
+    assert!(told.contains("only init is ended with the container"), "{told}");
+}
+
+#[test]
+fn an_owner_that_is_not_mapped_is_told() {
+    need!(rrun); // the words
+    let mut user = Rootless::sh("true");
+    user.bundle.set("/linux/devices", json!([{"path": "/dev/fifo", "type": "p", "uid": 55}]));
+    user.run().refused(&["linux.devices[0]: /dev/fifo: chown", "it is not mapped in the user namespace"]);
+    user.bundle.leaves_nothing();
+}
+
 /// Not silently: it would be stored, and nothing would hold to it.
 #[test]
 fn limits_cannot_be_given_later_either() {

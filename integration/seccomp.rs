@@ -14,6 +14,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
+use crate::runtime;
 
 /// A static program that makes the calls that it is told, compiled once.
 fn calls() -> &'static Path {
@@ -71,11 +72,14 @@ fn each_action_does_what_it_says() {
         ("SCMP_ACT_KILL_PROCESS", None, Err(KILLED)),
     ] {
         for no_new_privileges in [true, false] {
-            let mut rule = rule(&["getpid"], action);
+            if errno == Some(4095) && !runtime::on_rrun() {
+                continue; // libseccomp takes less than the kernel
+            }
+            let mut rule = rule(&["getpgid"], action);
             if let Some(errno) = errno {
                 rule["errnoRet"] = errno.into();
             }
-            let mut bundle = calling("64 39");
+            let mut bundle = calling("64 121 1");
             bundle.set("/process/noNewPrivileges", no_new_privileges);
             let default = if action == "SCMP_ACT_ALLOW" { "SCMP_ACT_LOG" } else { "SCMP_ACT_ALLOW" };
             bundle.set("/linux/seccomp", json!({"defaultAction": default, "syscalls": [rule]}));
@@ -91,22 +95,19 @@ fn each_action_does_what_it_says() {
 #[test]
 fn arguments_are_compared_whole() {
     need!(c_compiler, x86_64);
-    let masked = json!({"names": ["personality"], "action": "SCMP_ACT_ALLOW",
-        "args": [{"index": 0, "value": 0x7E02_0000_u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]});
-    let high = json!({"names": ["getpgid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 7,
-        "args": [{"index": 1, "value": 0x1_0000_0005_u64, "op": "SCMP_CMP_EQ"}]});
-    let rules =
-        json!([masked, high, rule(&["write", "exit_group", "read", "execve", "close_range"], "SCMP_ACT_ALLOW")]);
+    let rule = |name: &str, errno: u32, argument: Value| json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno, "args": [argument]});
+    let masked = json!({"index": 0, "value": 0x7E02_0000_u64, "valueTwo": 0x1000_0000, "op": "SCMP_CMP_MASKED_EQ"});
+    let high = json!({"index": 1, "value": 0x1_0000_0005_u64, "op": "SCMP_CMP_EQ"});
+    let rules = json!([rule("personality", 9, masked), rule("getpgid", 7, high)]);
     // 135 is personality, 121 getpgid
-    let words = "64 135 0 , 64 135 0x10000000 , 64 121 0 0x100000005 , 64 121 0 5";
-    let mut bundle = calling(words);
-    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 9, "syscalls": rules}));
-    assert_eq!(bundle.run().ok(), "0\n-9\n-7\n-9\n");
+    let mut bundle = calling("64 135 0 , 64 135 0x10000011 , 64 135 0x12000000 , 64 121 0 0x100000005 , 64 121 -1 5");
+    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}));
+    assert_eq!(bundle.run().ok(), "0\n-9\n0\n-7\n-3\n");
 }
 
 #[test]
 fn other_architectures_and_newer_calls() {
-    need!(c_compiler, x86_64);
+    need!(rrun, c_compiler, x86_64); // peers make other calls under their filters
     let rules = json!([rule(&["read", "write", "execve", "exit_group", "openat2"], "SCMP_ACT_ALLOW"),
         {"names": ["getpid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 7}]);
     for (architectures, words, want) in [
@@ -287,14 +288,16 @@ fn answer(notify: &OwnedFd, value: i64) {
 fn a_listener_is_handed_to_the_agent() {
     need!(c_compiler, x86_64);
     for no_new_privileges in [true, false] {
-        let mut bundle = calling("64 102");
+        let mut bundle = calling("64 121");
+        // rrun itself makes no call that it leaves to an agent
+        let names = if runtime::on_rrun() { &["getpgid", "sendmsg", "close"][..] } else { &["getpgid"] };
         let path = bundle.dir.join("agent");
         let agent = Agent::new(&path, 1);
         bundle.set("/process/noNewPrivileges", no_new_privileges).set("/annotations/a", "b");
         bundle.set(
             "/linux/seccomp",
             json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path,
-            "listenerMetadata": "of the test", "syscalls": [rule(&["getuid", "sendmsg", "close"], "SCMP_ACT_NOTIFY")]}),
+            "listenerMetadata": "of the test", "syscalls": [rule(names, "SCMP_ACT_NOTIFY")]}),
         );
         bundle.create().ok();
         let pid = bundle.pid();
@@ -317,7 +320,7 @@ fn a_listener_is_handed_to_the_agent() {
 
 #[test]
 fn exec_has_a_listener_of_its_own() {
-    need!(c_compiler, x86_64);
+    need!(rrun, c_compiler, x86_64); // runc 1.1 never sends that of exec
     let mut bundle = Bundle::sleeping();
     bundle.image_file("bin/calls", fs::read(calls()).unwrap());
     let path = bundle.dir.join("agent");
@@ -332,11 +335,10 @@ fn exec_has_a_listener_of_its_own() {
     bundle.set(
         "/linux/seccomp",
         json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path,
-        "syscalls": [rule(&["getuid"], "SCMP_ACT_NOTIFY")]}),
+        "syscalls": [rule(&["getpgid"], "SCMP_ACT_NOTIFY")]}),
     );
-    // `sleep` asks for no uid
     bundle.run_detached().ok();
-    assert_eq!(bundle.call(&["exec", &bundle.id, "/bin/calls", "64", "102"]).ok(), "7\n");
+    assert_eq!(bundle.call(&["exec", &bundle.id, "/bin/calls", "64", "121"]).ok(), "7\n");
     let message = agent.join().unwrap();
     assert_eq!((&message["state"]["status"], &message["state"]["pid"]), (&json!("running"), &json!(bundle.pid())));
     assert_ne!(message["pid"], message["state"]["pid"]);

@@ -288,6 +288,7 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("exec", Errno::ENOEXEC, "neither a binary that this kernel knows nor a script that begins with #!"),
     ("connect", Errno::ECONNREFUSED, "nobody listens on that socket"),
     ("pivot_root", Errno::EINVAL, "the root of the host may be an initramfs: use --no-pivot there"),
+    ("chown", Errno::EINVAL, "it is not mapped in the user namespace: see linux.uidMappings and gidMappings"),
     ("setresuid", Errno::EINVAL, "it is not mapped in the user namespace: see linux.uidMappings"),
     ("setresgid", Errno::EINVAL, "it is not mapped in the user namespace: see linux.gidMappings"),
     ("sethostname", Errno::EINVAL, "a name has at most 64 bytes"),

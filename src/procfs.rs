@@ -121,12 +121,22 @@ impl Proc {
 
     /// Every process of a session that has not ended.
     pub fn session(&self, session: Pid) -> Result<Vec<Pid>, SysError> {
+        self.processes(|pid| self.stat(pid).is_ok_and(|stat| stat.session == session && !stat.has_ended()))
+    }
+
+    /// Every process in the same namespace of a kind. One that may not be looked at is another user's.
+    pub fn in_namespace_of(&self, pid: Pid, file: &str) -> Result<Vec<Pid>, SysError> {
+        let namespace = |pid: Pid| fstatat(&self.dir, format!("{pid}/ns/{file}").as_str(), AtFlags::empty());
+        let wanted = namespace(pid).doing("stat", in_proc(&format!("{pid}/ns/{file}")))?;
+        self.processes(|pid| namespace(pid).is_ok_and(|found| is_same_file(&wanted, &found)))
+    }
+
+    fn processes(&self, wanted: impl Fn(Pid) -> bool) -> Result<Vec<Pid>, SysError> {
         let mut dir =
             Dir::openat(&self.dir, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing("opendir", "/proc")?;
         let pids =
             dir.iter().filter_map(|entry| entry.ok()?.file_name().to_str().ok()?.parse().ok().map(Pid::from_raw));
-        let is_member = |stat: Stat| stat.session == session && !stat.has_ended();
-        Ok(pids.filter(|pid| self.stat(*pid).is_ok_and(is_member)).collect())
+        Ok(pids.filter(|pid| wanted(*pid)).collect())
     }
 
     pub fn write_oom_score_adj(&self, pid: Pid, value: i32) -> Result<(), SysError> {

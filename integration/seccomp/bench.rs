@@ -62,8 +62,8 @@ fn compare(manager: &str, written: &Value, oracle: &mut Oracle) {
     {
         let number = X86.number(Call::named(number).unwrap(), Arch::X86_64).unwrap();
         let bare = nanoseconds(None, number, argument);
-        let with = programs.map(|program| nanoseconds(Some(program), number, argument) - bare);
-        println!("  ns more, {what:<14} {:8.0} {:18.0} {:9.0}", with[0], with[1], with[2]);
+        let with = programs.map(|program| nanoseconds(Some(program), number, argument));
+        println!("  ns, {what:<19} {:8.0} {:18.0} {:9.0}   without a filter {bare:.0}", with[0], with[1], with[2]);
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod generated;
 mod inputs;
+#[cfg(target_arch = "x86_64")]
+mod loaded;
 mod naive;
 mod oracle;
 

@@ -14,7 +14,7 @@ use super::view::StateView;
 use super::{Store, bundle};
 use crate::cgroup::CgroupPlan;
 use crate::error::{Doing, SysError};
-use crate::plan::Plan;
+use crate::plan::{Namespace, Plan};
 use crate::state::directory::Directory;
 use crate::state::{self, Status};
 use crate::{OCI_VERSION, log};
@@ -51,7 +51,24 @@ pub fn list(store: &Store) -> Result<Vec<StateView>> {
 
 /// Every process in its cgroups and those below them, also those that an ended init left behind.
 pub fn processes(store: &Store, id: &str) -> Result<Vec<i32>> {
-    Ok(store.find(id)?.cgroups()?.pids()?.into_iter().map(Pid::as_raw).collect())
+    let container = store.find(id)?;
+    let pids = match container.state.cgroup_paths.is_empty() {
+        true => without_cgroups(&container)?,
+        false => container.cgroups()?.pids()?,
+    };
+    Ok(pids.into_iter().map(Pid::as_raw).collect())
+}
+
+/// An ordinary user's container may have none: then who is in init's own pid namespace is known to be its.
+fn without_cgroups(container: &Container) -> Result<Vec<Pid>> {
+    let Some(init) = container.state.init else { return Ok(Vec::new()) };
+    if !container.is_alive(init)? {
+        return Ok(Vec::new());
+    }
+    match container.shares_pid_namespace() {
+        true => Ok(vec![init.pid()]),
+        false => Ok(container.proc().in_namespace_of(init.pid(), Namespace::Pid.file())?),
+    }
 }
 
 fn one_of_list(store: &Store, id: &str) -> Result<Option<StateView>> {

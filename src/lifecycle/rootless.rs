@@ -6,7 +6,11 @@ use nix::errno::Errno;
 use crate::cgroup::CgroupPlan;
 use crate::error::SysError;
 use crate::log;
-use crate::plan::Plan;
+use crate::plan::{Namespace, Plan};
+
+/// By its cgroup or by its pid namespace a container is ended whole.
+const LEFT_BEHIND: &str = "without a cgroup and a pid namespace of its own only init is ended with the container: what \
+    it leaves behind lives on; add a pid namespace to linux.namespaces";
 
 /// An ordinary user has the cgroups that were given to him, often none; nothing is lost where none were asked for.
 pub fn forgo_cgroups(plan: &Plan, cgroup: &CgroupPlan, error: anyhow::Error) -> Result<()> {
@@ -17,6 +21,9 @@ pub fn forgo_cgroups(plan: &Plan, cgroup: &CgroupPlan, error: anyhow::Error) -> 
         Some(field) => Err(error.context(format!("config.json: {field}: needs a cgroup of this user's own; {ADVICE}"))),
         None => {
             log::warning(&format!("the container stays in the cgroup of rrun: {error:#}"));
+            if !plan.has_new(Namespace::Pid) {
+                log::warning(LEFT_BEHIND);
+            }
             Ok(())
         }
     }
