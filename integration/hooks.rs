@@ -235,7 +235,9 @@ fn without_env_each_side_has_its_own() {
             }
             _ => {
                 assert!(environment.contains(&format!("{VARIABLE}={}", bundle.id).as_str()), "{kind}: {environment:?}");
-                assert!(!environment.iter().any(|entry| entry.starts_with("RRUN_") || entry.starts_with("IN=")));
+                assert!(
+                    !environment.iter().any(|entry| entry.starts_with("RRUN_RESTARTED") || entry.starts_with("IN="))
+                );
             }
         }
     }
