@@ -112,6 +112,7 @@ test: ## check, seccomp, integration, managers, faults and vm-short (root)
 	$(MAKE) check
 	$(MAKE) seccomp
 	$(MAKE) integration
+	$(MAKE) managers
 	$(MAKE) faults
 	$(MAKE) vm-short
 

@@ -13,12 +13,12 @@ serve() {
 	mkdir -p /run/lock /run/user
 	ip link set lo up
 	"serve_$kind" &
-	wait $! || true
+	wait $! 2>/dev/null || true
 	# Who makes DIR/down first may end the daemon alone, and removes the file to have it back.
 	while [ -e "$dir/down" ]; do
 		while [ -e "$dir/down" ]; do sleep 0.02; done
 		"serve_$kind" &
-		wait $! || true
+		wait $! 2>/dev/null || true
 	done
 }
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::daemon::docker;
-use crate::runtime::{Output, on_rrun};
+use crate::runtime::Output;
 use crate::tty::Terminal;
 
 fn run(words: &str) -> Output {
@@ -104,12 +104,11 @@ fn capabilities_and_privileges() {
 /// Debian's runc gives up where the host itself lacks a capability; the spec asks for what there is.
 #[test]
 fn privileged() {
-    if on_rrun() {
-        prints(
-            "--privileged box sh -c 'grep -q Seccomp:.*0 /proc/self/status && mount -t tmpfs t /tmp && echo mounted'",
-            "mounted\n",
-        );
-    }
+    need!(rrun);
+    prints(
+        "--privileged box sh -c 'grep -q Seccomp:.*0 /proc/self/status && mount -t tmpfs t /tmp && echo mounted'",
+        "mounted\n",
+    );
 }
 
 #[test]

@@ -3,6 +3,21 @@
 //! `make managers` runs it; `RUNTIME=runc make managers` tries the tests themselves. One topic per file; a test is what
 //! a user of the manager types, and what the user sees.
 
+#[macro_use]
+#[path = "../layout.rs"]
+#[allow(dead_code, unused_macros)]
+mod layout;
+#[macro_use]
+#[path = "../need.rs"]
+#[allow(dead_code)]
+mod need;
+
+#[path = "../bundle.rs"]
+#[allow(dead_code)]
+mod bundle;
+#[path = "../leftovers.rs"]
+#[allow(dead_code)]
+mod leftovers;
 #[path = "../runtime.rs"]
 #[allow(dead_code)]
 mod runtime;
@@ -21,3 +36,5 @@ mod docker_lifecycle;
 mod docker_limits;
 mod docker_network;
 mod docker_run;
+
+mod played;
