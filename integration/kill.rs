@@ -250,3 +250,14 @@ fn delete_force_of_a_half_made_one_without_a_pid_namespace() {
         bundle.leaves_nothing();
     }
 }
+
+/// It waits for its start as the first process of its pid namespace, where the kernel drops what has no handler.
+#[test]
+fn what_has_not_started_can_be_asked_to_end() {
+    for signal in ["TERM", "INT", "HUP", "QUIT"] {
+        let bundle = Bundle::sh("true");
+        bundle.create().ok();
+        bundle.kill(signal).ok();
+        eventually_within(SOON, || (bundle.status() == "stopped").then_some(())).unwrap_or_else(|| panic!("{signal}"));
+    }
+}

@@ -376,6 +376,22 @@ fn ranges_are_mapped_by_the_helpers() {
     assert!(with_ranges("true").run().code != 0, "without a grant");
 }
 
+/// As a service of systemd with AmbientCapabilities=.
+#[test]
+fn a_user_with_rights_to_ids_needs_no_helper() {
+    need!(rrun);
+    let mut user = with_ranges("cat /proc/self/uid_map | tr -s ' '");
+    give(&user.bundle.rootfs("/"), GRANTED);
+    for map in ["/linux/uidMappings", "/linux/gidMappings"] {
+        user.bundle.set(map, json!([mapping(0, GRANTED, 65_536)]));
+    }
+    let root = user.bundle.state_root.to_str().unwrap().to_string();
+    let script = "user=\"$1 $2 $3 $4 $5 $6\"; shift 6; \
+                  exec $user --inh-caps +setuid,+setgid --ambient-caps +setuid,+setgid \"$@\"";
+    let output = runtime::run(&mut user.after(script, &["--root", &root], &["run", &user.bundle.id]));
+    assert_eq!(output.ok(), format!(" 0 {GRANTED} 65536\n"));
+}
+
 #[test]
 fn why_a_helper_refuses_is_told() {
     need!(newuidmap, rrun);
