@@ -475,3 +475,17 @@ fn root_of_a_user_namespace_needs_no_other() {
     let output = runtime::run(&mut user.after(script, &["--root", &root], &["run", &user.bundle.id]));
     assert_eq!(output.ok(), format!("0\n 0 {USER} 1\nwritten\n"));
 }
+
+#[test]
+fn a_filter_is_loaded_and_its_listener_handed_over() {
+    let mut user = Rootless::new(Bundle::sh("grep Seccomp: /proc/self/status; mkdir /tmp/x || echo denied"));
+    let path = user.bundle.dir.join("agent");
+    let agent = crate::seccomp::Agent::new(&path, 1, -13);
+    give(&path, USER);
+    let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"});
+    user.bundle
+        .set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": [rule]}));
+    let output = user.run();
+    assert!(output.stdout.starts_with("Seccomp:\t2\n") && output.stdout.ends_with("denied\n"), "{output}");
+    assert_eq!(agent.messages()[0]["state"]["status"], "creating");
+}

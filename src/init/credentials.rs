@@ -45,7 +45,7 @@ impl Init<'_> {
         credentials::set_gid(process.gid).context("gid")?;
         credentials::set_uid(process.uid).context("uid")?;
         // The kernel has set it to what sysctl fs.suid_dumpable says.
-        Ok(prctl::set_dumpable(false).doing("prctl PR_SET_DUMPABLE", "")?)
+        Ok(prctl::set_dumpable(process.is_dumpable()).doing("prctl PR_SET_DUMPABLE", "")?)
     }
 
     pub(super) fn set_capabilities(&mut self) -> Result<()> {
