@@ -432,3 +432,14 @@ fn a_pid_file_that_is_a_device() {
     bundle.call(&["create", "--pid-file", device.to_str().unwrap(), &bundle.id]).refused(&["--pid-file", "regular"]);
     bundle.leaves_nothing();
 }
+
+#[test]
+fn a_rootfs_that_root_of_its_user_namespace_may_not_enter() {
+    need!(rrun); // the words
+    let bundle = crate::userns::mapped(Bundle::new());
+    crate::userns::give(&bundle.rootfs("/"), 7);
+    fs::set_permissions(bundle.rootfs("/"), fs::Permissions::from_mode(0o700)).unwrap();
+    bundle.write_config();
+    let path = bundle.rootfs("/").canonicalize().unwrap();
+    refuses(Rrun, &bundle, &["root.path: root of the user namespace may not enter it", path.to_str().unwrap()]);
+}

@@ -227,11 +227,17 @@ fn without_env_each_side_has_its_own() {
             // its /proc is the host's, where $$ is another process
             "createContainer" => continue,
             "startContainer" => {
-                assert_eq!(environment[..3], ["PATH=/bin", "LD_PRELOAD=", "IN=image"], "{environment:?}")
+                assert_eq!(environment[..3], ["PATH=/bin", "LD_PRELOAD=", "IN=image"], "{environment:?}");
+                assert!(
+                    environment.contains(&"HOME=/root"),
+                    "what the program has, with what was added: {environment:?}"
+                )
             }
             _ => {
                 assert!(environment.contains(&format!("{VARIABLE}={}", bundle.id).as_str()), "{kind}: {environment:?}");
-                assert!(!environment.iter().any(|entry| entry.starts_with("RRUN_") || entry.starts_with("IN=")));
+                assert!(
+                    !environment.iter().any(|entry| entry.starts_with("RRUN_RESTARTED") || entry.starts_with("IN="))
+                );
             }
         }
     }

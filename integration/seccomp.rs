@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
 use crate::runtime;
+use crate::userns::mapped;
 
 /// A static program that makes the calls that it is told, compiled once.
 fn calls() -> &'static Path {
@@ -137,9 +138,14 @@ fn other_architectures_and_newer_calls() {
 #[test]
 fn profiles_of_managers_run_programs() {
     for manager in ["docker-plain", "ctr-seccomp", "podman-plain"] {
-        for (no_new_privileges, uid) in [(false, 0), (false, 1000), (true, 0), (true, 1000)] {
+        for (no_new_privileges, uid, in_user_namespace) in
+            [(false, 0, false), (false, 1000, false), (true, 0, false), (true, 1000, false), (false, 1000, true)]
+        {
             let mut bundle =
                 Bundle::sh("grep Seccomp: /proc/self/status; mount -t tmpfs t /tmp 2>/dev/null || echo no mount");
+            if in_user_namespace {
+                bundle = mapped(bundle);
+            }
             bundle.set("/process/noNewPrivileges", no_new_privileges).set("/process/user/uid", uid);
             bundle.set("/linux/seccomp", real(manager));
             assert_eq!(bundle.run().ok(), "Seccomp:\t2\nno mount\n", "{manager} {no_new_privileges} {uid}");
@@ -225,14 +231,14 @@ fn exec_runs_under_the_containers_filter() {
     assert_eq!(output.ok(), "Seccomp:\t2\n");
 }
 
-/// Answers every question of one container's calls by `7`.
-struct Agent {
+/// Answers one question of each process that it gets a listener of.
+pub struct Agent {
     thread: JoinHandle<Vec<Value>>,
 }
 
 impl Agent {
-    /// `containers` connect one after another.
-    fn new(path: &Path, processes: usize) -> Self {
+    /// Its answer is what the calls give: an errno if it is negative.
+    pub fn new(path: &Path, processes: usize, value: i64) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let thread = std::thread::spawn(move || {
             let mut messages = Vec::new();
@@ -240,11 +246,16 @@ impl Agent {
                 let (connection, _) = listener.accept().unwrap();
                 let (message, notify) = receive(connection);
                 messages.push(message);
-                answer(&notify, 7);
+                answer(&notify, value);
             }
             messages
         });
         Self { thread }
+    }
+
+    /// What it was told, when all is answered.
+    pub fn messages(self) -> Vec<Value> {
+        self.thread.join().unwrap()
     }
 }
 
@@ -276,7 +287,10 @@ fn answer(notify: &OwnedFd, value: i64) {
     let asked = unsafe { libc::ioctl(notify.as_raw_fd(), 0xC050_2100_u32 as _, question.as_mut_ptr()) };
     assert_eq!(asked, 0, "{}", std::io::Error::last_os_error());
     // id, val, error and flags
-    let answer = [question[0], value as u64, 0];
+    let answer = match value {
+        0.. => [question[0], value as u64, 0],
+        _ => [question[0], 0, u64::from(value as u32)],
+    };
     #[allow(unsafe_code)]
     // SAFETY: struct seccomp_notif_resp has 24 bytes.
     let told = unsafe { libc::ioctl(notify.as_raw_fd(), 0xC018_2101_u32 as _, answer.as_ptr()) };
@@ -287,12 +301,15 @@ fn answer(notify: &OwnedFd, value: i64) {
 #[test]
 fn a_listener_is_handed_to_the_agent() {
     need!(c_compiler, x86_64);
-    for no_new_privileges in [true, false] {
+    for (no_new_privileges, in_user_namespace) in [(true, false), (false, false), (true, true), (false, true)] {
         let mut bundle = calling("64 121");
+        if in_user_namespace {
+            bundle = mapped(bundle);
+        }
         // rrun itself makes no call that it leaves to an agent
         let names = if runtime::on_rrun() { &["getpgid", "sendmsg", "close"][..] } else { &["getpgid"] };
         let path = bundle.dir.join("agent");
-        let agent = Agent::new(&path, 1);
+        let agent = Agent::new(&path, 1, 7);
         bundle.set("/process/noNewPrivileges", no_new_privileges).set("/annotations/a", "b");
         bundle.set(
             "/linux/seccomp",
@@ -303,7 +320,7 @@ fn a_listener_is_handed_to_the_agent() {
         let pid = bundle.pid();
         let log = bundle.start();
         log.ok();
-        let messages = agent.thread.join().unwrap();
+        let messages = agent.messages();
         bundle.wait_until("stopped");
         let [message] = &messages[..] else { panic!("{messages:?}") };
         assert_eq!(message["fds"], json!(["seccompFd"]));

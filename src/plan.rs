@@ -125,6 +125,14 @@ pub enum Clock {
     Boottime,
 }
 
+impl ProcessPlan {
+    /// Whether the process may be looked into before it becomes the program.
+    pub fn is_dumpable(&self) -> bool {
+        let listener = self.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
+        listener.is_some_and(|listener| listener.by_user)
+    }
+}
+
 impl Plan {
     /// Another namespace of this type than rrun's, be it new or joined.
     pub fn has(&self, namespace: Namespace) -> bool {

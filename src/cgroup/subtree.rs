@@ -10,7 +10,7 @@ use nix::unistd::{Uid, fchownat};
 
 use super::HierarchyPlan;
 use super::create::{above, open_error};
-use super::directory::{Directory, processes};
+use super::directory::Directory;
 use crate::error::{Doing, SysError};
 
 const CONTROL: &str = "cgroup.subtree_control";
@@ -83,8 +83,10 @@ fn hand_down(directory: &Directory, wanted: &[String], also: &[String]) -> Resul
     if wanted.is_empty() && also.is_empty() {
         return Ok(());
     }
-    // The kernel itself would take controllers of threads there, and make its children invalid for processes.
-    if kind(directory)? == Kind::Domain && !processes(directory).unwrap_or_default().is_empty() {
+    // The kernel itself would take controllers of threads there, and make its children invalid for processes. Those of
+    // other pid namespaces are listed as 0, and count too.
+    let holds_any = || directory.read("cgroup.procs").is_ok_and(|pids| !pids.trim().is_empty());
+    if kind(directory)? == Kind::Domain && holds_any() {
         return match wanted.first() {
             None => Ok(()),
             Some(first) => Err(refusal(directory, first, Errno::EBUSY)),
@@ -194,6 +196,14 @@ mod tests {
         put(dir.path().join(TYPE), "domain threaded\n").unwrap();
         hand_down(&directory, &names(&["pids"]), &[]).unwrap();
         assert_eq!(read_to_string(dir.path().join(CONTROL)).unwrap(), "+pids");
+    }
+
+    #[test]
+    fn processes_of_other_pid_namespaces_count() {
+        let (dir, directory) = cgroup(&[(CONTROL, ""), ("cgroup.procs", "0\n0\n"), (TYPE, "domain\n")]);
+        hand_down(&directory, &[], &names(&["cpu"])).unwrap();
+        assert!(hand_down(&directory, &names(&["pids"]), &[]).is_err());
+        assert_eq!(read_to_string(dir.path().join(CONTROL)).unwrap(), "");
     }
 
     #[test]

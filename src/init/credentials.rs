@@ -45,7 +45,7 @@ impl Init<'_> {
         credentials::set_gid(process.gid).context("gid")?;
         credentials::set_uid(process.uid).context("uid")?;
         // The kernel has set it to what sysctl fs.suid_dumpable says.
-        Ok(prctl::set_dumpable(false).doing("prctl PR_SET_DUMPABLE", "")?)
+        Ok(prctl::set_dumpable(process.is_dumpable()).doing("prctl PR_SET_DUMPABLE", "")?)
     }
 
     pub(super) fn set_capabilities(&mut self) -> Result<()> {
@@ -77,9 +77,12 @@ impl Init<'_> {
         // setfsuid(2) may have dropped or given these two
         let effective = before.effective & !overriding | process.capabilities.effective & overriding;
         credentials::capset(CapabilitySets { effective, ..before })?;
+        // each change of it makes the process as dumpable as fs.suid_dumpable says: proc_sys_fs(5)
+        prctl::set_dumpable(false).doing("prctl PR_SET_DUMPABLE", "")?;
         let result = look();
         credentials::set_fsuid(uid);
         credentials::set_fsgid(gid);
+        prctl::set_dumpable(false).doing("prctl PR_SET_DUMPABLE", "")?;
         credentials::capset(before)?;
         let groups: Vec<u32> = groups.iter().map(|group| group.as_raw()).collect();
         self.set_groups(&groups)?;

@@ -1,5 +1,6 @@
 //! Hooks from where the child stands: it asks for those of the runtime's namespaces and runs those of its own.
 
+use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 
 use anyhow::{Context, Result};
@@ -23,7 +24,7 @@ impl Init<'_> {
         // rrun's own is 0 here, for what it makes itself
         let before = umask(Mode::from_bits_truncate(0o022));
         let hooks = &self.plan()?.hooks.create_container;
-        let result = self.run_hooks(hooks, "creating", Some(self.rootfs()?.as_fd()));
+        let result = self.run_hooks(hooks, "creating", &[], Some(self.rootfs()?.as_fd()));
         umask(before);
         result
     }
@@ -31,16 +32,23 @@ impl Init<'_> {
     /// Nobody listens to the child any more: a failure is told as that of the program is.
     pub(super) fn run_start_hooks(&mut self) -> Result<()> {
         let start = self.handles.start.as_ref().context("there is no start to run hooks at")?;
-        if let Err(error) = self.run_hooks(&self.plan()?.hooks.start_container, "created", None) {
+        let environment = self.program.as_ref().map_or(&[][..], |program| program.image.environment());
+        if let Err(error) = self.run_hooks(&self.plan()?.hooks.start_container, "created", environment, None) {
             start.fail(Errno::ECANCELED, &error::line(&error, Wording::Verbatim));
         }
         nix::unistd::read(&start.channel, &mut [0; HOOKS_DONE]).doing("read", "start.fifo")?;
         Ok(())
     }
 
-    fn run_hooks(&self, hooks: &[Hook], status: &str, directory: Option<BorrowedFd>) -> Result<()> {
+    fn run_hooks(
+        &self,
+        hooks: &[Hook],
+        status: &str,
+        environment: &[CString],
+        directory: Option<BorrowedFd>,
+    ) -> Result<()> {
         let plan = self.plan()?;
         let state = &state(&plan.id, status, Some(getpid().as_raw()), &plan.bundle, &plan.annotations)?;
-        run_all(hooks, &Surroundings { state, environment: &[], directory, stop: None, side: Side::Container })
+        run_all(hooks, &Surroundings { state, environment, directory, stop: None, side: Side::Container })
     }
 }

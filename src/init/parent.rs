@@ -38,6 +38,10 @@ impl Init<'_> {
     /// since all of those were open when rrun began.
     pub(super) fn close_other_descriptors(&mut self) -> Result<()> {
         signals::reset_all()?;
+        if self.handles.start.is_some() {
+            // whoever waits for a start can be asked to end, as the program could
+            signals::end_at(&[Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM])?;
+        }
         let handles = &self.handles;
         let mut keep = vec![handles.channel.as_fd(), handles.ready.as_fd()];
         if let Some(start) = &handles.start {

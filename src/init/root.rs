@@ -27,6 +27,9 @@ pub(super) fn propagation_bits(kind: PropagationKind) -> u64 {
     }
 }
 
+const NOT_THEIRS: &str = "root of the user namespace may not enter it; give the rootfs to the ids that are mapped, or let \
+    everybody enter it (chmod +x)";
+
 impl Propagation {
     pub(super) fn attributes(self) -> Attributes {
         Attributes { propagation: propagation_bits(self.kind), ..Attributes::default() }
@@ -51,7 +54,12 @@ impl Init<'_> {
         }
         // In a user namespace we may not get there by its path; the parent stood there when it made us.
         let here = plan.has(Namespace::User) && plan.has_new(Namespace::Mount);
-        let place = open_host_directory(if here { Path::new(".") } else { &root.path })?;
+        let place = match open_host_directory(if here { Path::new(".") } else { &root.path }) {
+            Err(SysError { errno: Errno::EACCES, .. }) if here => {
+                Err(SysError::new("open", root.path.display(), Errno::EACCES)).context(NOT_THEIRS)?
+            }
+            place => place?,
+        };
         let tree = mount::clone_tree_of(place.as_fd(), Reach::Recursive, root.path.display())?;
         let (before, after) = (fstat(&place).doing("fstat", "root")?, fstat(tree.as_fd()).doing("fstat", "root")?);
         ensure!(is_same_file(&before, &after), "the rootfs was replaced while it was opened");

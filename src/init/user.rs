@@ -48,7 +48,7 @@ impl Init<'_> {
     /// is in our new namespaces yet, and what rrun holds of the host is its user's anyway.
     pub(super) fn ask_for_id_maps(&mut self) -> Result<()> {
         let plan = self.plan()?;
-        let by_user = plan.has_new(Namespace::User) && plan.id_maps.as_ref().is_some_and(|maps| !maps.privileged);
+        let by_user = plan.has_new(Namespace::User) && plan.id_maps.as_ref().is_some_and(|maps| maps.by_user);
         if by_user {
             set_dumpable(true)?;
         }

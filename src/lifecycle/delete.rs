@@ -74,6 +74,9 @@ fn delete_recorded(
     if let Some(init) = container.state.init {
         kill_and_wait(&container, init)?;
     }
+    if force {
+        end_stuck_creator(&container)?;
+    }
     if let Some(hooks) = remove(store, id, &container)? {
         Runner::of_state(&container.state, stop).poststop(&hooks);
     }
@@ -120,6 +123,21 @@ fn kill_and_wait(container: &Container, init: Process) -> Result<()> {
             .err()
             .map_or_else(|| Matched::InitStillRunning.into(), |why| why.context(Matched::InitStillRunning))),
     }
+}
+
+/// One that is stuck with the lock in its hands, after it has recorded all.
+fn end_stuck_creator(container: &Container) -> Result<()> {
+    let creator = container.state.creator;
+    let holds = || container.directory.locked_by() == Some(creator.pid);
+    if !holds() {
+        return Ok(());
+    }
+    let Some(pidfd) = process::open(container, creator)? else { return Ok(()) };
+    if !ends_within(&pidfd, MOMENT)? && holds() {
+        process::kill(&pidfd, creator.pid)?;
+        ends_within(&pidfd, PATIENCE)?;
+    }
+    Ok(())
 }
 
 /// Whoever holds the lock of a container that has no record is its creator; the lock is its only trace.

@@ -107,7 +107,10 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let rootless = host::rootless()?;
     let mut container = way_in(running, proc.try_clone()?, rootless)?;
     let mapped = container.namespaces.contains(Namespace::User.flag());
-    let plan = decide(&running.container, options, &credentials(mapped)?)?;
+    let mut plan = decide(&running.container, options, &credentials(mapped)?)?;
+    if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| rootless) {
+        filter.serve_user();
+    }
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;

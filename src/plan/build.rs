@@ -42,6 +42,9 @@ impl Plan {
         if let Some(written) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
             let start_hooks = !plan.hooks.start_container.is_empty();
             seccomp::add(&mut plan.process, written, start_hooks, &mut plan.warnings).context("config.json")?;
+            if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| plan.rootless) {
+                filter.serve_user();
+            }
         }
         if let Some(directory) = &options.notify {
             notify::add(&mut plan, directory)?;

@@ -70,16 +70,15 @@ impl Hooks {
     }
 }
 
-/// A hook without `env` gets rrun's own environment, if it belongs to the host. One that runs inside never does, and
-/// one that runs there as root does not get the image's either, which could name a library to load (CVE-2025-23266).
+/// A hook without `env` gets rrun's own environment, if it belongs to the host; at the start it gets the program's. One
+/// that runs inside as root gets none, as the image's could name a library to load (CVE-2025-23266).
 pub fn plan(spec: &Spec) -> Result<Hooks> {
     let Some(hooks) = &spec.hooks else { return Ok(Hooks::default()) };
-    let process_env = spec.process.as_ref().map_or(&[][..], |process| &process.env);
     Ok(Hooks {
         prestart: list("prestart", &hooks.prestart, None)?,
         create_runtime: list("createRuntime", &hooks.create_runtime, None)?,
         create_container: list("createContainer", &hooks.create_container, Some(&[]))?,
-        start_container: list("startContainer", &hooks.start_container, Some(process_env))?,
+        start_container: list("startContainer", &hooks.start_container, None)?,
         poststart: list("poststart", &hooks.poststart, None)?,
         poststop: list("poststop", &hooks.poststop, None)?,
     })
@@ -162,7 +161,6 @@ mod tests {
         for (kind, list) in hooks.by_kind() {
             let env = match kind {
                 "createContainer" => Some(vec![]),
-                "startContainer" => Some(vec!["A=image".to_string()]),
                 _ => None,
             };
             let field = format!("hooks.{kind}[0]");

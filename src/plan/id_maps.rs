@@ -18,8 +18,9 @@ pub struct IdMaps {
     /// Whether groups can be set inside. An ordinary user who writes the map of groups has to give that up, or could
     /// drop a group by which a file forbids something (CVE-2014-8989).
     pub setgroups: bool,
-    /// rrun may write any map, and do for the child what a user namespace forbids.
-    pub privileged: bool,
+    /// The child's files in /proc must be those of rrun's user while the maps are written: he has no right to others,
+    /// even where his rrun may write any map.
+    pub by_user: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -91,7 +92,8 @@ pub fn plan(linux: &Linux, user: User, host: &Host) -> Result<Option<IdMaps>> {
     };
     let (uids, gids) = (map(uids, host.uid), map(gids, host.gid));
     let setgroups = privileged || gids.writer == MapWriter::Helper;
-    Ok(Some(IdMaps { uids, gids, setgroups, privileged }))
+    let by_user = host.uid != 0 || !privileged;
+    Ok(Some(IdMaps { uids, gids, setgroups, by_user }))
 }
 
 fn ranges(field: &str, mappings: &[IdMapping]) -> Result<Vec<IdRange>> {

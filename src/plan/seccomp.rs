@@ -57,6 +57,9 @@ pub struct Listener {
     pub path: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<String>,
+    /// An ordinary user takes it from the process, who may only look into one that is dumpable.
+    #[serde(skip)]
+    pub by_user: bool,
 }
 
 /// The filter, checked against what init still does under it.
@@ -85,11 +88,18 @@ pub fn plan(written: &Seccomp) -> Result<Filter> {
         architectures: profile.architectures.iter().map(|arch| arch.name()).collect(),
         flags: profile.flags.words(),
         unknown_names,
-        listener: path.map(|path| Listener { path: path.into(), metadata: metadata() }),
+        listener: path.map(|path| Listener { path: path.into(), metadata: metadata(), by_user: false }),
     })
 }
 
 impl Filter {
+    /// rrun runs as an ordinary user.
+    pub fn serve_user(&mut self) {
+        if let Some(listener) = &mut self.listener {
+            listener.by_user = true;
+        }
+    }
+
     /// SECCOMP_FILTER_FLAG_*
     pub fn flags(&self) -> u64 {
         let listener = if self.listener.is_some() { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };

@@ -20,7 +20,7 @@ pub struct Image {
     arguments: Pointers,
     environment: Pointers,
     // what the pointers point into
-    _strings: (Vec<CString>, Vec<CString>),
+    strings: (Vec<CString>, Vec<CString>),
 }
 
 impl Image {
@@ -28,8 +28,12 @@ impl Image {
         Self {
             arguments: Pointers::to(&arguments),
             environment: Pointers::to(&environment),
-            _strings: (arguments, environment),
+            strings: (arguments, environment),
         }
+    }
+
+    pub fn environment(&self) -> &[CString] {
+        &self.strings.1
     }
 
     /// Returns only on failure.

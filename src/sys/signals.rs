@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 
+use super::clone::exit_now;
 use crate::error::{Doing, SysError};
 
 /// SIGRTMAX of the kernel: signal(7).
@@ -25,6 +26,20 @@ pub fn reset_all() -> Result<(), SysError> {
         .doing("sigaction", signal)?;
     }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).doing("sigprocmask", "")
+}
+
+/// These end the process, also where it is the first of a pid namespace, to which the kernel sends nothing that it has no
+/// handler for. An execve resets them.
+pub fn end_at(signals: &[Signal]) -> Result<(), SysError> {
+    extern "C" fn end(signal: libc::c_int) {
+        exit_now(128 + signal)
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    for signal in signals {
+        // SAFETY: the handler makes one system call and never returns.
+        unsafe { sigaction(*signal, &action) }.map(drop).doing("sigaction", signal)?;
+    }
+    Ok(())
 }
 
 pub fn default_disposition(signal: Signal) -> Result<(), SysError> {

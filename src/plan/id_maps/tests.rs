@@ -26,15 +26,21 @@ fn who_writes_which_map() {
     for (capabilities, uids, gids, want) in [
         (ROOT, "[[0,100000,65536]]", "[[0,100000,65536]]", (Rrun, Rrun, true, true)),
         (ROOT, "[[0,1000,1]]", "[[0,100,1]]", (Rrun, Rrun, true, true)),
-        (0, "[[0,1000,1]]", "[[0,100,1]]", (Rrun, Rrun, false, false)),
-        (0, "[[7,1000,1]]", "[[0,100,1]]", (Rrun, Rrun, false, false)),
-        (0, "[[0,1000,1],[1,100000,65536]]", "[[0,100,1]]", (Helper, Rrun, false, false)),
-        (0, "[[0,1000,1]]", "[[0,100,1],[1,100000,65536]]", (Rrun, Helper, true, false)),
-        (0, "[[0,1001,1]]", "[[0,100,2]]", (Helper, Helper, true, false)),
+        (0, "[[0,1000,1]]", "[[0,100,1]]", (Rrun, Rrun, false, true)),
+        (0, "[[7,1000,1]]", "[[0,100,1]]", (Rrun, Rrun, false, true)),
+        (0, "[[0,1000,1],[1,100000,65536]]", "[[0,100,1]]", (Helper, Rrun, false, true)),
+        (0, "[[0,1000,1]]", "[[0,100,1],[1,100000,65536]]", (Rrun, Helper, true, true)),
+        (0, "[[0,1001,1]]", "[[0,100,2]]", (Helper, Helper, true, true)),
     ] {
         let maps = plan(&linux(uids, gids), User::New, &host(capabilities)).unwrap().unwrap();
-        let got = (maps.uids.writer, maps.gids.writer, maps.setgroups, maps.privileged);
+        let got = (maps.uids.writer, maps.gids.writer, maps.setgroups, maps.by_user);
         assert_eq!(got, want, "{capabilities} {uids} {gids}");
+    }
+    // root opens every file of /proc, and needs nobody dumpable; root without rights does
+    for (capabilities, by_user) in [(ROOT, false), (0, true)] {
+        let host = Host { uid: 0, ..host(capabilities) };
+        let maps = plan(&linux("[[0,0,1]]", "[[0,0,1]]"), User::New, &host).unwrap().unwrap();
+        assert_eq!(maps.by_user, by_user, "{capabilities}");
     }
 }
 
