@@ -296,7 +296,8 @@ fn a_pause_loses_against_a_resume_and_says_so() {
     let stuck = Unfreezable::inside(&bundle);
     let pause = bundle.spawn(&["pause", &bundle.id]);
     bundle.wait_until("paused");
-    bundle.resume().ok();
+    // between two tries of `pause` it is not
+    eventually_within(Duration::from_secs(5), || (bundle.resume().code == 0).then_some(())).expect("resumed");
     pause.wait().refused(&["somebody thawed it"]);
     assert_eq!(bundle.status(), "running");
     drop(stuck);
