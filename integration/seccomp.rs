@@ -177,8 +177,38 @@ fn a_profile_need_allow_no_more_than_what_is_needed() {
 
     bundle.set("/process/noNewPrivileges", true).set("/linux/seccomp", profile(&least));
     bundle.set("/hooks/startContainer", json!([{"path": "/bin/true"}]));
-    bundle.create().refused(&["linux.seccomp: clone gets SCMP_ACT_KILL_PROCESS", "hooks.startContainer"]);
+    bundle.create().refused(&["linux.seccomp: rt_sigaction gets SCMP_ACT_KILL_PROCESS", "hooks.startContainer"]);
     bundle.leaves_nothing();
+}
+
+/// With what the refusals name allowed, one after another, nothing is left that ends init or a hook.
+#[test]
+fn refusals_name_all_that_is_needed() {
+    need!(rrun, c_compiler, x86_64); // peers make other calls under their filters
+    for (no_new_privileges, hooks) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut bundle = calling("quiet 231 3");
+        bundle.set("/process/noNewPrivileges", no_new_privileges);
+        if hooks {
+            let hook = json!({"path": "/bin/calls", "args": ["calls", "quiet", "231", "0"]});
+            bundle.set("/hooks/startContainer", json!([hook]));
+        }
+        // the second is newer than all that is needed: what is missing is killed, not unknown
+        let mut names = vec!["exit_group".to_string(), "cachestat".to_string()];
+        loop {
+            let allowed = json!({"names": names, "action": "SCMP_ACT_ALLOW"});
+            let profile = json!({"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [allowed]});
+            bundle.set("/linux/seccomp", profile);
+            let output = bundle.run();
+            if output.code == 3 {
+                break;
+            }
+            let told = output.stderr.split("linux.seccomp: ").nth(1).and_then(|rest| rest.split(" gets ").next());
+            let name = told.unwrap_or_else(|| panic!("{no_new_privileges} {hooks} {names:?}: {output}")).to_string();
+            assert!(!names.contains(&name), "{name} is allowed: {output}");
+            names.push(name);
+            bundle.leaves_nothing();
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! What a filter makes of the calls that init still makes once it is loaded. One that would kill init, or ask a listener
-//! who gets the question only after init is ready, is refused before anything is made.
+//! What a filter makes of the calls that init still makes once it is loaded. One that would kill init, ask a listener
+//! who gets the question only after init is ready, or say of a call that it was made when it was not, is refused before
+//! anything is made.
 
 use anyhow::{Result, bail};
 
@@ -44,16 +45,29 @@ const WITH_PRIVILEGES: &[Needed] = &[
 ];
 
 const HOOK: &str = "allow it, or remove hooks.startContainer, which run under the filter";
+/// By init up to `clone`, then by what is to become the hook, then by init that waits for it.
 const FOR_HOOKS: &[Needed] = &[
-    needed("clone", [(libc::CLONE_PIDFD | libc::SIGCHLD) as u64, 0], HOOK),
+    needed("rt_sigaction", [libc::SIGCHLD as u64, 0], HOOK),
+    needed(STAT, [0; 2], HOOK),
     needed("pipe2", [0, libc::O_CLOEXEC as u64], HOOK),
     needed("fcntl", [3, libc::F_SETFL as u64], HOOK),
+    needed("getpid", [0; 2], HOOK),
+    needed("clone", [(libc::CLONE_PIDFD | libc::SIGCHLD) as u64, 0], HOOK),
     needed("setsid", [0; 2], HOOK),
     needed("prctl", [libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64], HOOK),
+    needed("getppid", [0; 2], HOOK),
+    needed(DUP, [3, 0], HOOK),
+    needed("close_range", [3, u32::MAX as u64], HOOK),
+    needed("rt_sigprocmask", [libc::SIG_SETMASK as u64, 0], HOOK),
     needed("close", [3, 0], HOOK),
     needed("write", [3, 0], HOOK),
+    needed(POLL, [0; 2], HOOK),
     needed("waitid", [libc::P_PIDFD as u64, 3], HOOK),
 ];
+// Which call it is that libc makes.
+const STAT: &str = if cfg!(all(target_arch = "x86_64", target_env = "musl")) { "stat" } else { "newfstatat" };
+const DUP: &str = if cfg!(target_arch = "x86_64") { "dup2" } else { "dup3" };
+const POLL: &str = if cfg!(target_arch = "x86_64") { "poll" } else { "ppoll" };
 
 /// Warnings name what the filter refuses without ending anything.
 pub fn check(filter: &Filter, after: After, warnings: &mut Vec<String>) -> Result<()> {
@@ -65,7 +79,10 @@ pub fn check(filter: &Filter, after: After, warnings: &mut Vec<String>) -> Resul
         let (name, advice, told) = (needed.name, needed.advice, disassemble::verdict(verdict));
         match action(verdict) {
             libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG => {}
-            libc::SECCOMP_RET_ERRNO | libc::SECCOMP_RET_TRACE if name != "read" => {
+            // Errno 0 says that the call was made, which it was not: rights would be kept without a word.
+            libc::SECCOMP_RET_ERRNO | libc::SECCOMP_RET_TRACE
+                if name != "read" && verdict != libc::SECCOMP_RET_ERRNO =>
+            {
                 if !warned.contains(&name) {
                     warnings.push(format!("linux.seccomp: {name} gets {told}, and init still calls it; {advice}"));
                     warned.push(name);
@@ -111,7 +128,7 @@ mod tests {
         let least = ["read", "execve", "exit_group"];
         for default in ["SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_TRAP"] {
             assert_eq!(checked(allowing(default, &least), true, false), Ok(Vec::new()), "{default}");
-            for (no_new_privileges, start_hooks, call) in [(false, false, "prctl"), (true, true, "clone")] {
+            for (no_new_privileges, start_hooks, call) in [(false, false, "prctl"), (true, true, "rt_sigaction")] {
                 let error = checked(allowing(default, &least), no_new_privileges, start_hooks).unwrap_err();
                 assert!(error.starts_with(&format!("linux.seccomp: {call} gets SCMP_ACT_")), "{default}: {error}");
             }
@@ -137,6 +154,20 @@ mod tests {
         assert_eq!(named, ["prctl", "setresgid", "setresuid", "capset"]);
         let error = checked(allowing("SCMP_ACT_ERRNO", &["execve"]), true, false).unwrap_err();
         assert!(error.starts_with("linux.seccomp: read gets SCMP_ACT_ERRNO 1, "), "ready is told by reading: {error}");
+    }
+
+    #[test]
+    fn what_would_seem_to_be_done_is_refused() {
+        let lie = |name: &str| {
+            let rule = json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": 0});
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+        };
+        for call in ["prctl", "setgroups", "setresgid", "setresuid", "capset"] {
+            let error = checked(lie(call), false, false).unwrap_err();
+            assert!(error.starts_with(&format!("linux.seccomp: {call} gets SCMP_ACT_ERRNO 0, ")), "{error}");
+            assert_eq!(checked(lie(call), true, false), Ok(Vec::new()), "{call} is over by then");
+        }
+        assert!(checked(lie("clone"), true, true).is_err());
     }
 
     #[test]
