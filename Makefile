@@ -68,6 +68,9 @@ managers: root tools $(if $(RUNTIME),,build) ## a real dockerd and containerd wi
 # The daemons, and what asks containerd as a kubelet does.
 MANAGERS = docker.io containerd docker-registry python3-grpcio python3-protobuf protobuf-compiler util-linux iproute2 procps
 
+.PHONY: bench
+bench: bench-seccomp ## what rrun costs beside others; for now its filters, docs/performance.md has the rest
+
 .PHONY: bench-seccomp
 bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds per call, time to compile
 	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
