@@ -475,7 +475,7 @@ fn signals_are_passed_on() {
 fn the_callers_descriptors_do_not_reach_it_but_those_it_was_promised() {
     let bundle = Bundle::sleeping();
     running(&bundle);
-    let leak = "3</etc/passwd 4</etc/group 7</ 12>/dev/null 200</proc";
+    let leak = "3</etc/passwd 4</etc/group 5<&- 7</ 12>/dev/null 200</proc";
     let command = |flags: &[&str]| {
         let args = [&["exec"], flags, &[&bundle.id, "sh", "-c", LIST]].concat();
         runtime::run(&mut by_shell(&bundle, leak, &args))
