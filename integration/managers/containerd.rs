@@ -182,7 +182,7 @@ fn a_killed_shim_is_cleaned_up_after() {
         begun.wait();
         let gone = || {
             sh(&format!("ctr task delete -f {name}; ctr container delete {name}"));
-            let left = [sh(&format!("ctr task ls -q; ctr container ls -q")).stdout, sleepers(name)];
+            let left = [sh("ctr task ls -q; ctr container ls -q").stdout, sleepers(name)];
             left.iter().all(|left| !left.contains(name)).then_some(())
         };
         eventually_within(Duration::from_secs(20), gone)
