@@ -336,8 +336,8 @@ fn bad_values_are_refused_and_change_nothing() {
         (&["--memory-swap", "-5"], "--memory-swap: -5 is not a size"),
         (&["--blkio-weight", "70000"], "--blkio-weight: 70000 is not a weight"),
         (&["--pids-limit", "many"], "--pids-limit: many is not"),
-        (&["--resources", "/nowhere/r.json"], "--resources /nowhere/r.json: read: missing (ENOENT)"),
-        (&["--resources", "/"], "--resources /: read"),
+        (&["--resources", "/nowhere/r.json"], "--resources /nowhere/r.json: open /nowhere/r.json: missing (ENOENT)"),
+        (&["--resources", "/"], "--resources /: / is not a regular file"),
         (&["--l3-cache-schema", "L3:0=f"], "--l3-cache-schema: not in this version yet"),
         (&["--mem-bw-schema", "MB:0=20"], "--mem-bw-schema: not in this version yet"),
     ] {
@@ -495,4 +495,15 @@ fn hosts_with_a_v2_tree_alone() {
     let text = json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}, "pids": {"limit": 5}}).to_string();
     assert!(update_to(&bundle, &text).code == 1);
     assert_eq!((&*file("memory.max"), &*file("pids.max")), ("52428800", "77"));
+}
+
+/// A FIFO that nobody writes to keeps nobody waiting.
+#[test]
+fn a_fifo_of_resources_is_not_waited_for() {
+    need!(rrun); // runc waits for a writer
+    let bundle = running(json!({}));
+    let fifo = bundle.dir.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let file = fifo.to_str().unwrap();
+    bundle.call(&["update", "--resources", file, &bundle.id]).refused(&[&format!("--resources {file}: ")]);
 }

@@ -13,7 +13,7 @@ mod delete;
 mod duties;
 mod exec;
 mod freeze;
-mod given_file;
+pub mod given_file;
 mod hooks;
 mod pidfd_socket;
 mod process;

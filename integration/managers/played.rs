@@ -1,6 +1,9 @@
 //! Managers that are not here, or newer than those that are, played: their calls with the arguments, the environment and
 //! the streams that they have there, and answers read as they read them. A topic is a manager, a test what it does.
 
+// what `create` returns has ended and is reaped; its pipes are what the caller keeps
+#![allow(clippy::zombie_processes)]
+
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! `rrun update`: other limits for a container that lives.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::Arg;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::{Call, Verb, id, later, value};
 use crate::error::{Doing, Wording};
 use crate::lifecycle;
+use crate::lifecycle::given_file::{Pipes, read_whole};
 use crate::plan::spec::document::MAX_BYTES;
 use crate::plan::update::Update;
 
@@ -80,12 +81,11 @@ fn run(call: &Call) -> Result<u8> {
 }
 
 fn read(file: &OsStr) -> Result<Vec<u8>> {
+    if file != "-" {
+        return read_whole(Path::new(file), Pipes::Read);
+    }
     let mut text = Vec::new();
-    let most = MAX_BYTES as u64 + 1;
-    match file == "-" {
-        true => std::io::stdin().take(most).read_to_end(&mut text).doing("read", "stdin")?,
-        false => File::open(file).and_then(|file| file.take(most).read_to_end(&mut text)).doing("read", "")?,
-    };
+    std::io::stdin().take(MAX_BYTES as u64 + 1).read_to_end(&mut text).doing("read", "stdin")?;
     Ok(text)
 }
 

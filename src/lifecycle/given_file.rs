@@ -11,9 +11,10 @@ use anyhow::{Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Doing;
+use crate::plan::spec::document::MAX_BYTES;
 
 /// Real ones have some ten thousand bytes.
-const LONGEST: u64 = 16 << 20;
+const LONGEST: u64 = MAX_BYTES as u64;
 
 /// For the other end of a pipe to write and close.
 const PATIENCE: Duration = Duration::from_secs(10);
