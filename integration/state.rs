@@ -74,6 +74,9 @@ fn a_process_that_got_the_number_of_a_dead_init_is_left_alone() {
     kill(Pid::from_raw(init), Signal::SIGKILL).unwrap();
     bundle.wait_until("stopped");
 
+    // Identity is pid and start time, which the kernel counts in ticks of 10 ms: one number is never given out twice in
+    // one of them, so neither may the test pretend so.
+    std::thread::sleep(Duration::from_millis(20));
     let mut bystander = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let number = bystander.id() as i32;
     let file = bundle.state_root.join(&bundle.id).join("state.json");
