@@ -33,6 +33,7 @@ mod lifecycle;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod notify;
 mod process;
 mod protection;
