@@ -102,6 +102,9 @@ pub enum Matched {
         id: String,
         status: &'static str,
     },
+    EventsOfStopped {
+        id: String,
+    },
     InitStillRunning,
     IdEmpty,
     IdFormat,
@@ -138,6 +141,7 @@ impl fmt::Display for Matched {
             Self::ExecStopped => f.write_str("cannot exec in a stopped container"),
             Self::ExecPaused => f.write_str("cannot exec in a paused container (use --ignore-paused to override)"),
             Self::NotStopped { id, status } => write!(f, "cannot delete container {id} that is not stopped: {status}"),
+            Self::EventsOfStopped { id } => write!(f, "container with id {id} is not running"),
             Self::InitStillRunning => f.write_str("container init still running"),
             Self::IdEmpty => f.write_str("container id cannot be empty"),
             Self::IdFormat => f.write_str("invalid container ID format"),
