@@ -13,7 +13,8 @@ use crate::bundle::Bundle;
 use crate::layout::is_v2;
 use crate::runtime::{self, Output, eventually_within, on_rrun, wait_within};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// More than the runtime has for a reader that does not read.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Bundle {
     /// The `data` of `events --stats`.
@@ -68,6 +69,9 @@ impl Watching {
     /// It is past its look at the container's state, and waits.
     #[track_caller]
     fn waits(&self) {
+        if !on_rrun() {
+            return std::thread::sleep(Duration::from_secs(1)); // its threads wait for each other
+        }
         let place = format!("/proc/{}/wchan", self.child.id());
         let polls = || fs::read_to_string(&place).is_ok_and(|place| place.contains("poll")).then_some(());
         assert!(eventually_within(PATIENCE, polls).is_some(), "it does not wait");
@@ -351,10 +355,11 @@ fn who_has_not_started_or_is_paused_has_stats_and_who_has_ended_has_none() {
     need!(events);
     let bundle = Bundle::sleeping();
     bundle.create().ok();
-    assert_eq!(bundle.stats()["pids"]["current"], 1);
+    let some = |stats: Value| stats["pids"]["current"].as_u64() > Some(0);
+    assert!(some(bundle.stats())); // an init of Go has threads
     bundle.start().ok();
     bundle.pause().ok();
-    assert_eq!(bundle.stats()["pids"]["current"], 1);
+    assert!(some(bundle.stats()));
     bundle.resume().ok();
     bundle.kill("9").ok();
     bundle.wait_until("stopped");

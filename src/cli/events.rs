@@ -66,7 +66,7 @@ fn run(call: &Call) -> Result<u8> {
 /// What a pipe takes without blocking when poll(2) says that it takes something: pipe(7).
 const AT_ONCE: usize = libc::PIPE_BUF;
 /// For a reader to go on reading once the container has ended: milliseconds.
-const PATIENCE: u16 = 10_000;
+const PATIENCE: u16 = 5_000;
 
 /// False when nobody reads any more. One who keeps the pipe open without reading is waited for only as long as the
 /// container lives.
