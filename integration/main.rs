@@ -30,6 +30,8 @@ mod hooks;
 mod joined;
 mod kill;
 mod lifecycle;
+mod mount_ids;
+mod mount_links;
 mod mount_options;
 mod mounts;
 mod namespaces;

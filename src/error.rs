@@ -245,6 +245,12 @@ const HINTS: &[(&str, Errno, &str)] = &[
         "root inside must be able to write there: give the rootfs to the ids that are mapped",
     ),
     ("create in rootfs", Errno::EOVERFLOW, "its owner is not mapped: give the rootfs to the ids that are mapped"),
+    (
+        "mount_setattr idmap",
+        Errno::EPERM,
+        "a source that is id-mapped already cannot be mapped again: bind what it was made of",
+    ),
+    ("mount_setattr idmap", Errno::ENOSYS, "mapping the ids of a mount takes Linux 5.12"),
     ("mount_setattr", Errno::EINVAL, "only what is mounted there can be changed"),
     ("chdir", Errno::ELOOP, "a loop of symlinks, or a link of /proc that leads out of the container"),
     ("write oom_score_adj", Errno::EACCES, "below the present value it takes CAP_SYS_RESOURCE"),
