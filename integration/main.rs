@@ -42,6 +42,7 @@ mod ps;
 mod races;
 mod root;
 mod rootless;
+mod scheduling;
 mod seccomp;
 mod state;
 mod stdio;
