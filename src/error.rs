@@ -249,6 +249,12 @@ const HINTS: &[(&str, Errno, &str)] = &[
         "root inside must be able to write there: give the rootfs to the ids that are mapped",
     ),
     ("create in rootfs", Errno::EOVERFLOW, "its owner is not mapped: give the rootfs to the ids that are mapped"),
+    (
+        "mount_setattr idmap",
+        Errno::EPERM,
+        "a source that is id-mapped already cannot be mapped again: bind what it was made of",
+    ),
+    ("mount_setattr idmap", Errno::ENOSYS, "mapping the ids of a mount takes Linux 5.12"),
     ("mount_setattr", Errno::EINVAL, "only what is mounted there can be changed"),
     ("chdir", Errno::ELOOP, "a loop of symlinks, or a link of /proc that leads out of the container"),
     ("write oom_score_adj", Errno::EACCES, "below the present value it takes CAP_SYS_RESOURCE"),
@@ -286,6 +292,14 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
     ("write cgroup", Errno::EBUSY, "the value is below what is in use now"),
     ("setrlimit", Errno::EPERM, "raising a hard limit needs CAP_SYS_RESOURCE; ask for at most the present one"),
+    ("ioprio_set", Errno::EPERM, "IOPRIO_CLASS_RT takes CAP_SYS_NICE or CAP_SYS_ADMIN of the host"),
+    (
+        "set_mempolicy",
+        Errno::EINVAL,
+        "a node is not there or not in linux.resources.cpu.mems, or this kernel has no such mode or flag: \
+         set_mempolicy(2)",
+    ),
+    ("set_mempolicy", Errno::ENOSYS, "this kernel knows one memory node only"),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
     ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
     ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),
