@@ -92,7 +92,7 @@ GUESTS = v2 v1 hybrid
 SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks joined layout leftovers mount_options mounts \
 	need notify pidfd_socket process protection races root runtime seccomp state stdio terminal tracer tty
 SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
-ABOUT_CGROUPS = cgroups:: freeze:: ps:: update::
+ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: update::
 USUAL = $(if $(filter v2,$(1)),$(SKIPS),$(ABOUT_CGROUPS))
 
 .PHONY: vm-test
@@ -170,13 +170,15 @@ APT = DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends
 cc:
 	command -v cc >/dev/null || $(call INSTALL,gcc libc6-dev)
 
-# A shell that needs no libraries makes the images; newuidmap maps ids of ordinary users. Where there is no apt, the demo takes the host's own shell.
+# A shell that needs no libraries makes the images; newuidmap maps ids of ordinary users; ip makes network devices. Where there is no apt, the demo takes the host's own shell.
 .PHONY: tools
 tools:
 	if ! command -v busybox >/dev/null || ldd "$$(command -v busybox)" >/dev/null 2>&1; then
 		if command -v apt-get >/dev/null; then $(call INSTALL,busybox-static); fi
 	fi
 	if ! command -v newuidmap >/dev/null && command -v apt-get >/dev/null; then $(call INSTALL,uidmap); fi
+	if ! command -v runc >/dev/null && command -v apt-get >/dev/null; then $(call INSTALL,runc); fi
+	if ! PATH=$$PATH:/usr/sbin command -v ip >/dev/null && command -v apt-get >/dev/null; then $(call INSTALL,iproute2); fi
 
 # The guest is one of x86-64, where its tests are built for.
 .PHONY: guest

@@ -22,6 +22,7 @@ use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan, Holders};
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
+use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::{self, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
@@ -122,6 +123,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let init = child.pid;
     let run_hooks = || hooks.run(init);
     let console = Console { socket: console_socket, kept: None };
+    let id_mapper = IdMapper::default();
     let mut parent = Parent {
         plan: &plan,
         proc: &proc,
@@ -129,6 +131,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         pidfd: child.pidfd.as_fd(),
         console,
         agent,
+        id_mapper,
         hooks: &run_hooks,
         net_devices: net_devices.as_ref(),
         handed_over: BTreeMap::new(),
