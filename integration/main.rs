@@ -21,6 +21,7 @@ mod cgroups_v2;
 mod cli;
 mod device_filter;
 mod devices;
+mod events;
 mod exec;
 mod faults;
 mod fds;
