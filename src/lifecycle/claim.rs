@@ -52,6 +52,7 @@ impl Claim {
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             no_new_keyring: plan.no_new_keyring,
             net_devices: plan.net_devices.iter().map(|plan| (plan.name.clone(), plan.inside.clone())).collect(),
+            no_process: plan.process.is_absent(),
             hooks: plan.hooks.kinds().map(String::from).collect(),
             init_process_pid: None,
             namespace_paths: BTreeMap::new(),
