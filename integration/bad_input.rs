@@ -388,7 +388,6 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
         ("user", |b| b.set("/linux/namespaces/-", json!({"type": "user"}))),
         ("process.apparmorProfile", |b| b.set("/process/apparmorProfile", "x")),
         ("process.selinuxLabel", |b| b.set("/process/selinuxLabel", "x")),
-        ("linux.intelRdt", |b| b.set("/linux/intelRdt", json!({"closID": "x"}))),
     ];
     for (name, change) in fields {
         let mut bundle = Bundle::new();
@@ -398,6 +397,19 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
     }
     let bundle = Bundle::new();
     bundle.call(&["--systemd-cgroup", "create", &bundle.id]).refused(&["--systemd-cgroup"]);
+}
+
+// what is done where there is one, the unit tests of src/resctrl.rs show on a directory in its place
+#[test]
+fn intel_rdt_needs_a_file_system_that_few_processors_have() {
+    if std::fs::read_to_string("/proc/self/mounts").unwrap().contains(" resctrl ") {
+        return crate::need::skip("a machine without resctrl");
+    }
+    for rdt in [json!({}), json!({"closID": "/"}), json!({"l3CacheSchema": "L3:0=f", "enableMonitoring": true})] {
+        let mut bundle = Bundle::new();
+        bundle.set("/linux/intelRdt", rdt).write_config();
+        refuses(Rrun, &bundle, &["config.json: linux.intelRdt: no resctrl file system is mounted here; mount it"]);
+    }
 }
 
 #[test]

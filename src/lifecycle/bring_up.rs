@@ -30,6 +30,7 @@ use crate::netdev::Devices;
 use crate::notify;
 use crate::plan::{Namespace, Plan, hooks};
 use crate::procfs::Proc;
+use crate::resctrl::Group;
 use crate::state::Process;
 use crate::state::directory::Directory;
 use crate::state::pid_file::PidFile;
@@ -77,6 +78,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let joins = joined::open(&plan).context("config.json")?;
     let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
     let net_devices = net_devices.context("config.json")?;
+    let rdt = plan.intel_rdt.as_ref().map(|planned| Group::find(planned, &Proc::open()?)).transpose();
+    let rdt = rdt.context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
@@ -84,7 +87,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
-    let claim = Claim::new(store, &plan, cgroup.paths())?;
+    let claim = Claim::new(store, &plan, cgroup.paths(), rdt.as_ref().map(Group::record))?;
     let hooks = CreateHooks { plan: &plan, runner: Runner::of_plan(&plan, Some(interrupts)), begun: Cell::new(false) };
     let followed = Undo::new("hooks", || hooks.undo(&claim));
     let recorded = Undo::new("record of the container", || claim.forget());
@@ -96,6 +99,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
+    rdt.as_ref().map(Group::make).transpose()?;
+    let rdt_made = rdt.as_ref().map(|group| Undo::new("resctrl group", || claim.if_ours(|| group.undo())));
     let none = CgroupPlan::none();
     let cgroups = match cgroup::create(&cgroup) {
         Err(error) if plan.rootless && rootless::is_refusal(&error) => {
@@ -127,6 +132,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let proc = Proc::open()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
+    rdt.as_ref().map(|group| group.record().add(child.pid)).transpose()?;
     let init = child.pid;
     let run_hooks = || hooks.run(init);
     let console = Console { socket: console_socket, kept: None };
@@ -163,7 +169,12 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    [followed, recorded, grouped, running].into_iter().chain(handed_over).chain(told).for_each(Undo::commit);
+    [followed, recorded, grouped, running]
+        .into_iter()
+        .chain(handed_over)
+        .chain(rdt_made)
+        .chain(told)
+        .for_each(Undo::commit);
     Ok(Up { child: launched.child, console })
 }
 

@@ -13,7 +13,7 @@ use crate::error::Matched;
 use crate::plan::{Plan, namespaces};
 use crate::procfs::Proc;
 use crate::state::directory::Directory;
-use crate::state::{self, Process, State};
+use crate::state::{self, Process, RdtGroup, State};
 use crate::timestamp;
 
 pub struct Claim {
@@ -34,7 +34,12 @@ pub fn refuse_taken(store: &Store, id: &str) -> Result<()> {
 
 impl Claim {
     /// Takes the id; nothing is recorded yet.
-    pub fn new(store: &Store, plan: &Plan, cgroup_paths: BTreeMap<String, PathBuf>) -> Result<Self> {
+    pub fn new(
+        store: &Store,
+        plan: &Plan,
+        cgroup_paths: BTreeMap<String, PathBuf>,
+        rdt: Option<RdtGroup>,
+    ) -> Result<Self> {
         let own = nix::unistd::getpid();
         let creator = Process { pid: own.as_raw(), start_time: Proc::open()?.stat(own)?.start_time };
         let state = State {
@@ -53,6 +58,7 @@ impl Claim {
             no_new_keyring: plan.no_new_keyring,
             net_devices: plan.net_devices.iter().map(|plan| (plan.name.clone(), plan.inside.clone())).collect(),
             no_process: plan.process.is_absent(),
+            intel_rdt: rdt,
             hooks: plan.hooks.kinds().map(String::from).collect(),
             init_process_pid: None,
             namespace_paths: BTreeMap::new(),

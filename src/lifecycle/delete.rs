@@ -170,6 +170,7 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<Option<Hooks
     // Also kills who is left inside: without a pid namespace of its own init takes nobody with it, and of an init that
     // its killed creator could not record the cgroup is the only trace.
     container.cgroups()?.remove(PATIENCE, Holders::Kill)?;
+    container.state.intel_rdt.as_ref().map(|group| group.remove()).transpose()?;
     let hooks = hooks::recorded(&directory, &container.state, &["poststop"]).unwrap_or_else(|error| {
         log::warning(&format!("delete {id}: hooks.poststop: {error:#}"));
         Hooks::default()
