@@ -196,3 +196,14 @@ fn containerds_hook_reads_the_state() {
     assert!([want("creating"), want("created")].contains(&told), "{told}");
     shim.silent(&bundle, &["delete", "--force", &bundle.id]);
 }
+
+/// Of a pod with users of its own: a new sysfs is not to be had there.
+#[test]
+fn what_is_bound_of_the_host_is_read_only_to_the_last_mount() {
+    need!(mount_option("rro"));
+    let mut bundle = Bundle::new();
+    bundle.without_mount("/sys").mount("/sys", "bind", "/sys", &["nosuid", "noexec", "nodev", "rbind", "rro"]);
+    let mounts = bundle.mounts();
+    let below: Vec<_> = mounts.iter().filter(|mount| mount.point.starts_with("/sys")).collect();
+    assert!(below.len() > 1 && below.iter().all(|mount| mount.has("ro")), "{below:#?}");
+}
