@@ -22,6 +22,7 @@ fn features_and_version() {
     if on_rrun() {
         assert!(features["mountOptions"].as_array().unwrap().contains(&json!("rro")), "{features}");
         assert!(features["linux"]["namespaces"].as_array().unwrap().contains(&json!("user")), "{features}");
+        assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true, "{features}");
     }
     let said = ask(&["--version"]);
     let named = said.lines().rfind(|line| line.contains("version")).unwrap();

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 
 use super::*;
-use crate::runtime::on_rrun;
+use crate::runtime::{eventually_within, on_rrun, run};
 use crate::tty::ConsoleSocket;
 
 /// All that may stand before a command, in its order; what stands there depends on who uses it.
@@ -166,4 +166,33 @@ fn a_failing_call_has_a_status_and_one_line() {
             assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
         }
     }
+}
+
+/// The first JSON value of stdout, whose stream it then closes; or value by value until the stream ends.
+#[test]
+fn events_are_read_value_by_value() {
+    let bundle = Bundle::sleeping();
+    let (caller, id) = (all_options(&bundle), bundle.id.clone());
+    let _pipes = create(&caller, &bundle);
+    caller.silent(&bundle, &["start", &id]);
+    let event = |value: Option<serde_json::Result<Value>>| -> Value {
+        let event = value.expect("an event").unwrap();
+        assert!(event["type"] == "stats" && event["id"] == id, "{event}");
+        assert!(event["data"]["pids"]["current"] == 1 && event["data"]["memory"]["raw"].is_object(), "{event}");
+        event
+    };
+    let stats = run(&mut caller.command(&bundle, &["events", "--stats", &id]));
+    event(serde_json::Deserializer::from_str(stats.ok()).into_iter().next());
+
+    let mut events = caller.command(&bundle, &["events", "--interval=1s", &id]);
+    let mut events = events.stdout(Stdio::piped()).spawn().unwrap();
+    let mut values = serde_json::Deserializer::from_reader(events.stdout.take().unwrap()).into_iter();
+    event(values.next());
+    event(values.next());
+    caller.silent(&bundle, &["kill", &id, "9"]);
+    eventually_within(PATIENCE, || caller.combined(&bundle, &["state", &id]).1.contains("\"stopped\"").then_some(()));
+    caller.silent(&bundle, &["delete", &id]);
+    while values.next().is_some() {}
+    assert!(runtime::wait_within(&mut events, PATIENCE).expect("events hang").success());
+    caller.fails(&bundle, &["events", "--stats", &id], "does not exist");
 }
