@@ -100,6 +100,7 @@ fn a_test_that_is_not_there_is_noticed() {
     assert!(exists("rows::a_test_that_is_not_there_is_noticed"));
     assert!(!exists("rows::places"));
     assert!(!exists("rows::nothing") && !exists("managers::nowhere::nothing") && !exists("nothing"));
-    let source = "#[test]\nfn one() {\n}\nfn two() {\n}\n#[test]\n#[ignore]\nfn three() {\n#[test]\n// why\nfn four() {";
+    let source =
+        "#[test]\nfn one() {\n}\nfn two() {\n}\n#[test]\n#[ignore]\nfn three() {\n#[test]\n// why\nfn four() {";
     assert_eq!(tests_in(source).into_iter().collect::<Vec<_>>(), ["four", "one", "three"]);
 }
