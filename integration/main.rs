@@ -29,6 +29,7 @@ mod hook_failures;
 mod hooks;
 mod joined;
 mod kill;
+mod labels;
 mod lifecycle;
 mod mount_options;
 mod mounts;

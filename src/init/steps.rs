@@ -19,6 +19,7 @@ use crate::rootfs::InRoot;
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'p> {
     DieWithParent,
+    HoldProcfs,
     OwnOomScore(i32),
     Move(Move),
     AllProcessors,
@@ -30,6 +31,8 @@ pub enum Step<'p> {
     EnterRoot,
     NewSession,
     SessionKeyring(&'p str),
+    LabelKeys(&'p str),
+    LabelKeysAsUsual,
     Hostname(&'p str),
     Domainname(&'p str),
     Loopback,
@@ -55,6 +58,8 @@ pub enum Step<'p> {
     StdioOwner(u32),
     EnterDirectory(&'p str),
     NoNewPrivileges,
+    ApparmorProfile(&'p str),
+    SelinuxLabel(&'p str),
     Limits,
     Umask(u32),
     BoundingSet,
@@ -75,12 +80,15 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
     let mounts = plan.has(Namespace::Mount);
     let mut steps = vec![Step::DieWithParent];
+    let labelled = process.apparmor_profile.is_some() || process.selinux_label.is_some();
+    steps.extend(labelled.then_some(Step::HoldProcfs));
     // While our files in /proc are still our user's.
     let early = plan.rootless && plan.joins(Namespace::User);
     steps.extend(process.oom_score_adj.filter(|_| early).map(Step::OwnOomScore));
     steps.extend(plan.choreography().inside.into_iter().map(Step::Move));
     steps.extend([Step::AllProcessors, Step::NewSession]);
-    steps.extend((!plan.no_new_keyring).then_some(Step::SessionKeyring(&plan.id)));
+    steps
+        .extend((!plan.no_new_keyring).then(|| keyring(process, Step::SessionKeyring(&plan.id))).into_iter().flatten());
     steps.extend(plan.hostname.as_deref().map(Step::Hostname));
     steps.extend(plan.domainname.as_deref().map(Step::Domainname));
     steps.extend(plan.has_new(Namespace::Network).then_some(Step::Loopback));
@@ -134,7 +142,7 @@ pub fn steps_of_exec(plan: &ExecPlan) -> Vec<Step<'_>> {
     }
     steps.extend([Step::JoinNamespaces, Step::CheckContainer, Step::NewSession]);
     // The names of keyrings belong to the user namespace.
-    steps.extend(plan.keyring.then_some(Step::ShareSessionKeyring(&plan.id)));
+    steps.extend(plan.keyring.then(|| keyring(process, Step::ShareSessionKeyring(&plan.id))).into_iter().flatten());
     steps.push(Step::EnterRoot);
     steps.push(process.terminal.map_or(Step::ReplaceDevNull, Step::Terminal));
     steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
@@ -143,10 +151,20 @@ pub fn steps_of_exec(plan: &ExecPlan) -> Vec<Step<'_>> {
     steps
 }
 
+/// A keyring is made under the label of who is to use it.
+fn keyring<'p>(process: &'p ProcessPlan, joins: Step<'p>) -> impl Iterator<Item = Step<'p>> {
+    let label = process.selinux_label.as_deref();
+    let before = label.map(Step::LabelKeys);
+    before.into_iter().chain([joins]).chain(label.map(|_| Step::LabelKeysAsUsual))
+}
+
 /// The end of both: everything is in place, and rights are given up.
 fn become_the_program(process: &ProcessPlan) -> Vec<Step<'_>> {
     let mut steps = vec![Step::StdioOwner(process.uid), Step::EnterDirectory(&process.cwd)];
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
+    // What init still starts, the startContainer hooks, gets them as the program does; those before are the host's.
+    steps.extend(process.apparmor_profile.as_deref().map(Step::ApparmorProfile));
+    steps.extend(process.selinux_label.as_deref().map(Step::SelinuxLabel));
     // Nothing below opens a file, but for a working directory that only the user may enter: a tiny RLIMIT_NOFILE is the
     // user's business, not ours.
     steps.extend((!process.rlimits.is_empty()).then_some(Step::Limits));
@@ -174,6 +192,7 @@ impl Init<'_> {
     fn perform(&mut self, step: &Step) -> Result<()> {
         match *step {
             Step::DieWithParent | Step::DieWithParentAgain => self.die_with_parent(),
+            Step::HoldProcfs => self.hold_procfs(),
             Step::Move(Move::JoinCgroups) => self.join_cgroups(),
             Step::Move(Move::AskIdMaps) => self.ask_for_id_maps(),
             Step::Move(Move::BecomeRoot) => self.become_root(),
@@ -190,6 +209,8 @@ impl Init<'_> {
             Step::EnterRoot => self.enter_root(),
             Step::NewSession => self.new_session(),
             Step::SessionKeyring(id) => self.join_session_keyring(id),
+            Step::LabelKeys(label) => self.label_keys(label),
+            Step::LabelKeysAsUsual => self.label_keys_as_usual(),
             Step::Hostname(name) => self.set_hostname(name),
             Step::Domainname(name) => self.set_domainname(name),
             Step::Loopback => self.bring_loopback_up(),
@@ -215,6 +236,8 @@ impl Init<'_> {
             Step::StdioOwner(uid) => self.own_stdio(uid),
             Step::EnterDirectory(cwd) => self.enter_directory(cwd),
             Step::NoNewPrivileges => self.set_no_new_privileges(),
+            Step::ApparmorProfile(profile) => self.set_apparmor_profile(profile),
+            Step::SelinuxLabel(label) => self.set_selinux_label(label),
             Step::Limits => self.set_limits(),
             Step::Umask(mask) => self.set_umask(mask),
             Step::BoundingSet => self.reduce_bounding_set(),
@@ -237,6 +260,7 @@ impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DieWithParent | Self::DieWithParentAgain => f.write_str("tie to the parent"),
+            Self::HoldProcfs => f.write_str("the host's procfs"),
             Self::Move(Move::JoinCgroups) => f.write_str("join cgroups"),
             Self::Move(Move::AskIdMaps) => f.write_str("id maps"),
             Self::Move(Move::BecomeRoot) => f.write_str("root of the user namespace"),
@@ -276,6 +300,9 @@ impl fmt::Display for Step<'_> {
             Self::ReadonlyRoot => f.write_str("root.readonly"),
             Self::RootPropagation(_) => f.write_str("linux.rootfsPropagation"),
             Self::NoNewPrivileges => f.write_str("process.noNewPrivileges"),
+            Self::ApparmorProfile(profile) => write!(f, "process.apparmorProfile {profile}"),
+            Self::SelinuxLabel(label) => write!(f, "process.selinuxLabel {label}"),
+            Self::LabelKeys(_) | Self::LabelKeysAsUsual => f.write_str("process.selinuxLabel of the session keyring"),
             Self::Limits => f.write_str("process.rlimits"),
             Self::Umask(_) => f.write_str("process.user.umask"),
             Self::BoundingSet | Self::CapabilitySets => f.write_str("process.capabilities"),
@@ -343,6 +370,10 @@ mod tests {
         Plan::build(&spec, &options, &Host::default()).unwrap()
     }
 
+    fn labelled(process: &mut ProcessPlan) {
+        (process.apparmor_profile, process.selinux_label) = (Some("p".into()), Some("u:r:t".into()));
+    }
+
     fn names(steps: &[Step]) -> Vec<String> {
         let name = |step: &Step| match step {
             Step::Move(step) => format!("{step:?}"),
@@ -354,7 +385,8 @@ mod tests {
     #[test]
     fn what_must_come_before_what() {
         for (no_new_privileges, terminal) in [(false, false), (true, true)] {
-            let plan = plan(no_new_privileges, terminal, true);
+            let mut plan = plan(no_new_privileges, terminal, true);
+            labelled(&mut plan.process);
             let order = names(&steps(&plan));
             let at = |name: &str| {
                 order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
@@ -372,6 +404,13 @@ mod tests {
                 ("ContainerHooks", "FindProgram", "a hook may bring it"),
                 ("ContainerHooks", "SwitchRoot", "their paths are the host's"),
                 ("ContainerHooks", "Sysctl", "they may set up the network"),
+                ("HoldProcfs", "JoinCgroups", "before any namespace of the container is entered"),
+                ("LabelKeys", "SessionKeyring", "the keyring gets the label"),
+                ("SessionKeyring", "LabelKeysAsUsual", ""),
+                ("ContainerHooks", "ApparmorProfile", "hooks of the host's are not to be confined"),
+                ("ContainerHooks", "SelinuxLabel", ""),
+                ("SelinuxLabel", "Limits", "it opens a descriptor"),
+                ("SelinuxLabel", "CloseOtherDescriptors", "the host's procfs goes"),
                 ("CapabilitySets", "StartHooks", "they run as the container's user"),
                 ("CloseOtherDescriptors", "StartHooks", ""),
                 ("WaitForStart", "StartHooks", ""),
@@ -397,6 +436,8 @@ mod tests {
                 assert!(at(first) < at(then), "{first} must come before {then}: {why}; {order:?}");
             }
             assert_eq!(order.contains(&"NoNewPrivileges".to_string()), no_new_privileges);
+            // whether profiles are stacked depends on it
+            assert!(!no_new_privileges || at("NoNewPrivileges") < at("ApparmorProfile"), "{order:?}");
             let (with, without) = ("Terminal".to_string(), "ReplaceDevNull".to_string());
             assert_eq!((order.contains(&with), order.contains(&without)), (terminal, !terminal));
             assert_eq!(order.last().map(String::as_str), Some("Exec"));
@@ -429,19 +470,21 @@ mod tests {
     }
 
     #[test]
-    fn without_hooks_nothing_is_asked() {
+    fn without_hooks_and_labels_nothing_is_asked() {
         let order = names(&steps(&plan(false, false, false)));
         assert!(!order.iter().any(|step| step.ends_with("Hooks")), "{order:?}");
+        assert!(!order.iter().any(|step| step.contains("Label") || step == "HoldProcfs"), "{order:?}");
     }
 
     #[test]
     fn what_exec_must_do_before_what() {
         for terminal in [false, true] {
-            let process = ProcessPlan {
+            let mut process = ProcessPlan {
                 oom_score_adj: Some(1),
                 terminal: terminal.then_some(Terminal { size: None }),
                 ..plan(true, false, false).process
             };
+            labelled(&mut process);
             let affinity = Affinity { initial: None, last: Last::These(vec![0]) };
             let order = names(&steps_of_exec(&ExecPlan { id: "c".into(), process, affinity, keyring: true }));
             let at = |name: &str| {
@@ -454,6 +497,9 @@ mod tests {
                 ("JoinCgroups", "CheckContainer", "who ends it looks for processes after init has ended"),
                 ("JoinNamespaces", "CheckContainer", ""),
                 ("JoinNamespaces", "ShareSessionKeyring", "its name belongs to the user namespace"),
+                ("LabelKeys", "ShareSessionKeyring", "it may be made here"),
+                ("ShareSessionKeyring", "LabelKeysAsUsual", ""),
+                ("ApparmorProfile", "CloseOtherDescriptors", "the host's procfs goes"),
                 ("JoinNamespaces", "EnterRoot", "the root is that of the mount namespace"),
                 ("NewSession", if terminal { "Terminal" } else { "ReplaceDevNull" }, "a session leader takes it"),
                 ("EnterRoot", "FindProgram", ""),

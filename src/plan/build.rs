@@ -12,7 +12,7 @@ use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{hooks, mount_options, mounts, namespaces, notify, process, seccomp, sysctl, time};
+use super::{hooks, labels, mount_options, mounts, namespaces, notify, process, seccomp, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -81,7 +81,11 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     CgroupsPath::new(&options.id, cgroups_path)?;
     let mut warnings = Vec::new();
     let cgroup = || cgroup_mount(linux, options, host, &apart);
-    let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
+    let mut mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
+    let mount_label = labels::of_mounts(linux, host.security, &mut warnings)?;
+    if let Some(label) = &mount_label {
+        labels::label(&mut mounts, label, user != User::Shared || host.rootless);
+    }
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
     let process = match &spec.process {
@@ -103,6 +107,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         root: root(spec, linux, options, own_mounts)?,
         hostname: namespaces::uts_name("hostname", &spec.hostname, &apart)?,
         mounts,
+        mount_label,
         devices: devices::plan(&linux.devices, dev, &mut warnings)?,
         links: devices::links(dev),
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
@@ -171,7 +176,6 @@ fn refuse_unapplied(spec: &Spec) -> Result<()> {
             ("linux.intelRdt", linux.intel_rdt.is_some()),
             ("linux.memoryPolicy", linux.memory_policy.is_some()),
             ("linux.personality", linux.personality.is_some()),
-            ("linux.mountLabel", given(&linux.mount_label).is_some()),
         ]
     });
     match linux.iter().flatten().find(|(_, set)| *set) {

@@ -193,7 +193,7 @@ fn assemble(field: String, target: InRoot, source: Source, words: Words) -> Moun
             change.set &= !libc::MOUNT_ATTR_RDONLY;
         }
     }
-    MountPlan { field, target, source, attributes, recursive, propagation, readonly_at_end }
+    MountPlan { field, target, source, attributes, recursive, propagation, readonly_at_end, label: None }
 }
 
 /// Whether the container's /dev is a directory of the host.

@@ -30,6 +30,7 @@ pub fn add(plan: &mut Plan, directory: &Path) -> Result<()> {
         recursive: AttrChange::default(),
         propagation: Vec::new(),
         readonly_at_end: false,
+        label: None,
     });
     set_variable(&mut plan.process.env, VARIABLE, &format!("{INSIDE}/{SOCKET}"));
     Ok(())

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::spec::{self, given, not_yet};
-use super::{Descriptors, ProcessPlan, Rlimit, Terminal, affinity, capabilities};
+use super::{Descriptors, ProcessPlan, Rlimit, Terminal, affinity, capabilities, labels};
 use crate::host::Host;
 
 /// Managers rely on this when the field is absent (the spec: keep the caller's).
@@ -58,6 +58,8 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
         capabilities: capabilities::plan(process.capabilities.as_ref(), host, warnings)?,
         rlimits: rlimits(&process.rlimits)?,
         no_new_privileges: process.no_new_privileges == Some(true),
+        apparmor_profile: labels::apparmor("process.apparmorProfile", given(&process.apparmor_profile), host)?,
+        selinux_label: labels::selinux("process.selinuxLabel", given(&process.selinux_label), host)?,
         oom_score_adj: oom_score_adj(process.oom_score_adj)?,
         terminal: terminal(process)?,
         descriptors: Descriptors::default(),
@@ -91,12 +93,7 @@ fn check_affinity(process: &spec::Process) -> Result<()> {
 }
 
 fn refuse_unapplied(process: &spec::Process) -> Result<()> {
-    let later = [
-        ("scheduler", process.scheduler.is_some()),
-        ("ioPriority", process.io_priority.is_some()),
-        ("apparmorProfile", given(&process.apparmor_profile).is_some()),
-        ("selinuxLabel", given(&process.selinux_label).is_some()),
-    ];
+    let later = [("scheduler", process.scheduler.is_some()), ("ioPriority", process.io_priority.is_some())];
     match later.iter().find(|(_, set)| *set) {
         Some((field, _)) => Err(not_yet(format_args!("process.{field}"))),
         None => Ok(()),
