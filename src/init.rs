@@ -37,6 +37,7 @@ mod namespaces;
 mod parent;
 mod program;
 mod root;
+pub mod scheduling;
 mod seccomp;
 pub mod stdio;
 pub mod steps;
@@ -44,6 +45,7 @@ mod sysctl;
 mod user;
 
 pub use join::Container;
+pub use mounts::clone_source;
 
 /// What the parent opened for the child.
 pub struct Handles {

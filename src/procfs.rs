@@ -117,6 +117,13 @@ impl Proc {
         }
     }
 
+    /// A namespace's file. Its link is magic, so the directory is looked up by the rules, and the name in it is not.
+    pub fn open_namespace(&self, pid: Pid, file: &str) -> Result<OwnedFd, SysError> {
+        let dir = self.open_file(&format!("{pid}/ns"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        openat(&dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .doing("open", in_proc(&format!("{pid}/ns/{file}")))
+    }
+
     /// Every process of a session that has not ended.
     pub fn session(&self, session: Pid) -> Result<Vec<Pid>, SysError> {
         self.processes(|pid| self.stat(pid).is_ok_and(|stat| stat.session == session && !stat.has_ended()))

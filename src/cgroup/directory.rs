@@ -61,6 +61,10 @@ impl Directory {
         read(&self.fd, file)
     }
 
+    pub fn open_to_read(&self, file: &str) -> Result<File, Errno> {
+        open_inside(&self.fd, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC).map(File::from)
+    }
+
     pub fn open_to_write(&self, file: &str) -> Result<File, Errno> {
         open_inside(&self.fd, Path::new(file), OFlag::O_WRONLY | OFlag::O_CLOEXEC).map(File::from)
     }

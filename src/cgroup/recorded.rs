@@ -251,7 +251,7 @@ pub(super) fn oom_kills(tree: &Directory) -> u64 {
 }
 
 /// Of memory.oom_control, where the line came with 4.13, and of v2's memory.events.
-fn oom_kills_in(text: &str) -> u64 {
+pub(super) fn oom_kills_in(text: &str) -> u64 {
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }

@@ -108,7 +108,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::plan::AttrChange;
+    use crate::plan::{AttrChange, SourceLink};
     use crate::rootfs::InRoot;
 
     const LABEL: &str = "system_u:object_r:container_file_t:s0:c1,c2";
@@ -190,6 +190,8 @@ mod tests {
             attributes: AttrChange::default(),
             recursive: AttrChange::default(),
             propagation: Vec::new(),
+            ids: None,
+            target_nofollow: false,
             readonly_at_end: false,
             label: None,
         }
@@ -223,7 +225,7 @@ mod tests {
                 assert_eq!(mounts[0].label.as_deref(), attribute, "{fstype}");
             }
         }
-        let mut bound = [mount(Source::Bind { from: "/x".into(), recursive: true })];
+        let mut bound = [mount(Source::Bind { from: "/x".into(), recursive: true, symlink: SourceLink::Followed })];
         label(&mut bound, LABEL, false);
         assert!(
             matches!(bound[0].source, Source::Bind { .. }) && bound[0].label.is_none(),

@@ -5,8 +5,9 @@ use std::fmt::Display;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::spec::{self, given, not_yet};
-use super::{Descriptors, ProcessPlan, Rlimit, Terminal, affinity, capabilities, labels};
+use super::spec::{self, given};
+use super::{Descriptors, ProcessPlan, Rlimit, Terminal};
+use super::{affinity, capabilities, io_priority, labels, memory_policy, personality, scheduler};
 use crate::host::Host;
 
 /// Managers rely on this when the field is absent (the spec: keep the caller's).
@@ -36,7 +37,6 @@ const RLIMITS: [(&str, u32); 16] = [
 const MOST_GROUPS: usize = 65536;
 
 pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
-    refuse_unapplied(process)?;
     check_affinity(process)?;
     let user = process.user.clone().unwrap_or_default();
     ensure!(
@@ -61,6 +61,10 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
         apparmor_profile: labels::apparmor("process.apparmorProfile", given(&process.apparmor_profile), host)?,
         selinux_label: labels::selinux("process.selinuxLabel", given(&process.selinux_label), host)?,
         oom_score_adj: oom_score_adj(process.oom_score_adj)?,
+        scheduler: process.scheduler.as_ref().map(|written| scheduler::plan(written, warnings)).transpose()?,
+        io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
+        memory_policy: None,
+        personality: None,
         terminal: terminal(process)?,
         descriptors: Descriptors::default(),
         seccomp: None,
@@ -68,6 +72,13 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
 }
 
 impl ProcessPlan {
+    /// What the container has for each of its processes.
+    pub fn take_over(&mut self, linux: &spec::Linux) -> Result<()> {
+        self.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
+        self.personality = linux.personality.as_ref().map(personality::plan).transpose()?;
+        Ok(())
+    }
+
     /// LISTEN_PID is left to the child, who alone knows its number inside.
     pub fn keep(&mut self, descriptors: Descriptors) {
         self.descriptors = descriptors;
@@ -90,14 +101,6 @@ pub fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
 fn check_affinity(process: &spec::Process) -> Result<()> {
     let Some(affinity) = &process.exec_cpu_affinity else { return Ok(()) };
     affinity::plan(affinity).map(drop)
-}
-
-fn refuse_unapplied(process: &spec::Process) -> Result<()> {
-    let later = [("scheduler", process.scheduler.is_some()), ("ioPriority", process.io_priority.is_some())];
-    match later.iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(not_yet(format_args!("process.{field}"))),
-        None => Ok(()),
-    }
 }
 
 fn args(args: &[String]) -> Result<Vec<String>> {

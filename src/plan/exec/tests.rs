@@ -34,7 +34,7 @@ const NONE: Descriptors = Descriptors { listen: 0, preserve: 0 };
 
 fn build(base: Base, flags: &Flags, manner: Manner) -> Result<(ExecPlan, Vec<String>)> {
     let mut warnings = Vec::new();
-    let target = Target { id: "c1", process: &container(), seccomp: None, keyring: true };
+    let target = Target { id: "c1", process: &container(), linux: None, keyring: true };
     let plan = ExecPlan::build(target, base, flags, manner, &host(), &mut warnings)?;
     Ok((plan, warnings))
 }
@@ -190,7 +190,7 @@ fn labels_are_the_containers_the_callers_or_those_of_flags() {
         (file(own), given("p", "u:r:t"), (Some("p"), Some("u:r:t"))),
     ] {
         let shown = format!("{base:?} {flags:?}");
-        let target = Target { id: "c1", process: &first, seccomp: None, keyring: true };
+        let target = Target { id: "c1", process: &first, linux: None, keyring: true };
         let host = Host { security, ..host() };
         let plan = ExecPlan::build(target, base, &flags, RELAYED, &host, &mut Vec::new()).unwrap();
         assert_eq!((plan.process.apparmor_profile.as_deref(), plan.process.selinux_label.as_deref()), want, "{shown}");
