@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,15 @@ impl<T> Doing<T> for Result<T, Errno> {
 impl<T> Doing<T> for std::io::Result<T> {
     fn doing(self, op: &'static str, object: impl fmt::Display) -> Result<T, SysError> {
         self.map_err(|error| SysError::new(op, object, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
+    }
+}
+
+/// A file of a directory as the object of a call: written out only if that fails.
+pub struct Inside<'a>(pub &'a Path, pub &'a str);
+
+impl fmt::Display for Inside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.join(self.1).display())
     }
 }
 
