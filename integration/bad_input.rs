@@ -387,7 +387,6 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
     let fields: &[(&str, Change)] = &[
         ("user", |b| b.set("/linux/namespaces/-", json!({"type": "user"}))),
         ("linux.intelRdt", |b| b.set("/linux/intelRdt", json!({"closID": "x"}))),
-        ("linux.netDevices", |b| b.set("/linux/netDevices", json!({"eth0": {}}))),
     ];
     for (name, change) in fields {
         let mut bundle = Bundle::new();
