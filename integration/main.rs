@@ -40,6 +40,7 @@ mod ps;
 mod races;
 mod root;
 mod rootless;
+mod scheduling;
 mod seccomp;
 mod state;
 mod stdio;

@@ -282,6 +282,14 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
     ("write cgroup", Errno::EBUSY, "the value is below what is in use now"),
     ("setrlimit", Errno::EPERM, "raising a hard limit needs CAP_SYS_RESOURCE; ask for at most the present one"),
+    ("ioprio_set", Errno::EPERM, "IOPRIO_CLASS_RT takes CAP_SYS_NICE or CAP_SYS_ADMIN of the host"),
+    (
+        "set_mempolicy",
+        Errno::EINVAL,
+        "a node is not there or not in linux.resources.cpu.mems, or this kernel has no such mode or flag: \
+         set_mempolicy(2)",
+    ),
+    ("set_mempolicy", Errno::ENOSYS, "this kernel knows one memory node only"),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
     ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
     ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),

@@ -35,6 +35,7 @@ mod namespaces;
 mod parent;
 mod program;
 mod root;
+pub mod scheduling;
 mod seccomp;
 pub mod stdio;
 pub mod steps;

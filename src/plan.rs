@@ -22,11 +22,15 @@ pub mod devices;
 pub mod exec;
 pub mod hooks;
 pub mod id_maps;
+pub mod io_priority;
+pub mod memory_policy;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod notify;
+pub mod personality;
 pub mod process;
+pub mod scheduler;
 pub mod seccomp;
 pub mod spec;
 pub mod sub_cgroups;
@@ -127,6 +131,11 @@ pub enum Clock {
 }
 
 impl ProcessPlan {
+    /// In a user namespace there are things that it may not do by itself.
+    pub fn may_need_parent(&self) -> bool {
+        !self.rlimits.is_empty() || self.scheduler.is_some() || self.io_priority.is_some()
+    }
+
     /// Whether the process may be looked into before it becomes the program.
     pub fn is_dumpable(&self) -> bool {
         let listener = self.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
@@ -354,6 +363,15 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<scheduler::Scheduler>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_priority: Option<io_priority::IoPriority>,
+    /// The container's: what is executed in it later has the same. So with the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<memory_policy::MemoryPolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personality: Option<personality::Personality>,
     /// Present when the process has a terminal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Terminal>,

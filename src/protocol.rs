@@ -5,7 +5,8 @@
 //! Born + a pidfd                     →   goes on with that process in place of the first
 //! Console + the terminal's master  →   hands it to the caller
 //! Listener(a number to be opened)  →   takes it by pidfd_getfd once Ready is seen, and hands it to the agent
-//! MapIds, OpenMount, RaiseLimits   →   does it
+//! MapIds, OpenMount, RaiseLimits,
+//! Schedule                         →   does it
 //!                                  ←   done, and perhaps a descriptor; a parent that cannot ends the child instead
 //! Failed(the whole chain of causes)    the last word
 //! Ready (a read of an eventfd)     →   memory limit, state.json, pid file
@@ -44,6 +45,8 @@ pub enum Ask {
     OpenMount(usize),
     /// process.rlimits, for a child that may not raise its own.
     RaiseLimits,
+    /// process.scheduler and ioPriority, for a child that may not go above the usual.
+    Schedule,
     /// The hooks of the runtime's namespaces: everything is mounted, and nothing is switched yet. A request.
     RunHooks,
     /// What went wrong. Nothing follows.

@@ -23,9 +23,10 @@ pub fn both(adapters: &BTreeMap<String, Rdma>) -> Result<Vec<Write>> {
                 line += &format!(" {key}={value}");
             }
         }
-        if line != *name {
-            writes.push(Write::new(field, "rdma.max", line).meaning(NO_DEVICE));
+        if line == *name {
+            bail!("{field}: has neither hcaHandles nor hcaObjects; add at least one");
         }
+        writes.push(Write::new(field, "rdma.max", line).meaning(NO_DEVICE));
     }
     Ok(writes)
 }
@@ -38,16 +39,16 @@ mod tests {
     #[test]
     fn values() {
         for (hca_handles, hca_objects, want) in [
-            (None, None, None),
-            (Some(3), None, Some("rdma.max = mlx5_1 hca_handle=3")),
-            (None, Some(0), Some("rdma.max = mlx5_1 hca_object=0")),
-            (Some(3), Some(10000), Some("rdma.max = mlx5_1 hca_handle=3 hca_object=10000")),
+            (Some(3), None, "rdma.max = mlx5_1 hca_handle=3"),
+            (None, Some(0), "rdma.max = mlx5_1 hca_object=0"),
+            (Some(3), Some(10000), "rdma.max = mlx5_1 hca_handle=3 hca_object=10000"),
         ] {
             let adapters = [("mlx5_1".to_string(), Rdma { hca_handles, hca_objects })].into();
             let got = shown(both(&adapters)).unwrap();
-            assert_eq!(got.first().map(String::as_str), want, "{adapters:?}");
+            assert_eq!(got, [want], "{adapters:?}");
         }
-        for name in ["", "a b", "a\nb", "a/b"] {
+        // the spec: at least one of them
+        for name in ["", "a b", "a\nb", "a/b", "mlx5_1"] {
             let adapters = [(name.to_string(), Rdma::default())].into();
             assert!(shown(both(&adapters)).unwrap_err().starts_with("linux.resources.rdma."), "{name:?}");
         }

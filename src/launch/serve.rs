@@ -42,6 +42,9 @@ pub trait Duties {
     fn raise_limits(&mut self) -> Result<()> {
         bail!("only a new container is helped with its limits")
     }
+    fn schedule(&mut self) -> Result<()> {
+        bail!("only a container's process is scheduled")
+    }
     /// prestart and createRuntime.
     fn run_hooks(&mut self) -> Result<()> {
         bail!("only a new container has hooks")
@@ -77,6 +80,10 @@ pub fn serve(
                 }
                 Some((Ask::RaiseLimits, _)) => {
                     duties.raise_limits()?;
+                    launched.channel.answer(None)?;
+                }
+                Some((Ask::Schedule, _)) => {
+                    duties.schedule()?;
                     launched.channel.answer(None)?;
                 }
                 Some((Ask::RunHooks, _)) => {

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::seccomp_agent::Agent;
 use crate::error::{Doing, SysError};
-use crate::init::stdio;
+use crate::init::{scheduling, stdio};
 use crate::launch::id_maps;
 use crate::launch::serve::Duties;
 use crate::log;
@@ -113,6 +113,10 @@ impl Duties for Parent<'_> {
     fn raise_limits(&mut self) -> Result<()> {
         raise_limits(self.child, &self.plan.process)
     }
+
+    fn schedule(&mut self) -> Result<()> {
+        schedule(self.child, &self.plan.process)
+    }
 }
 
 /// For a process of `exec`.
@@ -140,6 +144,10 @@ impl Duties for ExecParent<'_> {
     fn raise_limits(&mut self) -> Result<()> {
         raise_limits(self.child, self.process)
     }
+
+    fn schedule(&mut self) -> Result<()> {
+        schedule(self.child, self.process)
+    }
 }
 
 fn raise_limits(child: Pid, process: &ProcessPlan) -> Result<()> {
@@ -148,4 +156,16 @@ fn raise_limits(child: Pid, process: &ProcessPlan) -> Result<()> {
             .with_context(|| format!("process.rlimits: {}", limit.name))?;
     }
     Ok(())
+}
+
+/// The child leads a process group of its own.
+fn schedule(child: Pid, process: &ProcessPlan) -> Result<()> {
+    if let Some(scheduler) = &process.scheduler {
+        let set = scheduling::set_scheduler(child.as_raw(), scheduler);
+        set.map_err(|error| scheduling::explained(scheduler, error.into())).context("process.scheduler")?;
+    }
+    match process.io_priority {
+        Some(priority) => scheduling::set_io_priority(child.as_raw(), priority).context("process.ioPriority"),
+        None => Ok(()),
+    }
 }

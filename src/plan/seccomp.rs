@@ -18,6 +18,7 @@ use self::calls::{Call, Family};
 use self::own_calls::After;
 use self::profile::{Flags, Profile};
 use super::ProcessPlan;
+use super::scheduler::Scheduler;
 use super::spec::given;
 use super::spec::seccomp::Seccomp;
 
@@ -65,7 +66,8 @@ pub struct Listener {
 /// The filter, checked against what init still does under it.
 pub fn add(process: &mut ProcessPlan, written: &Seccomp, start_hooks: bool, warnings: &mut Vec<String>) -> Result<()> {
     let filter = plan(written)?;
-    let after = After { no_new_privileges: process.no_new_privileges, start_hooks };
+    let late_scheduler = start_hooks && process.scheduler.as_ref().is_some_and(Scheduler::forbids_fork);
+    let after = After { no_new_privileges: process.no_new_privileges, start_hooks, late_scheduler };
     own_calls::check(&filter, after, warnings)?;
     process.seccomp = Some(filter);
     Ok(())
