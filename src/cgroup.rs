@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::host::cgroups::CgroupLayout;
@@ -27,6 +28,7 @@ pub use freeze::Freezer;
 pub use join::{InTree, Joinable, Tree, open_to_join};
 pub use recorded::Recorded;
 pub use remove::Holders;
+pub use unit::{Surroundings, UnitPlan};
 pub use update::{Updated, update};
 pub use write::Write;
 
@@ -54,6 +56,7 @@ mod properties;
 mod recorded;
 mod remove;
 mod subtree;
+mod unit;
 mod update;
 mod walk;
 
@@ -177,14 +180,14 @@ pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout:
 }
 
 /// Refuses a cgroup that is another container's, before anything records it as ours: what is recorded is killed and
-/// removed by `delete`.
-pub fn refuse_occupied(plan: &CgroupPlan) -> Result<()> {
+/// removed by `delete`. One process may be inside: ours.
+pub fn refuse_occupied(plan: &CgroupPlan, but: Option<Pid>) -> Result<()> {
     // Mostly there is none of that name. One that cannot be looked at is told by what follows.
     if plan.hierarchies.iter().all(|hierarchy| matches!(hierarchy.directory().try_exists(), Ok(false))) {
         return Ok(());
     }
     let recorded = Recorded::new(&plan.paths())?;
-    match recorded.pids()?.len() {
+    match recorded.pids()?.into_iter().filter(|pid| Some(*pid) != but).count() {
         0 => {}
         count => bail!("container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath"),
     }

@@ -1,6 +1,7 @@
 //! What rrun asks of systemd, where that owns the cgroups: units for containers. Over D-Bus, by a client of its own: one
 //! thread, no promise without a deadline. What a unit is to be, is not decided here.
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +27,16 @@ pub enum Whose {
     User,
     /// Where a unit was asked for before.
     At(Address),
+}
+
+/// A unit was asked for, and there was no answer.
+#[derive(Debug)]
+pub struct Unsure(String);
+
+impl fmt::Display for Unsure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unit {} may still appear: remove it by `rrun delete --force`", self.0)
+    }
 }
 
 /// For all that is asked at once. The caller of `create` is promised an answer within 30 s.
@@ -84,12 +95,7 @@ impl<'s> Manager<'s> {
     }
 
     /// Makes the unit. One of that name is what a crash has left, if `is_leftover` does not object.
-    pub fn start(
-        &mut self,
-        unit: &str,
-        properties: &[Property],
-        is_leftover: impl Fn() -> Result<()>,
-    ) -> Result<()> {
+    pub fn start(&mut self, unit: &str, properties: &[Property], is_leftover: impl Fn() -> Result<()>) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let asked = self.say(MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", |body| {
                 body.text(unit);
@@ -97,13 +103,18 @@ impl<'s> Manager<'s> {
                 body.properties(properties);
                 body.array(8, |_| ());
             });
-            match self.bus.answer(asked) {
-                Ok(job) => return self.done(unit, "start", job),
+            match self.bus.answer(asked).and_then(|job| self.done(unit, "start", job)) {
+                Ok(()) => return Ok(()),
                 Err(error) if is(&error, UNIT_EXISTS) => {
                     is_leftover()?;
                     self.discard(unit)?;
                 }
-                Err(error) => return Err(error.context(format!("start of {unit}"))),
+                Err(error) if error.is::<Refused>() => {
+                    // of a job that failed the unit may be there
+                    let _ = self.discard(unit);
+                    return Err(error.context(format!("start of {unit}")));
+                }
+                Err(error) => return Err(error.context(Unsure(unit.to_string()))),
             }
         }
         bail!("unit {unit}: is there already, and comes again; choose another linux.cgroupsPath")
@@ -132,7 +143,7 @@ impl<'s> Manager<'s> {
             body.text("replace");
         });
         match self.bus.answer(asked) {
-            Ok(job) => self.done(unit, "stop", job)?,
+            Ok(job) => self.done(unit, "stop", job).with_context(|| format!("stop of {unit}"))?,
             Err(error) if is(&error, NO_SUCH_UNIT) => return Ok(()),
             Err(error) => return Err(error.context(format!("stop of {unit}"))),
         }
@@ -146,11 +157,11 @@ impl<'s> Manager<'s> {
 
     fn done(&mut self, unit: &str, what: &str, job: Option<String>) -> Result<()> {
         let job = job.with_context(|| format!("{what} of {unit}: systemd names no job"))?;
-        match self.bus.end_of(&job).with_context(|| format!("{what} of {unit}"))?.as_str() {
+        match self.bus.end_of(&job)?.as_str() {
             "done" => Ok(()),
             result => {
                 let text = format!("{result}; see journalctl -u {unit}");
-                Err(Refused { name: format!("{what} of {unit}"), text }.into())
+                Err(Refused { name: "its job ended".into(), text }.into())
             }
         }
     }

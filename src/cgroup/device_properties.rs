@@ -69,7 +69,8 @@ fn driver(kind: Kind, major: u32, known: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    const KNOWN: &str = "Character devices:\n  1 mem\n  4 /dev/vc/0\n  4 tty\n136 pts\n250 odd*\n\nBlock devices:\n  8 sd\n";
+    const KNOWN: &str =
+        "Character devices:\n  1 mem\n  4 /dev/vc/0\n  4 tty\n136 pts\n250 odd*\n\nBlock devices:\n  8 sd\n";
 
     fn rule(allow: bool, kind: &str, major: Option<i64>, minor: Option<i64>, access: &str) -> DeviceRule {
         DeviceRule { allow, kind: Some(kind.into()), major, minor, access: Some(access.into()) }
@@ -108,7 +109,7 @@ mod tests {
             "/dev/char/10:200 rwm",
             "char-pts rwm",
         ];
-        let list = |rules: &[DeviceRule]| shown(&[&[nothing.clone()], rules].concat(), Version::V1);
+        let list = |rules: &[DeviceRule]| shown(&[std::slice::from_ref(&nothing), rules].concat(), Version::V1);
         let (policy, plain) = list(&[]).unwrap();
         assert_eq!((policy.as_str(), plain.len()), ("strict", usual.len()), "{plain:?}");
         assert!(usual.iter().all(|entry| plain.iter().any(|said| said == entry)), "{plain:?}");

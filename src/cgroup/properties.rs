@@ -4,9 +4,9 @@
 //! Each property with the version that brought it (systemd's NEWS); an older one is told by the file alone, as are values
 //! that it has no property for and so leaves alone.
 
+use super::Version;
 use super::cpuset;
 use super::write::{Otherwise, Write};
-use super::{HierarchyPlan, Version};
 use crate::systemd::{Property, Value};
 
 /// What a property depends on besides the value.
@@ -41,15 +41,6 @@ pub fn of_writes<'w>(hierarchy: Version, writes: impl IntoIterator<Item = &'w Wr
         }
     }
     said.properties
-}
-
-/// All of a plan's.
-pub fn of_hierarchies<'p>(
-    hierarchies: &'p [HierarchyPlan],
-    writes: impl Fn(&'p HierarchyPlan) -> &'p [Write],
-    facts: &Facts,
-) -> Vec<Property> {
-    hierarchies.iter().flat_map(|hierarchy| of_writes(hierarchy.version, writes(hierarchy), facts)).collect()
 }
 
 struct Said<'a> {
@@ -360,11 +351,14 @@ mod tests {
 
     #[test]
     fn weights_of_bfq() {
-        let io = |weight: u16| super::super::blkio::v2(&crate::plan::spec::resources::BlockIo {
-            weight: Some(weight),
-            ..Default::default()
-        });
-        for (weight, without, with) in [(10, "1", "10"), (100, "910", "100"), (500, "4950", "4500"), (1000, "10000", "10000")]
+        let io = |weight: u16| {
+            super::super::blkio::v2(&crate::plan::spec::resources::BlockIo {
+                weight: Some(weight),
+                ..Default::default()
+            })
+        };
+        for (weight, without, with) in
+            [(10, "1", "10"), (100, "910", "100"), (500, "4950", "4500"), (1000, "10000", "10000")]
         {
             for (bfq, want) in [(false, without), (true, with)] {
                 let properties =

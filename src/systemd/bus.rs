@@ -41,6 +41,12 @@ impl std::error::Error for Refused {}
 #[derive(Debug)]
 pub struct Absent(String);
 
+impl Absent {
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 impl fmt::Display for Absent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -89,7 +95,7 @@ impl<'s> Bus<'s> {
             }
         }
         let tried = if tried.is_empty() { "no address of a bus is known".into() } else { tried.join(", ") };
-        Err(Absent(format!("systemd is not found: {tried}")).into())
+        Err(Absent(format!("nobody answers for systemd: {tried}")).into())
     }
 
     /// A bus wants a greeting before all else.
@@ -154,9 +160,8 @@ impl<'s> Bus<'s> {
 
     /// The first text in it.
     pub fn answer(&mut self, serial: u32) -> Result<Option<String>> {
-        let heard = self.hear(|heard| {
-            matches!(heard, Heard::Answer { to, .. } | Heard::Refusal { to, .. } if *to == serial)
-        })?;
+        let heard =
+            self.hear(|heard| matches!(heard, Heard::Answer { to, .. } | Heard::Refusal { to, .. } if *to == serial))?;
         match heard {
             Heard::Refusal { name, text, .. } => Err(Refused { name, text }.into()),
             Heard::Answer { text, .. } => Ok(text),

@@ -1,6 +1,8 @@
 //! D-Bus messages as bytes (D-Bus specification, "Message Protocol"): what rrun says, and as much of what it hears as it
 //! needs. Pure. What comes in may be anything: every length is checked, nothing is believed.
 
+use std::fmt;
+
 use anyhow::{Result, bail, ensure};
 
 /// A value of a property.
@@ -47,6 +49,31 @@ impl Value {
             Self::Bytes(_) => "ay".into(),
             Self::List(of, _) => format!("a{of}"),
             Self::Pair(_, value) => format!("(s{})", value.signature()),
+        }
+    }
+}
+
+/// For people.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Bool(yes) => yes.fmt(f),
+            Self::Byte(number) => number.fmt(f),
+            Self::I16(number) => number.fmt(f),
+            Self::U16(number) => number.fmt(f),
+            Self::I32(number) => number.fmt(f),
+            Self::U32(number) => number.fmt(f),
+            Self::I64(number) => number.fmt(f),
+            Self::U64(u64::MAX) => f.write_str("infinity"),
+            Self::U64(number) => number.fmt(f),
+            Self::Double(number) => number.fmt(f),
+            Self::Bytes(bytes) => write!(f, "{bytes:02x?}"),
+            Self::List(_, values) => {
+                let values: Vec<_> = values.iter().map(Self::to_string).collect();
+                write!(f, "[{}]", values.join(", "))
+            }
+            Self::Pair(text, value) => write!(f, "{text} {value}"),
         }
     }
 }
@@ -203,9 +230,19 @@ impl Call<'_> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
     /// The first text of the answer: every answer that rrun looks into begins with one.
-    Answer { to: u32, text: Option<String> },
-    Refusal { to: u32, name: String, text: String },
-    JobRemoved { job: String, result: String },
+    Answer {
+        to: u32,
+        text: Option<String>,
+    },
+    Refusal {
+        to: u32,
+        name: String,
+        text: String,
+    },
+    JobRemoved {
+        job: String,
+        result: String,
+    },
     /// Not for us.
     Other,
 }
