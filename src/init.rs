@@ -43,6 +43,7 @@ mod sysctl;
 mod user;
 
 pub use join::Container;
+pub use mounts::clone_source;
 
 /// What the parent opened for the child.
 pub struct Handles {

@@ -56,7 +56,7 @@ fn linux() -> Result<LinuxFeature> {
         .archs(known(ARCHITECTURES)?)
         .known_flags(FLAGS.map(String::from).to_vec())
         .supported_flags(FLAGS.map(String::from).to_vec());
-    let idmap = IDMapBuilder::default().enabled(false).build()?;
+    let idmap = IDMapBuilder::default().enabled(true).build()?;
     Ok(LinuxFeatureBuilder::default()
         .namespaces(namespaces.collect::<Result<Vec<_>, _>>()?)
         .capabilities(capabilities::all_names())

@@ -39,6 +39,9 @@ pub trait Duties {
     fn open_mount(&mut self, _index: usize) -> Result<OwnedFd> {
         bail!("only a new container has mounts")
     }
+    fn map_mount(&mut self, _index: usize, _mount: OwnedFd) -> Result<()> {
+        bail!("only a new container has mounts")
+    }
     fn raise_limits(&mut self) -> Result<()> {
         bail!("only a new container is helped with its limits")
     }
@@ -78,6 +81,11 @@ pub fn serve(
                     let mount = duties.open_mount(index)?;
                     launched.channel.answer(Some(mount.as_fd()))?;
                 }
+                Some((Ask::MapMount(index), Some(mount))) => {
+                    duties.map_mount(index, mount)?;
+                    launched.channel.answer(None)?;
+                }
+                Some((Ask::MapMount(_), None)) => bail!("the child sent no mount"),
                 Some((Ask::RaiseLimits, _)) => {
                     duties.raise_limits()?;
                     launched.channel.answer(None)?;

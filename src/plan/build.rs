@@ -10,6 +10,7 @@ use caps::Capability;
 use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::id_maps::{self, User};
+use super::mount_ids::Container;
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
 use super::{hooks, mount_options, mounts, namespaces, notify, process, scheduler, seccomp, sysctl, time};
@@ -83,7 +84,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     CgroupsPath::new(&options.id, options.cgroup_of_unit.as_deref().or(cgroups_path))?;
     let mut warnings = Vec::new();
     let cgroup = || cgroup_mount(linux, options, host, &apart);
-    let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
+    let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
+    let mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings)?;
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
     let mut process = match &spec.process {
