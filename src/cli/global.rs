@@ -25,13 +25,13 @@ pub fn command() -> Command {
         .arg(value("log-level", "LEVEL", "error, warning or debug [default: warning]"))
         .arg(switch("debug", "As --log-level debug"))
         .arg(
-            switch("systemd-cgroup", "Have systemd make the cgroups; linux.cgroupsPath is SLICE:PREFIX:NAME then")
+            switch("systemd-cgroup", "Have systemd make cgroups; linux.cgroupsPath is SLICE:PREFIX:NAME then")
                 .short('s'),
         )
         .arg(value(
             "cgroup-manager",
             "NAME",
-            "Who makes cgroups: cgroupfs (rrun itself), systemd, or disabled for none [default: cgroupfs]",
+            "Who makes cgroups: cgroupfs, which is rrun itself, systemd, or disabled",
         ))
         .arg(value("rootless", "WHEN", "auto, true or false, as others take it; rrun sees by itself what it may do"))
         .arg(value("criu", "PATH", "Ignored").hide(true))
