@@ -176,7 +176,7 @@ APT = DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends
 cc:
 	command -v cc >/dev/null || $(call INSTALL,gcc libc6-dev)
 
-# A shell that needs no libraries makes the images; newuidmap maps ids of ordinary users. Where there is no apt, the demo takes the host's own shell.
+# A shell that needs no libraries makes the images; newuidmap maps ids of ordinary users; ip makes network devices. Where there is no apt, the demo takes the host's own shell.
 .PHONY: tools
 tools:
 	if ! command -v busybox >/dev/null || ldd "$$(command -v busybox)" >/dev/null 2>&1; then
@@ -184,6 +184,7 @@ tools:
 	fi
 	if ! command -v newuidmap >/dev/null && command -v apt-get >/dev/null; then $(call INSTALL,uidmap); fi
 	if ! command -v runc >/dev/null && command -v apt-get >/dev/null; then $(call INSTALL,runc); fi
+	if ! PATH=$$PATH:/usr/sbin command -v ip >/dev/null && command -v apt-get >/dev/null; then $(call INSTALL,iproute2); fi
 
 # The guest is one of x86-64, where its tests are built for.
 .PHONY: guest

@@ -36,6 +36,7 @@ mod mount_links;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod no_process;
 mod notify;
 mod process;

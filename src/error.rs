@@ -310,6 +310,12 @@ const HINTS: &[(&str, Errno, &str)] = &[
          set_mempolicy(2)",
     ),
     ("set_mempolicy", Errno::ENOSYS, "this kernel knows one memory node only"),
+    ("move network device", Errno::EPERM, "it takes CAP_NET_ADMIN in both network namespaces"),
+    (
+        "move network device",
+        Errno::EINVAL,
+        "some kinds of devices stay where they are, as lo: see `netns-local` in ethtool -k",
+    ),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
     ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
     ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),

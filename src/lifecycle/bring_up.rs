@@ -28,6 +28,7 @@ use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::{self, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
+use crate::netdev::Devices;
 use crate::notify;
 use crate::plan::{Namespace, Plan, hooks};
 use crate::procfs::Proc;
@@ -79,6 +80,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
     let joins = joined::open(&plan).context("config.json")?;
+    let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
+    let net_devices = net_devices.context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
@@ -134,6 +137,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         joins,
     };
 
+    let handed_over = net_devices.as_ref().map(|devices| Undo::new("move of network devices", || devices.take_back()));
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
@@ -145,7 +149,18 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let run_hooks = || hooks.run(init);
     let console = Console { socket: console_socket, kept: None };
     let id_mapper = IdMapper::default();
-    let mut parent = Parent { plan: &plan, proc: &proc, child: init, console, agent, id_mapper, hooks: &run_hooks };
+    let mut parent = Parent {
+        plan: &plan,
+        proc: &proc,
+        child: init,
+        pidfd: child.pidfd.as_fd(),
+        console,
+        agent,
+        id_mapper,
+        hooks: &run_hooks,
+        net_devices: net_devices.as_ref(),
+        handed_over: BTreeMap::new(),
+    };
     if !plan.has(Namespace::User) {
         parent.set_oom_score()?;
     }
@@ -159,7 +174,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
     managed.as_ref().map_or(Ok(()), Managed::set_last)?;
-    claim.record_ready()?;
+    claim.record_ready(parent.handed_over)?;
     if let Some(socket) = pidfd_socket {
         socket.send(Role::Init, child.pidfd.as_fd())?;
     }
@@ -169,7 +184,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    [followed, recorded, grouped, running].into_iter().chain(unit).chain(told).for_each(Undo::commit);
+    let more = [unit, handed_over, told].into_iter().flatten();
+    [followed, recorded, grouped, running].into_iter().chain(more).for_each(Undo::commit);
     Ok(Up { child: launched.child, console })
 }
 

@@ -65,6 +65,7 @@ impl Claim {
             abandoned: false,
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             no_new_keyring: plan.no_new_keyring,
+            net_devices: plan.net_devices.iter().map(|plan| (plan.name.clone(), plan.inside.clone())).collect(),
             no_process: plan.process.is_absent(),
             hooks: plan.hooks.kinds().map(String::from).collect(),
             init_process_pid: None,
@@ -119,8 +120,12 @@ impl Claim {
         self.record(|state| state.abandoned = true)
     }
 
-    pub fn record_ready(&self) -> Result<()> {
-        self.record(|state| state.ready = true)
+    /// With the names of network devices inside.
+    pub fn record_ready(&self, net_devices: BTreeMap<String, String>) -> Result<()> {
+        self.record(|state| {
+            state.ready = true;
+            state.net_devices = net_devices;
+        })
     }
 
     fn record(&self, change: impl FnOnce(&mut State)) -> Result<()> {

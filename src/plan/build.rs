@@ -13,7 +13,7 @@ use super::id_maps::{self, User};
 use super::mount_ids::Container;
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{hooks, mount_options, mounts, namespaces, notify, process, scheduler, seccomp, sysctl, time};
+use super::{hooks, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -117,6 +117,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
         sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref())?,
+        net_devices: net_devices::plan(&linux.net_devices, &apart, admin)?,
         process,
         id_maps,
         rootless: host.rootless,
@@ -175,11 +176,7 @@ fn check_version(version: Option<&str>) -> Result<()> {
 /// is refused beside what reads it.
 fn refuse_unapplied(spec: &Spec) -> Result<()> {
     let linux = spec.linux.as_ref().map(|linux| {
-        [
-            ("linux.netDevices", !linux.net_devices.is_empty()),
-            ("linux.intelRdt", linux.intel_rdt.is_some()),
-            ("linux.mountLabel", given(&linux.mount_label).is_some()),
-        ]
+        [("linux.intelRdt", linux.intel_rdt.is_some()), ("linux.mountLabel", given(&linux.mount_label).is_some())]
     });
     match linux.iter().flatten().find(|(_, set)| *set) {
         Some((field, _)) => Err(not_yet(field)),

@@ -71,7 +71,6 @@ fn the_version_is_a_version_one() {
 #[test]
 fn what_cannot_be_applied_yet_is_refused_by_name() {
     for (pointer, value) in [
-        ("/linux/netDevices", json!({"eth0": {}})),
         ("/linux/intelRdt", json!({})),
         ("/linux/mountLabel", json!("system_u:object_r:x_t:s0")),
         ("/process/apparmorProfile", json!("p")),
