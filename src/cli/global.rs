@@ -28,11 +28,7 @@ pub fn command() -> Command {
             switch("systemd-cgroup", "Have systemd make cgroups; linux.cgroupsPath is SLICE:PREFIX:NAME then")
                 .short('s'),
         )
-        .arg(value(
-            "cgroup-manager",
-            "NAME",
-            "Who makes cgroups: cgroupfs, which is rrun itself, systemd, or disabled",
-        ))
+        .arg(value("cgroup-manager", "NAME", "Who makes cgroups: cgroupfs, which is rrun itself, systemd, or disabled"))
         .arg(value("rootless", "WHEN", "auto, true or false, as others take it; rrun sees by itself what it may do"))
         .arg(value("criu", "PATH", "Ignored").hide(true))
         .no_binary_name(true)
