@@ -257,3 +257,5 @@ impl CgroupPlan {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unseen;
