@@ -36,6 +36,8 @@ mod mount_links;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod net_devices;
+mod no_process;
 mod notify;
 mod process;
 mod protection;

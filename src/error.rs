@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,15 @@ impl<T> Doing<T> for Result<T, Errno> {
 impl<T> Doing<T> for std::io::Result<T> {
     fn doing(self, op: &'static str, object: impl fmt::Display) -> Result<T, SysError> {
         self.map_err(|error| SysError::new(op, object, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
+    }
+}
+
+/// A file of a directory as the object of a call: written out only if that fails.
+pub struct Inside<'a>(pub &'a Path, pub &'a str);
+
+impl fmt::Display for Inside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.join(self.1).display())
     }
 }
 
@@ -300,6 +310,12 @@ const HINTS: &[(&str, Errno, &str)] = &[
          set_mempolicy(2)",
     ),
     ("set_mempolicy", Errno::ENOSYS, "this kernel knows one memory node only"),
+    ("move network device", Errno::EPERM, "it takes CAP_NET_ADMIN in both network namespaces"),
+    (
+        "move network device",
+        Errno::EINVAL,
+        "some kinds of devices stay where they are, as lo: see `netns-local` in ethtool -k",
+    ),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
     ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
     ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),

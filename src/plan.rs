@@ -28,6 +28,7 @@ pub mod mount_ids;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
+pub mod net_devices;
 pub mod notify;
 pub mod personality;
 pub mod process;
@@ -76,6 +77,8 @@ pub struct Plan {
     pub masked_paths: Vec<InRoot>,
     pub readonly_paths: Vec<InRoot>,
     pub sysctls: Vec<Sysctl>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub net_devices: Vec<net_devices::NetDevice>,
     pub process: ProcessPlan,
     #[serde(skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,

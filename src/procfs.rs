@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use nix::dir::Dir;
@@ -12,7 +13,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
-use crate::error::{Doing, SysError};
+use crate::error::{Doing, Inside, SysError};
 use crate::rootfs::is_same_file;
 
 /// The root of a procfs.
@@ -163,8 +164,8 @@ impl Proc {
     }
 }
 
-fn in_proc(path: &str) -> String {
-    format!("/proc/{path}")
+fn in_proc(path: &str) -> Inside<'_> {
+    Inside(Path::new("/proc"), path)
 }
 
 /// Of /proc/PID/stat: proc_pid_stat(5).

@@ -69,7 +69,7 @@ fn linux() -> Result<LinuxFeature> {
             MemoryPolicyBuilder::default().modes(memory_policy::modes()).flags(memory_policy::flags()).build()?,
         )
         .mount_extensions(MountExtensionsBuilder::default().idmap(idmap).build()?)
-        .net_devices(NetDevicesBuilder::default().enabled(false).build()?)
+        .net_devices(NetDevicesBuilder::default().enabled(true).build()?)
         .build()?)
 }
 

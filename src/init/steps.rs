@@ -37,6 +37,7 @@ pub enum Step<'p> {
     Hostname(&'p str),
     Domainname(&'p str),
     Loopback,
+    NetDevices,
     PrepareRoot,
     Mount(&'p MountPlan),
     Device(&'p DevicePlan),
@@ -93,6 +94,8 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps.extend(plan.hostname.as_deref().map(Step::Hostname));
     steps.extend(plan.domainname.as_deref().map(Step::Domainname));
     steps.extend(plan.has_new(Namespace::Network).then_some(Step::Loopback));
+    // Before any hook, which may configure them.
+    steps.extend((!plan.net_devices.is_empty()).then_some(Step::NetDevices));
 
     steps.push(Step::PrepareRoot);
     steps.extend(plan.mounts.iter().map(Step::Mount));
@@ -214,6 +217,7 @@ impl Init<'_> {
             Step::Hostname(name) => self.set_hostname(name),
             Step::Domainname(name) => self.set_domainname(name),
             Step::Loopback => self.bring_loopback_up(),
+            Step::NetDevices => self.ask_for_net_devices(),
             Step::PrepareRoot => self.prepare_root(),
             Step::Mount(mount) => self.mount(mount),
             Step::Device(device) => self.make_device(device),
@@ -281,6 +285,7 @@ impl fmt::Display for Step<'_> {
             Self::Hostname(name) => write!(f, "hostname {name}"),
             Self::Domainname(name) => write!(f, "domainname {name}"),
             Self::Loopback => f.write_str("loopback interface"),
+            Self::NetDevices => f.write_str("linux.netDevices"),
             Self::PrepareRoot => f.write_str("root.path"),
             Self::Mount(mount) => write!(f, "{}: {} {}", mount.field, verb(&mount.source), mount.target),
             Self::Device(device) => write!(f, "{}: {}", device.field, device.path),

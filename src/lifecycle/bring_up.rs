@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
@@ -26,6 +26,7 @@ use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::{self, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
+use crate::netdev::Devices;
 use crate::notify;
 use crate::plan::{Namespace, Plan, hooks};
 use crate::procfs::Proc;
@@ -39,9 +40,15 @@ use crate::undo::Undo;
 /// Who looks after the container once it is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
+    /// Nobody, until it is started.
+    Created,
     Detached,
     Foreground,
 }
+
+/// runtime.md, "Start": without `process` it is an error.
+pub(super) const NOTHING_TO_START: &str = "config.json: process: missing; a container without one can be created, and not \
+    started: add the program to run";
 
 /// A container that waits for its start.
 pub struct Up {
@@ -57,16 +64,19 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     notify_socket.map(notify::address).transpose()?;
     let manner = Manner {
         no_pivot: options.no_pivot,
-        detached: place == Place::Detached,
+        detached: place != Place::Foreground,
         console_socket: options.console_socket.is_some(),
         descriptors: options.descriptors,
         no_new_keyring: options.no_new_keyring,
         notify: notify_socket.map(|_| Directory::notify_path(&store.root, &options.id)),
     };
     let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
+    ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
     let joins = joined::open(&plan).context("config.json")?;
+    let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
+    let net_devices = net_devices.context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
@@ -109,6 +119,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         joins,
     };
 
+    let handed_over = net_devices.as_ref().map(|devices| Undo::new("move of network devices", || devices.take_back()));
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
@@ -120,7 +131,18 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let run_hooks = || hooks.run(init);
     let console = Console { socket: console_socket, kept: None };
     let id_mapper = IdMapper::default();
-    let mut parent = Parent { plan: &plan, proc: &proc, child: init, console, agent, id_mapper, hooks: &run_hooks };
+    let mut parent = Parent {
+        plan: &plan,
+        proc: &proc,
+        child: init,
+        pidfd: child.pidfd.as_fd(),
+        console,
+        agent,
+        id_mapper,
+        hooks: &run_hooks,
+        net_devices: net_devices.as_ref(),
+        handed_over: BTreeMap::new(),
+    };
     if !plan.has(Namespace::User) {
         parent.set_oom_score()?;
     }
@@ -131,7 +153,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let console = parent.console.kept;
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
-    claim.record_ready()?;
+    claim.record_ready(parent.handed_over)?;
     if let Some(socket) = pidfd_socket {
         socket.send(Role::Init, child.pidfd.as_fd())?;
     }
@@ -141,7 +163,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    [followed, recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
+    [followed, recorded, grouped, running].into_iter().chain(handed_over).chain(told).for_each(Undo::commit);
     Ok(Up { child: launched.child, console })
 }
 

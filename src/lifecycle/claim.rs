@@ -19,6 +19,7 @@ use crate::timestamp;
 pub struct Claim {
     pub directory: Directory,
     state: RefCell<State>,
+    recorded: Cell<bool>,
     kept: Cell<bool>,
     forgotten: Cell<bool>,
 }
@@ -50,6 +51,8 @@ impl Claim {
             cgroup_paths,
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             no_new_keyring: plan.no_new_keyring,
+            net_devices: plan.net_devices.iter().map(|plan| (plan.name.clone(), plan.inside.clone())).collect(),
+            no_process: plan.process.is_absent(),
             hooks: plan.hooks.kinds().map(String::from).collect(),
             init_process_pid: None,
             namespace_paths: BTreeMap::new(),
@@ -58,6 +61,7 @@ impl Claim {
         Ok(Self {
             directory: Directory::create(&store.root, &plan.id)?,
             state: RefCell::new(state),
+            recorded: Cell::new(false),
             kept: Cell::new(false),
             forgotten: Cell::new(false),
         })
@@ -74,7 +78,9 @@ impl Claim {
             return Err(Matched::AlreadyExists.into());
         }
         self.directory.write_config(config)?;
-        self.directory.write_state(&self.state.borrow())
+        self.directory.write_state(&self.state.borrow())?;
+        self.recorded.set(true);
+        Ok(())
     }
 
     pub fn record_init(&self, init: Process) -> Result<()> {
@@ -90,8 +96,12 @@ impl Claim {
         self.record(|state| state.cgroup_paths.clear())
     }
 
-    pub fn record_ready(&self) -> Result<()> {
-        self.record(|state| state.ready = true)
+    /// With the names of network devices inside.
+    pub fn record_ready(&self, net_devices: BTreeMap<String, String>) -> Result<()> {
+        self.record(|state| {
+            state.ready = true;
+            state.net_devices = net_devices;
+        })
     }
 
     fn record(&self, change: impl FnOnce(&mut State)) -> Result<()> {
@@ -104,11 +114,13 @@ impl Claim {
         self.directory.write_state(&state)
     }
 
-    /// Under the lock. A directory without a record is ours too: we had not come to it.
+    /// Under the lock. Once our record is in this very directory, nobody else's comes there: who claims the id anew has
+    /// a new one. Before, a directory without a record is ours too.
     fn is_ours(&self) -> Result<bool> {
-        let recorded = || self.directory.read_state();
         let creator = self.state.borrow().creator;
-        Ok(self.directory.is_current()? && recorded()?.is_none_or(|state| state.creator == creator))
+        let recorded = || self.directory.read_state();
+        let current = self.directory.is_current()?;
+        Ok(current && (self.recorded.get() || recorded()?.is_none_or(|state| state.creator == creator)))
     }
 
     /// Takes something back, unless it belongs to somebody else by now.

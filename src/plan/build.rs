@@ -13,7 +13,7 @@ use super::id_maps::{self, User};
 use super::mount_ids::Container;
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{hooks, mount_options, mounts, namespaces, notify, process, scheduler, seccomp, sysctl, time};
+use super::{hooks, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -88,7 +88,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
     let mut process = match &spec.process {
         Some(process) => process::plan(process, &inside_of(host, user), &mut warnings)?,
-        None => bail!("process: missing; this version of rrun cannot create a container without one"),
+        None => process::absent(id_maps.as_ref(), &inside_of(host, user))?,
     };
     process.take_over(linux)?;
     let no_setgroups = user == User::Shared && host.no_setgroups;
@@ -115,6 +115,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
         sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref())?,
+        net_devices: net_devices::plan(&linux.net_devices, &apart, admin)?,
         process,
         id_maps,
         rootless: host.rootless,
@@ -173,11 +174,7 @@ fn check_version(version: Option<&str>) -> Result<()> {
 /// is refused beside what reads it.
 fn refuse_unapplied(spec: &Spec) -> Result<()> {
     let linux = spec.linux.as_ref().map(|linux| {
-        [
-            ("linux.netDevices", !linux.net_devices.is_empty()),
-            ("linux.intelRdt", linux.intel_rdt.is_some()),
-            ("linux.mountLabel", given(&linux.mount_label).is_some()),
-        ]
+        [("linux.intelRdt", linux.intel_rdt.is_some()), ("linux.mountLabel", given(&linux.mount_label).is_some())]
     });
     match linux.iter().flatten().find(|(_, set)| *set) {
         Some((field, _)) => Err(not_yet(field)),

@@ -14,7 +14,7 @@ use anyhow::Result;
 use libc::sock_filter;
 use serde::Serialize;
 
-use self::calls::{Call, Family};
+use self::calls::Family;
 use self::own_calls::After;
 use self::profile::{Flags, Profile};
 use super::ProcessPlan;
@@ -77,8 +77,9 @@ pub fn plan(written: &Seccomp) -> Result<Filter> {
     let family = Family::native();
     let profile = Profile::check(written, family)?;
     let program = compile(&profile, family)?;
-    let names = written.syscalls.iter().flat_map(|syscall| syscall.names.iter());
-    let mut unknown_names: Vec<_> = names.filter(|name| Call::named(name).is_none()).cloned().collect();
+    let names = profile.rules.iter().flat_map(|rule| rule.names.iter().zip(&rule.calls));
+    let unknown = names.filter(|(_, call)| call.is_none());
+    let mut unknown_names: Vec<_> = unknown.map(|(name, _)| name.clone()).collect();
     unknown_names.sort();
     unknown_names.dedup();
     let path = given(&written.listener_path).filter(|_| profile.notifies);

@@ -91,12 +91,27 @@ fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_uint) -> Result<Mount, Errn
 
 /// Attaches `mount` onto the place that `target` stands for.
 pub fn attach(mount: &Mount, target: BorrowedFd, name: impl std::fmt::Display) -> Result<(), SysError> {
-    let flags = (libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH) as libc::c_uint;
-    let (from, to) = (mount.0.as_raw_fd(), target.as_raw_fd());
-    // SAFETY: two descriptors and two empty, terminated strings.
-    Errno::result(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) })
+    move_mount(mount, target, c"", libc::MOVE_MOUNT_T_EMPTY_PATH).doing("move_mount", name)
+}
+
+/// Onto a name in a directory that nobody else could put anything into; a symlink there is not followed.
+pub fn attach_in(
+    mount: &Mount,
+    directory: BorrowedFd,
+    name: &str,
+    shown: impl std::fmt::Display,
+) -> Result<(), SysError> {
+    name.with_nix_path(|name| move_mount(mount, directory, name, 0))
+        .and_then(|result| result)
+        .doing("move_mount", shown)
+}
+
+fn move_mount(mount: &Mount, to: BorrowedFd, path: &CStr, flags: libc::c_uint) -> Result<(), Errno> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | flags;
+    let (from, to) = (mount.0.as_raw_fd(), to.as_raw_fd());
+    // SAFETY: two descriptors and two terminated strings.
+    Errno::result(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), flags) })
         .map(drop)
-        .doing("move_mount", name)
 }
 
 /// A mount's root for reading and writing inside; a mount itself is an O_PATH descriptor.

@@ -25,7 +25,7 @@ fn plan(no_new_privileges: bool, terminal: bool, hooks: bool) -> Plan {
         "mounts": [{"destination": "/t", "type": "tmpfs", "options": ["ro"]}],
         "linux": {
             "namespaces": namespaces,
-            "memoryPolicy": {"mode": "MPOL_LOCAL"}, "personality": {"domain": "LINUX"},
+            "netDevices": {"eth0": {}}, "memoryPolicy": {"mode": "MPOL_LOCAL"}, "personality": {"domain": "LINUX"},
             "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"],
             "sysctl": {"net.ipv4.ip_forward": "1"}
         }
@@ -64,6 +64,8 @@ fn what_must_come_before_what() {
             ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that has not recorded it"),
             ("JoinCgroups", "AllProcessors", "the cpuset says which there are"),
             ("JoinCgroups", "Unshare(Cgroup)", "its root is the cgroup of its maker"),
+            ("NetDevices", "RuntimeHooks", "hooks may configure them"),
+            ("NetDevices", "Sysctl", "a device may have some of its own"),
             ("PrepareRoot", "Mount", "mounts go into the root"),
             ("Mount", "Device", "a tmpfs may lie on /dev"),
             ("Device", "SwitchRoot", ""),
