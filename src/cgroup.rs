@@ -262,3 +262,5 @@ impl CgroupPlan {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unseen;
