@@ -53,3 +53,5 @@ mod stdio;
 mod terminal;
 mod update;
 mod userns;
+mod v2_delegation;
+mod v2_limits;

@@ -39,6 +39,7 @@ pub mod spec;
 pub mod sub_cgroups;
 pub mod sysctl;
 pub mod time;
+pub mod unit;
 pub mod update;
 
 #[derive(Debug, Clone, Serialize)]

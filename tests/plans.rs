@@ -109,6 +109,7 @@ fn build_on(host: &Host, config: &Value) -> Result<Plan, String> {
         console_socket: terminal,
         descriptors: Descriptors::default(),
         no_new_keyring: false,
+        cgroup_of_unit: None,
         notify: None,
     };
     Plan::build(&spec, &options, host).map_err(|error| format!("{error:#}"))

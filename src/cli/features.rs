@@ -48,7 +48,7 @@ fn features() -> Result<Features> {
 
 fn linux() -> Result<LinuxFeature> {
     let namespaces = namespaces::all_types().into_iter().map(LinuxNamespaceType::try_from);
-    let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true);
+    let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(true).systemd_user(true).rdma(true);
     let seccomp = SeccompBuilder::default()
         .enabled(true)
         .actions(known(ACTIONS.map(|(word, _)| word))?)

@@ -33,6 +33,8 @@ pub struct Options {
     pub console_socket: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    /// Where systemd will make the container's cgroup, absolute; `linux.cgroupsPath` names a unit then.
+    pub cgroup_of_unit: Option<String>,
     /// Where the socket will be that takes the program's sd_notify(3).
     pub notify: Option<PathBuf>,
 }
@@ -80,7 +82,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         refuse_without_mount_namespace(spec, linux)?;
     }
     let cgroups_path = given(&linux.cgroups_path);
-    CgroupsPath::new(&options.id, cgroups_path)?;
+    CgroupsPath::new(&options.id, options.cgroup_of_unit.as_deref().or(cgroups_path))?;
     let mut warnings = Vec::new();
     let cgroup = || cgroup_mount(linux, options, host, &apart);
     let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
@@ -206,7 +208,8 @@ fn refuse_without_mount_namespace(spec: &Spec, linux: &Linux) -> Result<()> {
 
 fn cgroup_mount(linux: &Linux, options: &Options, host: &Host, namespaces: &[Namespace]) -> Result<CgroupMount> {
     let own_view = namespaces.contains(&Namespace::Cgroup);
-    cgroup_paths::mount(&host.cgroups, &options.id, given(&linux.cgroups_path), own_view)
+    let path = options.cgroup_of_unit.as_deref().or(given(&linux.cgroups_path));
+    cgroup_paths::mount(&host.cgroups, &options.id, path, own_view)
 }
 
 fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool) -> Result<RootPlan> {

@@ -40,6 +40,7 @@ fn plan(no_new_privileges: bool, terminal: bool, hooks: bool) -> Plan {
         console_socket: false,
         descriptors: Descriptors::default(),
         no_new_keyring: false,
+        cgroup_of_unit: None,
         notify: None,
     };
     Plan::build(&spec, &options, &Host::default()).unwrap()

@@ -13,6 +13,7 @@ fn options() -> Options {
         console_socket: false,
         descriptors: Descriptors::default(),
         no_new_keyring: false,
+        cgroup_of_unit: None,
         notify: None,
     }
 }
