@@ -5,9 +5,10 @@ use std::fmt::Display;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::spec::{self, given, not_yet};
+use super::id_maps::{IdMaps, IdRange, host_id};
+use super::spec::{self, given};
 use super::{Descriptors, ProcessPlan, Rlimit, Terminal};
-use super::{affinity, capabilities, io_priority, memory_policy, personality, scheduler};
+use super::{affinity, capabilities, io_priority, labels, memory_policy, personality, scheduler};
 use crate::host::Host;
 
 /// Managers rely on this when the field is absent (the spec: keep the caller's).
@@ -37,7 +38,24 @@ const RLIMITS: [(&str, u32); 16] = [
 const MOST_GROUPS: usize = 65536;
 
 pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
-    refuse_unapplied(process)?;
+    let args = args(&process.args)?;
+    Ok(ProcessPlan { args, ..without_program(process, host, warnings)? })
+}
+
+/// Of a config without `process`: the spec lets such a container be created, and not started.
+pub fn absent(maps: Option<&IdMaps>, host: &Host) -> Result<ProcessPlan> {
+    // who waits must be somebody inside
+    let id = |map: fn(&IdMaps) -> &[IdRange]| {
+        let ranges = maps.map(map).filter(|ranges| host_id(ranges, 0).is_none());
+        ranges.and_then(|ranges| Some(ranges.first()?.container))
+    };
+    let (uid, gid) = (id(|maps| &maps.uids.ranges), id(|maps| &maps.gids.ranges));
+    let user = spec::process::User { uid, gid, ..Default::default() };
+    let process = spec::Process { cwd: Some("/".into()), user: Some(user), ..Default::default() };
+    without_program(&process, host, &mut Vec::new())
+}
+
+fn without_program(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
     check_affinity(process)?;
     let user = process.user.clone().unwrap_or_default();
     ensure!(
@@ -47,7 +65,7 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
     );
     let groups = user.additional_gids.iter().enumerate();
     Ok(ProcessPlan {
-        args: args(&process.args)?,
+        args: Vec::new(),
         env: env(&process.env)?,
         cwd: cwd(&process.cwd)?,
         uid: id(&"process.user.uid", user.uid.unwrap_or(0))?,
@@ -59,6 +77,8 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
         capabilities: capabilities::plan(process.capabilities.as_ref(), host, warnings)?,
         rlimits: rlimits(&process.rlimits)?,
         no_new_privileges: process.no_new_privileges == Some(true),
+        apparmor_profile: labels::apparmor("process.apparmorProfile", given(&process.apparmor_profile), host)?,
+        selinux_label: labels::selinux("process.selinuxLabel", given(&process.selinux_label), host)?,
         oom_score_adj: oom_score_adj(process.oom_score_adj)?,
         scheduler: process.scheduler.as_ref().map(|written| scheduler::plan(written, warnings)).transpose()?,
         io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
@@ -71,6 +91,11 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
 }
 
 impl ProcessPlan {
+    /// The config has no `process`.
+    pub fn is_absent(&self) -> bool {
+        self.args.is_empty()
+    }
+
     /// What the container has for each of its processes.
     pub fn take_over(&mut self, linux: &spec::Linux) -> Result<()> {
         self.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
@@ -100,17 +125,6 @@ pub fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
 fn check_affinity(process: &spec::Process) -> Result<()> {
     let Some(affinity) = &process.exec_cpu_affinity else { return Ok(()) };
     affinity::plan(affinity).map(drop)
-}
-
-fn refuse_unapplied(process: &spec::Process) -> Result<()> {
-    let later = [
-        ("apparmorProfile", given(&process.apparmor_profile).is_some()),
-        ("selinuxLabel", given(&process.selinux_label).is_some()),
-    ];
-    match later.iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(not_yet(format_args!("process.{field}"))),
-        None => Ok(()),
-    }
 }
 
 fn args(args: &[String]) -> Result<Vec<String>> {

@@ -98,10 +98,25 @@ fn a_bad_value_is_named_with_its_path() {
         (r#""terminal":true,"consoleSize":{"height":1,"width":65536}"#, "consoleSize.width: 65536 is above 65535"),
         (r#""scheduler":{"policy":"OTHER"}"#, "scheduler.policy: OTHER is no policy"),
         (r#""ioPriority":{"class":"BE"}"#, "ioPriority.class: BE is no class"),
-        (r#""apparmorProfile":"docker-default""#, "apparmorProfile: this version"),
-        (r#""selinuxLabel":"system_u""#, "selinuxLabel: this version"),
+        (r#""apparmorProfile":"docker-default""#, "apparmorProfile: docker-default cannot be applied: AppArmor is off"),
+        (r#""selinuxLabel":"system_u""#, "selinuxLabel: system_u cannot be applied: SELinux is off"),
     ] {
         let error = plan_with(field).unwrap_err().to_string();
         assert!(error.starts_with(&format!("process.{want}")), "{field}: {error}");
+    }
+}
+
+#[test]
+fn nobody_runs_where_there_is_no_process_but_somebody_inside_waits() {
+    let maps = |uid: u32| {
+        let map = serde_json::json!([{"containerID": uid, "hostID": 1000, "size": 10}]);
+        let linux: spec::Linux =
+            serde_json::from_value(serde_json::json!({"uidMappings": map, "gidMappings": map})).unwrap();
+        super::super::id_maps::plan(&linux, super::super::id_maps::User::New, &Host::default()).unwrap()
+    };
+    for (maps, want) in [(None, 0), (maps(0), 0), (maps(7), 7)] {
+        let process = absent(maps.as_ref(), &Host::default()).unwrap();
+        assert!(process.is_absent() && process.cwd == "/");
+        assert_eq!((process.uid, process.gid), (want, want), "{maps:?}");
     }
 }
