@@ -116,7 +116,7 @@ vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup 
 	$(TIMED)
 	integration/vm/selftest.sh
 	$(call IN_GUEST,v2,300) $(VM_SHORT)
-VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces::
+VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces:: labels::a_program
 
 .PHONY: test
 test: ## check, seccomp, integration, managers, faults and vm-short (root)

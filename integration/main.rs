@@ -30,6 +30,7 @@ mod hook_failures;
 mod hooks;
 mod joined;
 mod kill;
+mod labels;
 mod lifecycle;
 mod mount_ids;
 mod mount_links;
