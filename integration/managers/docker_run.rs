@@ -205,7 +205,7 @@ fn cgroup_namespaces() {
 fn a_terminal() {
     let mut terminal = Terminal::new(20, 70);
     let mut command: Command = docker()
-        .command("docker run --rm -it box sh -c 'tty; until stty size 2>&1 | grep -q 20; do sleep 0.1; done; stty size; read line; echo got $line; stty size; exit 5'");
+        .command("docker run --rm -it box sh -c 'tty; until stty size | grep 20; do sleep 0.1; done; until stty size | grep 33; do sleep 0.1; done; read line; echo got $line; exit 5'");
     let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
     terminal.master.hears("/dev/pts/0");
     terminal.master.hears("20 70");
@@ -213,9 +213,8 @@ fn a_terminal() {
     let client = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
     let client = nix::unistd::Pid::from_raw(client.trim().parse().unwrap());
     nix::sys::signal::kill(client, nix::sys::signal::Signal::SIGWINCH).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    terminal.master.hears("33 44");
     terminal.master.types("word\r");
     terminal.master.hears("got word");
-    terminal.master.hears("33 44");
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }
