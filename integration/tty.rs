@@ -16,7 +16,8 @@ use nix::sys::termios::{Termios, tcgetattr};
 
 use crate::runtime::eventually_within;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A machine may have much else to do; who waits in vain has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What `--console-socket` or `--pidfd-socket` names.
 pub struct ConsoleSocket {
@@ -26,7 +27,11 @@ pub struct ConsoleSocket {
 
 impl ConsoleSocket {
     pub fn new(dir: &Path) -> Self {
-        let path = dir.join("console.sock");
+        Self::named(dir, "console.sock")
+    }
+
+    pub fn named(dir: &Path, name: &str) -> Self {
+        let path = dir.join(name);
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
         Self { path, listener }

@@ -36,7 +36,10 @@ pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
     for warning in after.plan.warnings.iter().filter(|warning| before.is_news(warning, update)) {
         log::warning(warning);
     }
-    let wanted = |write: &Write| update.names(&write.field) || !before.writes(write);
+    // BFQ forgets the weights of disks when it is given the one of all
+    let weighs = update.names("linux.resources.blockIO.weight");
+    let follows = |write: &Write| weighs && write.field.starts_with("linux.resources.blockIO.weightDevice");
+    let wanted = |write: &Write| update.names(&write.field) || !before.writes(write) || follows(write);
     let schemas = set_schemas(&container, update)?;
     let put_back = || schemas.as_ref().map_or(Ok(()), Before::put_back);
     let updated = cgroup::update(&after.plan, wanted, after.check_memory);

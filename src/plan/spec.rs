@@ -90,6 +90,10 @@ impl Spec {
     }
 
     /// `root.path` as written; relative to the bundle.
+    pub fn cgroups_path(&self) -> Option<&str> {
+        given(&self.linux.as_ref()?.cgroups_path)
+    }
+
     pub fn root_path(&self) -> Result<&str> {
         let root = self.root.as_ref().context("root: missing; add the directory of the root file system as root.path");
         root.and_then(|root| given(&root.path).context("root.path: missing; add the directory of the root file system"))
@@ -100,12 +104,6 @@ impl Spec {
 /// An empty string means "not set" throughout the spec.
 pub fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
-}
-
-/// A field that is known but that this version does not act on. To ignore it would run a container with less
-/// protection, or other resources, than was asked for.
-pub fn not_yet(field: impl std::fmt::Display) -> anyhow::Error {
-    anyhow::anyhow!("{field}: this version of rrun cannot apply it yet; remove it")
 }
 
 #[cfg(test)]
