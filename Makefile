@@ -79,6 +79,10 @@ bench: root build ## what commands cost beside peers and the kernel's floor; SCE
 	cargo build --quiet -p lane
 	$(TARGET_DIR)/debug/lane $(or $(RUNTIME),$(BINARY)) $(TARGET_DIR)/$(TARGET)/release $(TARGET_DIR)/bench/result.json
 
+.PHONY: bench-parts
+bench-parts: cc ## what makes no system call: config.json read, planned, its filter compiled (criterion)
+	cargo bench -p lane --bench parts
+
 .PHONY: bench-seccomp
 bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds per call, time to compile
 	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
