@@ -23,9 +23,10 @@ pub fn both(adapters: &BTreeMap<String, Rdma>) -> Result<Vec<Write>> {
                 line += &format!(" {key}={value}");
             }
         }
-        if line != *name {
-            writes.push(Write::new(field, "rdma.max", line).meaning(NO_DEVICE));
+        if line == *name {
+            bail!("{field}: limits nothing; give hcaHandles, hcaObjects or both");
         }
+        writes.push(Write::new(field, "rdma.max", line).meaning(NO_DEVICE));
     }
     Ok(writes)
 }
@@ -38,7 +39,6 @@ mod tests {
     #[test]
     fn values() {
         for (hca_handles, hca_objects, want) in [
-            (None, None, None),
             (Some(3), None, Some("rdma.max = mlx5_1 hca_handle=3")),
             (None, Some(0), Some("rdma.max = mlx5_1 hca_object=0")),
             (Some(3), Some(10000), Some("rdma.max = mlx5_1 hca_handle=3 hca_object=10000")),
@@ -47,9 +47,16 @@ mod tests {
             let got = shown(both(&adapters)).unwrap();
             assert_eq!(got.first().map(String::as_str), want, "{adapters:?}");
         }
-        for name in ["", "a b", "a\nb", "a/b"] {
-            let adapters = [(name.to_string(), Rdma::default())].into();
-            assert!(shown(both(&adapters)).unwrap_err().starts_with("linux.resources.rdma."), "{name:?}");
+        for (name, handles, words) in [
+            ("", Some(1), "name"),
+            ("a b", Some(1), "name"),
+            ("a\nb", Some(1), "name"),
+            ("a/b", Some(1), "name"),
+            ("mlx5_1", None, "limits nothing"),
+        ] {
+            let adapters = [(name.to_string(), Rdma { hca_handles: handles, hca_objects: None })].into();
+            let error = shown(both(&adapters)).unwrap_err();
+            assert!(error.starts_with("linux.resources.rdma.") && error.contains(words), "{name:?}: {error}");
         }
     }
 }
