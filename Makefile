@@ -92,7 +92,7 @@ GUESTS = v2 v1 hybrid
 SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks joined layout leftovers mount_options mounts \
 	need notify pidfd_socket process protection races root runtime seccomp state stdio terminal tracer tty
 SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
-ABOUT_CGROUPS = cgroups:: freeze:: ps:: update::
+ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: update::
 USUAL = $(if $(filter v2,$(1)),$(SKIPS),$(ABOUT_CGROUPS))
 
 .PHONY: vm-test
@@ -177,6 +177,7 @@ tools:
 		if command -v apt-get >/dev/null; then $(call INSTALL,busybox-static); fi
 	fi
 	if ! command -v newuidmap >/dev/null && command -v apt-get >/dev/null; then $(call INSTALL,uidmap); fi
+	if ! command -v runc >/dev/null && command -v apt-get >/dev/null; then $(call INSTALL,runc); fi
 
 # The guest is one of x86-64, where its tests are built for.
 .PHONY: guest

@@ -72,14 +72,20 @@ fn hooks_killed_anywhere() {
     }
 }
 
-/// With a terminal, and a bind mount that rrun must open.
+/// With a terminal, a bind mount that rrun must open, and one whose ids are mapped by a process made for that.
 #[test]
 #[ignore = "a lane of its own: make faults"]
 fn create_in_a_user_namespace_killed_anywhere() {
     let mut lane = Lane::of(mapped(Bundle::sleeping()));
     lane.bundle.set("/process/terminal", true);
     let closed = closed_directory(&lane.bundle, "closed");
-    lane.bundle.bind(&closed.join("file"), "/f", &["ro"]);
+    lane.bundle.bind(&closed.join("file"), "/f", &["ro"]).bind(&closed, "/mapped", &["idmap"]);
+    if need::mount_option("idmap") {
+        let map = json!([{"containerID": 0, "hostID": 7, "size": 9}]);
+        lane.bundle.set("/mounts/5/uidMappings", map.clone()).set("/mounts/5/gidMappings", map);
+    } else {
+        lane.bundle.unset("/mounts/5");
+    }
     lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
 }
 

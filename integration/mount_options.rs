@@ -184,8 +184,9 @@ fn every_word_that_features_lists_is_taken() {
     for word in words.iter().map(|word| word.as_str().unwrap()) {
         let destination = format!("/m/{word}");
         match word {
-            // made for something to change, or (idmap) for a mapping
-            "remount" | "idmap" | "ridmap" | "copy-symlink" | "src-nofollow" | "dest-nofollow" => continue,
+            // made for something to change, or for a map: see mount_ids
+            "remount" | "idmap" | "ridmap" => continue,
+            "copy-symlink" | "src-nofollow" | "dest-nofollow" => bundle.bind(&dir, &destination, &[word]),
             // runc 1.1 fails on words that it lists
             "defaults" | "ratime" | "rnorelatime" | "rnostrictatime" if !on_rrun() => continue,
             "bind" | "rbind" => bundle.mount(&destination, "none", dir.to_str().unwrap(), &[word]),

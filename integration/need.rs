@@ -59,6 +59,17 @@ pub fn mount_option(word: &str) -> bool {
     runtime::features()["mountOptions"].as_array().is_some_and(|known| known.iter().any(|k| k == word))
 }
 
+/// A program of the host's.
+pub fn program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
+
+/// The command of that name: crun has none.
+pub fn events() -> bool {
+    runtime::run(std::process::Command::new(runtime::path()).args(["events", "--help"])).code == 0
+}
+
 /// What no peer promises: an extra of rrun, or a demand of the spec that peers miss.
 pub fn rrun() -> bool {
     runtime::on_rrun()

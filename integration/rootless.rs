@@ -102,6 +102,14 @@ fn granting(subuid: &str, then: &str) -> String {
 }
 
 #[test]
+fn ids_of_a_mount_are_not_a_users_to_map() {
+    need!(rrun);
+    let mut user = Rootless::sh("true");
+    user.bundle.mount("/d", "none", "rootfs", &["bind", "idmap"]);
+    user.run().refused(&["mounts[4].options: idmap: mapping the ids of a mount takes root's rights"]);
+}
+
+#[test]
 fn a_user_is_root_inside_and_himself_outside() {
     let user = Rootless::sh(
         "id -u; id -g; cat /proc/self/uid_map /proc/self/setgroups; ls -l /dev/null > /dev/null && touch /made",

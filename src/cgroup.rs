@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan() ──▶ CgroupPlan (data) ──▶ create() ──▶ NewCgroups: apply_before, tasks to join by, apply_last
-//! pure: one file a controller                   paths() ──▶ state.json ──▶ Recorded: kill, pids, freezer, remove
+//! pure: one file a controller                   paths() ──▶ state.json ──▶ Recorded: kill, pids, freezer, stats, remove
 //! ```
 //!
 //! One controller, one file: each turns the spec's values into [`Write`]s and touches nothing. To add a value, add a
@@ -25,8 +25,10 @@ pub use create::{NewCgroups, UnifiedHandles, create};
 pub use device_filter::{DeviceFilter, attach as attach_device_filter};
 pub use freeze::Freezer;
 pub use join::{InTree, Joinable, Tree, open_to_join};
+pub use oom::{Oom, OomWatch};
 pub use recorded::Recorded;
 pub use remove::Holders;
+pub use stats::Stats;
 pub use update::{Updated, update};
 pub use write::Write;
 
@@ -48,9 +50,11 @@ mod create;
 mod directory;
 mod freeze;
 mod join;
+mod oom;
 mod perform;
 mod recorded;
 mod remove;
+mod stats;
 mod subtree;
 mod update;
 mod walk;

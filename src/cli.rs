@@ -20,6 +20,7 @@ use crate::plan::notify;
 pub mod create;
 pub mod delete;
 pub mod descriptors;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod global;
@@ -95,6 +96,7 @@ pub const VERBS: &[&Verb] = &[
     &resume::VERB,
     &update::VERB,
     &ps::VERB,
+    &events::VERB,
     &delete::VERB,
     &spec::VERB,
     &features::VERB,

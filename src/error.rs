@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,15 @@ impl<T> Doing<T> for std::io::Result<T> {
     }
 }
 
+/// A file of a directory as the object of a call: written out only if that fails.
+pub struct Inside<'a>(pub &'a Path, pub &'a str);
+
+impl fmt::Display for Inside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.join(self.1).display())
+    }
+}
+
 /// How an errno is worded. Managers take `no such process` and `no such file …` in a failing kill or delete as
 /// success, so there those two are said in other words; in create and exec they are expected verbatim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +112,9 @@ pub enum Matched {
         id: String,
         status: &'static str,
     },
+    EventsOfStopped {
+        id: String,
+    },
     InitStillRunning,
     IdEmpty,
     IdFormat,
@@ -138,6 +151,7 @@ impl fmt::Display for Matched {
             Self::ExecStopped => f.write_str("cannot exec in a stopped container"),
             Self::ExecPaused => f.write_str("cannot exec in a paused container (use --ignore-paused to override)"),
             Self::NotStopped { id, status } => write!(f, "cannot delete container {id} that is not stopped: {status}"),
+            Self::EventsOfStopped { id } => write!(f, "container with id {id} is not running"),
             Self::InitStillRunning => f.write_str("container init still running"),
             Self::IdEmpty => f.write_str("container id cannot be empty"),
             Self::IdFormat => f.write_str("invalid container ID format"),
@@ -245,6 +259,12 @@ const HINTS: &[(&str, Errno, &str)] = &[
         "root inside must be able to write there: give the rootfs to the ids that are mapped",
     ),
     ("create in rootfs", Errno::EOVERFLOW, "its owner is not mapped: give the rootfs to the ids that are mapped"),
+    (
+        "mount_setattr idmap",
+        Errno::EPERM,
+        "a source that is id-mapped already cannot be mapped again: bind what it was made of",
+    ),
+    ("mount_setattr idmap", Errno::ENOSYS, "mapping the ids of a mount takes Linux 5.12"),
     ("mount_setattr", Errno::EINVAL, "only what is mounted there can be changed"),
     ("chdir", Errno::ELOOP, "a loop of symlinks, or a link of /proc that leads out of the container"),
     ("write oom_score_adj", Errno::EACCES, "below the present value it takes CAP_SYS_RESOURCE"),
@@ -282,6 +302,14 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
     ("write cgroup", Errno::EBUSY, "the value is below what is in use now"),
     ("setrlimit", Errno::EPERM, "raising a hard limit needs CAP_SYS_RESOURCE; ask for at most the present one"),
+    ("ioprio_set", Errno::EPERM, "IOPRIO_CLASS_RT takes CAP_SYS_NICE or CAP_SYS_ADMIN of the host"),
+    (
+        "set_mempolicy",
+        Errno::EINVAL,
+        "a node is not there or not in linux.resources.cpu.mems, or this kernel has no such mode or flag: \
+         set_mempolicy(2)",
+    ),
+    ("set_mempolicy", Errno::ENOSYS, "this kernel knows one memory node only"),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
     ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
     ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),

@@ -35,6 +35,7 @@ mod namespaces;
 mod parent;
 mod program;
 mod root;
+pub mod scheduling;
 mod seccomp;
 pub mod stdio;
 pub mod steps;
@@ -42,6 +43,7 @@ mod sysctl;
 mod user;
 
 pub use join::Container;
+pub use mounts::clone_source;
 
 /// What the parent opened for the child.
 pub struct Handles {

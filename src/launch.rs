@@ -27,6 +27,7 @@ pub mod id_maps;
 pub mod interrupts;
 pub mod join;
 pub mod joined;
+pub mod mount_ids;
 pub mod seal;
 pub mod serve;
 pub mod stages;

@@ -11,6 +11,7 @@ mod claim;
 mod container;
 mod delete;
 mod duties;
+mod events;
 mod exec;
 mod freeze;
 pub mod given_file;
@@ -29,6 +30,7 @@ pub mod view;
 
 pub use bring_up::Place;
 pub use delete::delete;
+pub use events::{Event, Events, stats};
 pub use exec::{ExecOptions, exec};
 pub use freeze::{pause, resume};
 pub use query::{list, plan, processes, state};

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use self::choreography::Choreography;
-use self::id_maps::IdMaps;
+use self::id_maps::{IdMaps, IdRange};
 use crate::rootfs::InRoot;
 use hooks::Hooks;
 
@@ -22,11 +22,16 @@ pub mod devices;
 pub mod exec;
 pub mod hooks;
 pub mod id_maps;
+pub mod io_priority;
+pub mod memory_policy;
+pub mod mount_ids;
 pub mod mount_options;
 pub mod mounts;
 pub mod namespaces;
 pub mod notify;
+pub mod personality;
 pub mod process;
+pub mod scheduler;
 pub mod seccomp;
 pub mod spec;
 pub mod sub_cgroups;
@@ -126,6 +131,11 @@ pub enum Clock {
 }
 
 impl ProcessPlan {
+    /// In a user namespace there are things that it may not do by itself.
+    pub fn may_need_parent(&self) -> bool {
+        !self.rlimits.is_empty() || self.scheduler.is_some() || self.io_priority.is_some()
+    }
+
     /// Whether the process may be looked into before it becomes the program.
     pub fn is_dumpable(&self) -> bool {
         let listener = self.seccomp.as_ref().and_then(|filter| filter.listener.as_ref());
@@ -210,6 +220,11 @@ pub struct MountPlan {
     /// In the order given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub propagation: Vec<Propagation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids: Option<MountIds>,
+    /// A symlink at the destination is itself the place.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub target_nofollow: bool,
     /// `ro` of a tmpfs, or of what lies below /dev: set when everything inside has been made.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub readonly_at_end: bool,
@@ -248,7 +263,12 @@ pub enum Source {
         copy_up: bool,
     },
     /// A clone of a mount of the host.
-    Bind { from: PathBuf, recursive: bool },
+    Bind {
+        from: PathBuf,
+        recursive: bool,
+        #[serde(skip_serializing_if = "SourceLink::is_followed")]
+        symlink: SourceLink,
+    },
     /// Type `cgroup` or `cgroup2`: what it becomes depends on the host's hierarchies and the cgroup namespace.
     Cgroup(CgroupMount),
     /// `remount`: changes what is mounted at the target already.
@@ -256,6 +276,41 @@ pub enum Source {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         parameters: Vec<Parameter>,
     },
+}
+
+/// What a source that is a symlink stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceLink {
+    /// For what it leads to.
+    Followed,
+    /// For itself, which is bound.
+    Bound,
+    /// For itself, which is made anew at the target.
+    Copied,
+}
+
+impl SourceLink {
+    pub fn is_followed(&self) -> bool {
+        *self == Self::Followed
+    }
+}
+
+/// The ids that a mount shows in place of those on its file system: mount_setattr(2), MOUNT_ATTR_IDMAP (Linux 5.12).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MountIds {
+    pub maps: MountMaps,
+    /// Of the whole tree.
+    pub recursive: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountMaps {
+    /// Those of the container's user namespace, new or joined.
+    Container,
+    /// `container` is the id on the file system, `host` the one that is shown.
+    Own { uids: Vec<IdRange>, gids: Vec<IdRange> },
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -353,6 +408,15 @@ pub struct ProcessPlan {
     pub no_new_privileges: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<scheduler::Scheduler>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_priority: Option<io_priority::IoPriority>,
+    /// The container's: what is executed in it later has the same. So with the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<memory_policy::MemoryPolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personality: Option<personality::Personality>,
     /// Present when the process has a terminal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Terminal>,

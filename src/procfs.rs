@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use nix::dir::Dir;
@@ -12,7 +13,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
-use crate::error::{Doing, SysError};
+use crate::error::{Doing, Inside, SysError};
 use crate::rootfs::is_same_file;
 
 /// The root of a procfs.
@@ -119,6 +120,13 @@ impl Proc {
         }
     }
 
+    /// A namespace's file. Its link is magic, so the directory is looked up by the rules, and the name in it is not.
+    pub fn open_namespace(&self, pid: Pid, file: &str) -> Result<OwnedFd, SysError> {
+        let dir = self.open_file(&format!("{pid}/ns"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        openat(&dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .doing("open", in_proc(&format!("{pid}/ns/{file}")))
+    }
+
     /// Every process of a session that has not ended.
     pub fn session(&self, session: Pid) -> Result<Vec<Pid>, SysError> {
         self.processes(|pid| self.stat(pid).is_ok_and(|stat| stat.session == session && !stat.has_ended()))
@@ -156,8 +164,8 @@ impl Proc {
     }
 }
 
-fn in_proc(path: &str) -> String {
-    format!("/proc/{path}")
+fn in_proc(path: &str) -> Inside<'_> {
+    Inside(Path::new("/proc"), path)
 }
 
 /// Of /proc/PID/stat: proc_pid_stat(5).

@@ -5,7 +5,9 @@
 //! Born + a pidfd                     →   goes on with that process in place of the first
 //! Console + the terminal's master  →   hands it to the caller
 //! Listener(a number to be opened)  →   takes it by pidfd_getfd once Ready is seen, and hands it to the agent
-//! MapIds, OpenMount, RaiseLimits   →   does it
+//! MapMount + a mount               →   maps its ids
+//! MapIds, OpenMount, RaiseLimits,
+//! Schedule                         →   does it
 //!                                  ←   done, and perhaps a descriptor; a parent that cannot ends the child instead
 //! Failed(the whole chain of causes)    the last word
 //! Ready (a read of an eventfd)     →   memory limit, state.json, pid file
@@ -42,8 +44,13 @@ pub enum Ask {
     MapIds,
     /// A mount of the plan, by its place there, whose source the child cannot reach. The mount comes with the answer.
     OpenMount(usize),
+    /// A mount of the plan, by its place there, comes with the message: its ids are to be mapped, which takes rights over
+    /// its file system.
+    MapMount(usize),
     /// process.rlimits, for a child that may not raise its own.
     RaiseLimits,
+    /// process.scheduler and ioPriority, for a child that may not go above the usual.
+    Schedule,
     /// The hooks of the runtime's namespaces: everything is mounted, and nothing is switched yet. A request.
     RunHooks,
     /// What went wrong. Nothing follows.
@@ -90,7 +97,12 @@ impl Channel {
 
     /// Child: asks, and waits until the parent has done it. A parent that cannot do it ends the child instead.
     pub fn request(&self, ask: &Ask) -> Result<Option<OwnedFd>> {
-        self.ask(ask, None)?;
+        self.request_with(ask, None)
+    }
+
+    /// As `request`, with a descriptor.
+    pub fn request_with(&self, ask: &Ask, fd: Option<BorrowedFd>) -> Result<Option<OwnedFd>> {
+        self.ask(ask, fd)?;
         let mut byte = Vec::new();
         let fd = socket::receive(self.0.as_fd(), &mut byte).doing("recvmsg", "the parent")?;
         ensure!(byte == DONE, "the parent is gone");

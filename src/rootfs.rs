@@ -81,6 +81,8 @@ pub enum Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Symlinks {
     Followed,
+    /// One that is last on the way stands for itself.
+    NotTheLast,
     /// For proc and sysfs: an image must not choose where they go (CVE-2019-19921, CVE-2023-27561).
     Refused,
 }
@@ -123,7 +125,8 @@ impl Rootfs {
         if symlinks == Symlinks::Refused {
             resolve |= ResolveFlag::RESOLVE_NO_SYMLINKS;
         }
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+        let nofollow = if symlinks == Symlinks::NotTheLast { OFlag::O_NOFOLLOW } else { OFlag::empty() };
+        let how = OpenHow::new().flags(flags | nofollow | OFlag::O_CLOEXEC).resolve(resolve);
         for _ in 0..MOST_RACES {
             match openat2(&self.dir, path, how) {
                 Err(Errno::EAGAIN) => continue,
@@ -183,7 +186,7 @@ impl Rootfs {
             let wanted = if names.is_empty() { place } else { Place::Directory };
             let fd = make_and_open(here, &name, wanted).doing("create in rootfs", path)?;
             let kind = kind_of(&fstat(&fd).doing("fstat", path)?);
-            if kind == SFlag::S_IFLNK {
+            if kind == SFlag::S_IFLNK && !(allowed == Symlinks::NotTheLast && names.is_empty()) {
                 symlinks += 1;
                 if symlinks > MOST_SYMLINKS || allowed == Symlinks::Refused {
                     return Err(SysError::new("create in rootfs", path, Errno::ELOOP));

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod mount;
 pub mod namespace;
 pub mod network;
+pub mod scheduling;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;

@@ -158,6 +158,38 @@ fn a_shim_has_a_container_from_create_to_delete() {
     std::fs::remove_dir(bundle.dir.join("state/k8s.io")).unwrap();
 }
 
+/// go-runc: the first JSON value of stdout, whose stream it then closes; or value by value until the stream ends.
+#[test]
+fn a_shim_asks_what_a_container_uses() {
+    let mut bundle = Bundle::sleeping();
+    bundle.state_root = bundle.dir.join("state/k8s.io");
+    let (shim, id) = (shim(&bundle), bundle.id.clone());
+    let _pipes = create(&shim, &bundle);
+    shim.silent(&bundle, &["start", &id]);
+    let event = |value: Option<serde_json::Result<Value>>| -> Value {
+        let event = value.expect("an event").unwrap();
+        assert!(event["type"] == "stats" && event["id"] == id, "{event}");
+        assert!(event["data"]["pids"]["current"] == 1 && event["data"]["memory"]["raw"].is_object(), "{event}");
+        event
+    };
+    let stats = run(&mut shim.command(&bundle, &["events", "--stats", &id]));
+    event(serde_json::Deserializer::from_str(stats.ok()).into_iter().next());
+
+    let mut events = shim.command(&bundle, &["events", "--interval=1s", &id]);
+    let mut events = events.stdout(Stdio::piped()).spawn().unwrap();
+    let mut values = serde_json::Deserializer::from_reader(events.stdout.take().unwrap()).into_iter();
+    event(values.next());
+    event(values.next());
+    shim.silent(&bundle, &["kill", &id, "9"]);
+    eventually_within(PATIENCE, || shim.combined(&bundle, &["state", &id]).1.contains("\"stopped\"").then_some(()));
+    shim.silent(&bundle, &["delete", &id]);
+    while values.next().is_some() {}
+    assert!(runtime::wait_within(&mut events, PATIENCE).expect("events hang").success());
+    shim.fails(&bundle, &["events", "--stats", &id], "does not exist");
+    bundle.state_root = bundle.dir.join("state");
+    std::fs::remove_dir(bundle.dir.join("state/k8s.io")).unwrap();
+}
+
 /// A terminal: create's own output is one buffer, and the socket is looked at when create has ended.
 #[test]
 fn a_shim_takes_the_terminal_afterwards() {

@@ -65,7 +65,8 @@ pub fn same(one: &str, other: &str) -> bool {
 /// More than any kernel has of CPUs or memory nodes.
 const MOST_NUMBERS: u32 = 1 << 16;
 
-fn numbers(list: &str) -> Option<BTreeSet<u32>> {
+/// `None`: it has a pattern, or is no list.
+pub(super) fn numbers(list: &str) -> Option<BTreeSet<u32>> {
     let mut numbers = BTreeSet::new();
     for range in list.trim().split(',').map(str::trim).filter(|range| !range.is_empty()) {
         let (from, to) = range.split_once('-').unwrap_or((range, range));

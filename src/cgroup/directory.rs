@@ -61,6 +61,10 @@ impl Directory {
         read(&self.fd, file)
     }
 
+    pub fn open_to_read(&self, file: &str) -> Result<File, Errno> {
+        open_inside(&self.fd, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC).map(File::from)
+    }
+
     pub fn open_to_write(&self, file: &str) -> Result<File, Errno> {
         open_inside(&self.fd, Path::new(file), OFlag::O_WRONLY | OFlag::O_CLOEXEC).map(File::from)
     }
@@ -94,10 +98,23 @@ fn open_inside(dir: &impl AsFd, name: &Path, flags: OFlag) -> Result<OwnedFd, Er
 }
 
 pub fn read(dir: &impl AsFd, file: &str) -> Result<String, Errno> {
+    read_all(open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?)
+}
+
+/// A file of a cgroup by its whole path, of which rrun knows that no part was a symlink when it recorded it.
+pub fn read_path(path: &Path) -> Result<String, Errno> {
+    let file = openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    match fstatfs(&file)?.filesystem_type() {
+        CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC => read_all(file),
+        // something else is mounted there now
+        _ => Err(Errno::ENOENT),
+    }
+}
+
+fn read_all(file: OwnedFd) -> Result<String, Errno> {
     let mut bytes = Vec::with_capacity(256);
-    let file = File::from(open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?);
     // `take` keeps std from asking for the size first, which such files do not have
-    match file.take(LARGEST_FILE).read_to_end(&mut bytes) {
+    match File::from(file).take(LARGEST_FILE).read_to_end(&mut bytes) {
         Ok(_) => String::from_utf8(bytes).map_err(|_| Errno::EILSEQ),
         Err(error) => Err(errno_of(&error)),
     }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::directory::{Directory, processes, write};
+use super::directory::{Directory, processes, read_path, write};
 use super::walk::{Visitor, walk};
 use crate::error::SysError;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
@@ -79,17 +79,24 @@ impl Recorded {
 
     /// Whether somebody froze this very container; one that only sits below a frozen cgroup is not.
     pub fn frozen(&self) -> Result<bool> {
-        if let Some(freezer) = self.open("freezer")? {
-            let state = read(&freezer, "freezer.state")?;
-            // absent in old kernels, where there is no telling who froze it
-            let own = || read(&freezer, "freezer.self_freezing");
-            if state.is_some_and(|state| state.trim() != "THAWED") && own()?.is_none_or(|own| own.trim() != "0") {
-                return Ok(true);
-            }
+        let state = self.read_file("freezer", "freezer.state")?;
+        // absent in old kernels, where there is no telling who froze it
+        let own = || self.read_file("freezer", "freezer.self_freezing");
+        if state.is_some_and(|state| state.trim() != "THAWED") && own()?.is_none_or(|own| own.trim() != "0") {
+            return Ok(true);
         }
-        match self.open("")? {
-            Some(tree) => Ok(read(&tree, "cgroup.freeze")?.is_some_and(|freeze| freeze.trim() == "1")),
-            None => Ok(false),
+        Ok(self.read_file("", "cgroup.freeze")?.is_some_and(|freeze| freeze.trim() == "1"))
+    }
+
+    /// One file, which every command asks for: by its path, with as few calls as can be. `None`: there is no such cgroup,
+    /// or this kernel has no such file.
+    fn read_file(&self, controller: &str, file: &str) -> Result<Option<String>> {
+        let Some(cgroup) = self.of(controller) else { return Ok(None) };
+        let path = cgroup.path.join(file);
+        match read_path(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
+            Err(errno) => Err(SysError::new("read cgroup", path.display(), errno).into()),
         }
     }
 
@@ -251,7 +258,7 @@ pub(super) fn oom_kills(tree: &Directory) -> u64 {
 }
 
 /// Of memory.oom_control, where the line came with 4.13, and of v2's memory.events.
-fn oom_kills_in(text: &str) -> u64 {
+pub(super) fn oom_kills_in(text: &str) -> u64 {
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};
 use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::recorded::{Recorded, RecordedCgroup};
@@ -58,6 +59,10 @@ impl Recorded {
 impl RecordedCgroup {
     /// Whether it is gone.
     fn remove_once(&self) -> Result<bool> {
+        // Mostly this is all; what is no cgroup, or has anything inside, is looked at below.
+        if unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir).is_ok() {
+            return Ok(true);
+        }
         let Some((above, name)) = self.above()? else { return Ok(true) };
         let rmdir = || unlinkat(above.as_fd(), name, UnlinkatFlags::RemoveDir);
         let mut result = rmdir();

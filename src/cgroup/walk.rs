@@ -55,8 +55,17 @@ pub fn walk(top: &impl AsFd, visitor: &mut impl Visitor) -> Result<(), Errno> {
 }
 
 fn children(dir: &OwnedFd) -> Result<Vec<CString>, Errno> {
+    entries(dir, Type::Directory)
+}
+
+/// The names of the files of one cgroup.
+pub fn files(dir: &impl AsFd) -> Result<Vec<String>, Errno> {
+    Ok(entries(dir, Type::File)?.iter().map(|name| name.to_string_lossy().into_owned()).collect())
+}
+
+fn entries(dir: &impl AsFd, kind: Type) -> Result<Vec<CString>, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut entries = match Dir::openat(dir, ".", flags, Mode::empty()) {
+    let mut entries = match Dir::openat(dir.as_fd(), ".", flags, Mode::empty()) {
         Err(Errno::ENOENT | Errno::ENODEV) => return Ok(Vec::new()),
         entries => entries?,
     };
@@ -64,7 +73,7 @@ fn children(dir: &OwnedFd) -> Result<Vec<CString>, Errno> {
     for entry in entries.iter() {
         let entry = entry?;
         let name = entry.file_name();
-        if entry.file_type() == Some(Type::Directory) && name != c"." && name != c".." {
+        if entry.file_type() == Some(kind) && name != c"." && name != c".." {
             names.push(name.to_owned());
         }
     }

@@ -18,7 +18,7 @@ use crate::log;
 use crate::plan::hooks::Hooks;
 use crate::plan::seccomp::calls::ARCHITECTURES;
 use crate::plan::seccomp::profile::{ACTIONS, FLAGS, OPERATORS};
-use crate::plan::{capabilities, mount_options, namespaces};
+use crate::plan::{capabilities, memory_policy, mount_options, namespaces};
 
 pub const VERB: Verb = Verb {
     stderr: log::Stderr::ErrorOnly,
@@ -49,7 +49,6 @@ fn features() -> Result<Features> {
 fn linux() -> Result<LinuxFeature> {
     let namespaces = namespaces::all_types().into_iter().map(LinuxNamespaceType::try_from);
     let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true);
-    let none = Vec::<String>::new;
     let seccomp = SeccompBuilder::default()
         .enabled(true)
         .actions(known(ACTIONS.map(|(word, _)| word))?)
@@ -57,7 +56,7 @@ fn linux() -> Result<LinuxFeature> {
         .archs(known(ARCHITECTURES)?)
         .known_flags(FLAGS.map(String::from).to_vec())
         .supported_flags(FLAGS.map(String::from).to_vec());
-    let idmap = IDMapBuilder::default().enabled(false).build()?;
+    let idmap = IDMapBuilder::default().enabled(true).build()?;
     Ok(LinuxFeatureBuilder::default()
         .namespaces(namespaces.collect::<Result<Vec<_>, _>>()?)
         .capabilities(capabilities::all_names())
@@ -66,7 +65,9 @@ fn linux() -> Result<LinuxFeature> {
         .apparmor(ApparmorBuilder::default().enabled(false).build()?)
         .selinux(SelinuxBuilder::default().enabled(false).build()?)
         .intel_rdt(IntelRdtBuilder::default().enabled(false).schemata(false).monitoring(false).build()?)
-        .memory_policy(MemoryPolicyBuilder::default().modes(none()).flags(none()).build()?)
+        .memory_policy(
+            MemoryPolicyBuilder::default().modes(memory_policy::modes()).flags(memory_policy::flags()).build()?,
+        )
         .mount_extensions(MountExtensionsBuilder::default().idmap(idmap).build()?)
         .net_devices(NetDevicesBuilder::default().enabled(false).build()?)
         .build()?)

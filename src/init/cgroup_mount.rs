@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::Result;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::symlinkat;
 
@@ -49,9 +48,7 @@ impl Init<'_> {
             let path = target.join(&hierarchy.name);
             let mount = self.clone_cgroup(&hierarchy.from)?;
             mount::set_attributes_if(&mount, plan.attributes.into(), Reach::One, &path)?;
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let place = openat(&top, hierarchy.name.as_str(), flags, Mode::empty()).doing("open", &path)?;
-            mount::attach(&mount, place.as_fd(), &path)?;
+            mount::attach_in(&mount, top.as_fd(), &hierarchy.name, &path)?;
         }
         self.finish(plan, top)
     }

@@ -1,19 +1,20 @@
 //! The mounts of the config. Each is made detached, gets its attributes, and is attached onto a descriptor: between the
 //! look at a destination and the mount nothing can be put in its place (CVE-2021-30465).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::symlinkat;
 
 use super::Init;
 use crate::error::{Doing, SysError};
 use crate::log;
-use crate::plan::{AttrChange, MountPlan, Parameter, Source};
+use crate::plan::{AttrChange, MountPlan, Parameter, Source, SourceLink};
 use crate::protocol::Ask;
 use crate::rootfs::{Found, InRoot, Place, Symlinks, kind_of};
 use crate::sys::mount::{self, Attributes, Context as Filesystem, Mount, Reach};
@@ -33,12 +34,16 @@ impl Init<'_> {
         let mount = match &plan.source {
             Source::Remount { parameters } => return self.remount(plan, parameters),
             Source::Cgroup(cgroup) => return self.mount_cgroup(plan, cgroup),
-            Source::Bind { from, recursive } => {
-                let tree = self.open_source(plan, from, *recursive)?;
+            Source::Bind { from, recursive, symlink } => {
+                let tree = self.open_source(plan, from, *recursive, *symlink)?;
+                if *symlink == SourceLink::Copied && is_symlink(&tree)? {
+                    return self.copy_symlink(&tree, target);
+                }
+                self.map_ids(plan, &tree)?;
                 self.attach(plan, tree, target)?
             }
             Source::Filesystem { fstype, device, parameters, copy_up } => {
-                let place = self.directory_for(fstype, target)?;
+                let place = self.directory_for(fstype, target, plan.target_nofollow)?;
                 let mount = new_filesystem(plan, fstype, device, parameters, &place)?;
                 if *copy_up {
                     // a FIFO in its place would keep us waiting
@@ -54,16 +59,45 @@ impl Init<'_> {
 
     /// By ourselves if we can: then the kernel locks what the host has set on that mount. In a user namespace we may not
     /// get there, and must not uncover what lies below other mounts (EINVAL); a parent with root's rights may.
-    fn open_source(&self, plan: &MountPlan, from: &Path, recursive: bool) -> Result<Mount> {
-        match mount::clone_tree(from, Reach::recursive(recursive)) {
+    fn open_source(&self, plan: &MountPlan, from: &Path, recursive: bool, symlink: SourceLink) -> Result<Mount> {
+        match clone_source(from, recursive, symlink) {
             Err(SysError { errno: Errno::EACCES | Errno::EINVAL, .. }) if self.parent_is_privileged() => {
-                let index = self.plan()?.mounts.iter().position(|mount| std::ptr::eq(mount, plan));
-                let ask = Ask::OpenMount(index.context("the mount is not in the plan")?);
-                let opened = self.handles.channel.request(&ask)?;
+                let opened = self.handles.channel.request(&Ask::OpenMount(self.index_of(plan)?))?;
                 Ok(Mount::from(opened.context("the parent sent no mount")?))
             }
             result => Ok(result?),
         }
+    }
+
+    fn index_of(&self, plan: &MountPlan) -> Result<usize> {
+        let index = self.plan()?.mounts.iter().position(|mount| std::ptr::eq(mount, plan));
+        index.context("the mount is not in the plan")
+    }
+
+    /// By the parent, before the mount is attached: it takes rights over the file system, which nobody in a user
+    /// namespace has, and a user namespace with these maps.
+    fn map_ids(&self, plan: &MountPlan, tree: &Mount) -> Result<()> {
+        if plan.ids.is_some() {
+            self.handles.channel.request_with(&Ask::MapMount(self.index_of(plan)?), Some(tree.as_fd()))?;
+        }
+        Ok(())
+    }
+
+    /// A symlink of the host's made anew; the same one may stand there already.
+    fn copy_symlink(&self, source: &Mount, target: &InRoot) -> Result<()> {
+        let leads = |fd: BorrowedFd| readlinkat(fd, c"").doing("readlink", target);
+        let to = leads(source.as_fd())?;
+        let (dir, name) = self.rootfs()?.parent_of(target)?;
+        match symlinkat(to.as_os_str(), &dir, name) {
+            Err(Errno::EEXIST) => {}
+            result => return Ok(result.doing("symlink", target)?),
+        }
+        let there =
+            self.rootfs()?.open_errno(target, OFlag::O_PATH, Symlinks::NotTheLast).doing("open in rootfs", target)?;
+        let kind = kind_of(&fstat(&there).doing("fstat", target)?);
+        let same = kind == SFlag::S_IFLNK && leads(there.as_fd())? == to;
+        ensure!(same, "{target} is there already, and no symlink to {}; remove it from the image", to.display());
+        Ok(())
     }
 
     /// Binds need a place of their own kind: a directory onto a directory, anything else onto a file.
@@ -78,7 +112,7 @@ impl Init<'_> {
             }
             self.rootfs()?.mountpoint(target, place, Symlinks::Refused)?
         } else {
-            let found = self.rootfs()?.mountpoint(target, place, Symlinks::Followed)?;
+            let found = self.rootfs()?.mountpoint(target, place, followed(plan.target_nofollow))?;
             self.refuse_inside_proc(target, &found)?;
             found
         };
@@ -89,9 +123,9 @@ impl Init<'_> {
     }
 
     /// proc and sysfs go onto a real directory only: later writes of ours must reach the real thing.
-    fn directory_for(&self, fstype: &str, target: &InRoot) -> Result<Found> {
+    fn directory_for(&self, fstype: &str, target: &InRoot, nofollow: bool) -> Result<Found> {
         let kernel_files = matches!(fstype, "proc" | "sysfs");
-        let symlinks = if kernel_files { Symlinks::Refused } else { Symlinks::Followed };
+        let symlinks = if kernel_files { Symlinks::Refused } else { followed(nofollow) };
         let found = self.rootfs()?.mountpoint(target, Place::Directory, symlinks);
         let found = found.map_err(|error| match error.errno {
             Errno::ELOOP if kernel_files => {
@@ -182,6 +216,23 @@ fn explained<T>(filesystem: &Filesystem, result: Result<T, SysError>) -> Result<
         Some(said) => anyhow::Error::new(error).context(said),
         None => error.into(),
     })
+}
+
+/// Of a bind mount.
+pub fn clone_source(from: &Path, recursive: bool, symlink: SourceLink) -> Result<Mount, SysError> {
+    let reach = Reach::recursive(recursive);
+    match symlink {
+        SourceLink::Followed => mount::clone_tree(from, reach),
+        SourceLink::Bound | SourceLink::Copied => mount::clone_tree_nofollow(from, reach),
+    }
+}
+
+fn followed(nofollow: bool) -> Symlinks {
+    if nofollow { Symlinks::NotTheLast } else { Symlinks::Followed }
+}
+
+fn is_symlink(tree: &Mount) -> Result<bool> {
+    Ok(kind_of(&fstat(tree.as_fd()).doing("fstat", "the source")?) == SFlag::S_IFLNK)
 }
 
 fn is_proc(target: &InRoot) -> bool {

@@ -9,6 +9,10 @@ use super::Init;
 use crate::plan::affinity::Last;
 use crate::plan::choreography::Move;
 use crate::plan::exec::ExecPlan;
+use crate::plan::io_priority::IoPriority;
+use crate::plan::memory_policy::MemoryPolicy;
+use crate::plan::personality::Personality;
+use crate::plan::scheduler::Scheduler;
 use crate::plan::seccomp::Filter;
 use crate::plan::{
     DevicePlan, LinkPlan, MountPlan, Namespace, Plan, ProcessPlan, Propagation, RootSwitch, Source, Sysctl, Terminal,
@@ -57,6 +61,10 @@ pub enum Step<'p> {
     NoNewPrivileges,
     Limits,
     Umask(u32),
+    Scheduler(&'p Scheduler),
+    IoPriority(IoPriority),
+    MemoryPolicy(&'p MemoryPolicy),
+    Personality(Personality),
     BoundingSet,
     Ids,
     CapabilitySets,
@@ -68,6 +76,7 @@ pub enum Step<'p> {
     Ready,
     WaitForStart,
     StartHooks,
+    LateScheduler(&'p Scheduler),
     Exec,
 }
 
@@ -113,9 +122,15 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     // After the masks: what is unbindable cannot be cloned over them.
     steps.extend(plan.root.propagation_after.map(Step::RootPropagation));
 
-    steps.extend(become_the_program(process));
+    let start_hooks = !plan.hooks.start_container.is_empty();
+    let (early, late) = match &process.scheduler {
+        Some(scheduler) if start_hooks && scheduler.forbids_fork() => (None, Some(scheduler)),
+        scheduler => (scheduler.as_ref(), None),
+    };
+    steps.extend(become_the_program(process, early));
     steps.extend([Step::Ready, Step::WaitForStart]);
-    steps.extend((!plan.hooks.start_container.is_empty()).then_some(Step::StartHooks));
+    steps.extend(start_hooks.then_some(Step::StartHooks));
+    steps.extend(late.map(Step::LateScheduler));
     steps.push(Step::Exec);
     steps
 }
@@ -138,19 +153,25 @@ pub fn steps_of_exec(plan: &ExecPlan) -> Vec<Step<'_>> {
     steps.push(Step::EnterRoot);
     steps.push(process.terminal.map_or(Step::ReplaceDevNull, Step::Terminal));
     steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
-    steps.extend(become_the_program(process));
+    steps.extend(become_the_program(process, process.scheduler.as_ref()));
     steps.extend([Step::Ready, Step::Exec]);
     steps
 }
 
 /// The end of both: everything is in place, and rights are given up.
-fn become_the_program(process: &ProcessPlan) -> Vec<Step<'_>> {
+fn become_the_program<'p>(process: &'p ProcessPlan, scheduler: Option<&'p Scheduler>) -> Vec<Step<'p>> {
     let mut steps = vec![Step::StdioOwner(process.uid), Step::EnterDirectory(&process.cwd)];
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
     // Nothing below opens a file, but for a working directory that only the user may enter: a tiny RLIMIT_NOFILE is the
     // user's business, not ours.
     steps.extend((!process.rlimits.is_empty()).then_some(Step::Limits));
     steps.push(Step::Umask(process.umask));
+    // In the cgroups, whose CPUs, nodes and share of real time they are held against; while rights are there to go above
+    // the usual; and a filter may forbid them, which usual ones do.
+    steps.extend(scheduler.map(Step::Scheduler));
+    steps.extend(process.io_priority.map(Step::IoPriority));
+    steps.extend(process.memory_policy.as_ref().map(Step::MemoryPolicy));
+    steps.extend(process.personality.map(Step::Personality));
     // Without no_new_privileges a filter needs CAP_SYS_ADMIN, so all but the rights is settled before. With it, it is
     // the last: the fewer calls it has to allow. Before Ready in either case: one that is refused fails `create`.
     let filter = process.seccomp.as_ref().map(Step::LoadFilter);
@@ -217,6 +238,10 @@ impl Init<'_> {
             Step::NoNewPrivileges => self.set_no_new_privileges(),
             Step::Limits => self.set_limits(),
             Step::Umask(mask) => self.set_umask(mask),
+            Step::Scheduler(scheduler) => self.set_scheduler(scheduler),
+            Step::IoPriority(priority) => self.set_io_priority(priority),
+            Step::MemoryPolicy(policy) => self.set_memory_policy(policy),
+            Step::Personality(personality) => self.set_personality(personality),
             Step::BoundingSet => self.reduce_bounding_set(),
             Step::Ids => self.set_ids(),
             Step::CapabilitySets => self.set_capabilities(),
@@ -227,6 +252,7 @@ impl Init<'_> {
             Step::Ready => self.announce_ready(),
             Step::WaitForStart => self.wait_for_start(),
             Step::StartHooks => self.run_start_hooks(),
+            Step::LateScheduler(scheduler) => self.set_scheduler_at_start(scheduler),
             Step::Exec => self.exec(),
         }
     }
@@ -278,6 +304,10 @@ impl fmt::Display for Step<'_> {
             Self::NoNewPrivileges => f.write_str("process.noNewPrivileges"),
             Self::Limits => f.write_str("process.rlimits"),
             Self::Umask(_) => f.write_str("process.user.umask"),
+            Self::Scheduler(_) | Self::LateScheduler(_) => f.write_str("process.scheduler"),
+            Self::IoPriority(_) => f.write_str("process.ioPriority"),
+            Self::MemoryPolicy(_) => f.write_str("linux.memoryPolicy"),
+            Self::Personality(_) => f.write_str("linux.personality"),
             Self::BoundingSet | Self::CapabilitySets => f.write_str("process.capabilities"),
             Self::Ids => f.write_str("process.user"),
             Self::OutliveParent | Self::CloseOtherDescriptors => f.write_str("before ready"),
@@ -298,179 +328,4 @@ fn verb(source: &Source) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::host::Host;
-    use crate::plan::Descriptors;
-    use crate::plan::affinity::Affinity;
-    use crate::plan::build::Options;
-    use crate::plan::spec::Spec;
-
-    /// A plan with something of everything.
-    fn plan(no_new_privileges: bool, terminal: bool, hooks: bool) -> Plan {
-        let kinds = ["pid", "network", "mount", "ipc", "uts", "cgroup"];
-        let namespaces = kinds.map(|kind| serde_json::json!({"type": kind}));
-        let hook = if hooks { serde_json::json!([{"path": "/h"}]) } else { serde_json::json!([]) };
-        let config = serde_json::json!({
-            "ociVersion": "1.3.0",
-            "hooks": {"prestart": hook, "createContainer": hook, "startContainer": hook, "poststop": hook},
-            "process": {
-                "args": ["true"], "cwd": "/", "terminal": terminal, "noNewPrivileges": no_new_privileges,
-                "user": {"uid": 1, "gid": 1},
-                "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 3, "hard": 3}]
-            },
-            "root": {"path": "rootfs", "readonly": true},
-            "hostname": "h",
-            "mounts": [{"destination": "/t", "type": "tmpfs", "options": ["ro"]}],
-            "linux": {
-                "namespaces": namespaces,
-                "maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"],
-                "sysctl": {"net.ipv4.ip_forward": "1"}
-            }
-        });
-        let spec = Spec::parse(config.to_string().as_bytes()).unwrap();
-        let options = Options {
-            id: "c".into(),
-            bundle: "/b".into(),
-            rootfs: "/b/rootfs".into(),
-            no_pivot: false,
-            detached: false,
-            console_socket: false,
-            descriptors: Descriptors::default(),
-            no_new_keyring: false,
-            notify: None,
-        };
-        Plan::build(&spec, &options, &Host::default()).unwrap()
-    }
-
-    fn names(steps: &[Step]) -> Vec<String> {
-        let name = |step: &Step| match step {
-            Step::Move(step) => format!("{step:?}"),
-            step => format!("{step:?}").split(['(', ' ']).next().unwrap_or_default().to_string(),
-        };
-        steps.iter().map(name).collect()
-    }
-
-    #[test]
-    fn what_must_come_before_what() {
-        for (no_new_privileges, terminal) in [(false, false), (true, true)] {
-            let plan = plan(no_new_privileges, terminal, true);
-            let order = names(&steps(&plan));
-            let at = |name: &str| {
-                order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
-            };
-            for (first, then, why) in [
-                ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that has not recorded it"),
-                ("JoinCgroups", "AllProcessors", "the cpuset says which there are"),
-                ("JoinCgroups", "Unshare(Cgroup)", "its root is the cgroup of its maker"),
-                ("PrepareRoot", "Mount", "mounts go into the root"),
-                ("Mount", "Device", "a tmpfs may lie on /dev"),
-                ("Device", "SwitchRoot", ""),
-                ("Device", "RuntimeHooks", "they see the finished tree"),
-                ("WorkingDirectory", "RuntimeHooks", ""),
-                ("RuntimeHooks", "ContainerHooks", ""),
-                ("ContainerHooks", "FindProgram", "a hook may bring it"),
-                ("ContainerHooks", "SwitchRoot", "their paths are the host's"),
-                ("ContainerHooks", "Sysctl", "they may set up the network"),
-                ("CapabilitySets", "StartHooks", "they run as the container's user"),
-                ("CloseOtherDescriptors", "StartHooks", ""),
-                ("WaitForStart", "StartHooks", ""),
-                ("StartHooks", "Exec", ""),
-                ("FindProgram", "SwitchRoot", "the host's binfmt_misc is asked"),
-                ("Mount", "PrivateProcfs", ""),
-                ("PrivateProcfs", "SwitchRoot", "another procfs must be in sight"),
-                ("SwitchRoot", "Sysctl", ""),
-                ("Sysctl", "ReadonlyPath", "/proc/sys becomes read-only"),
-                ("Mask", "ReadonlyRoot", ""),
-                ("WorkingDirectory", "ReadonlyRoot", "it may have to be made"),
-                ("ReadonlyMounts", "EnterDirectory", ""),
-                ("EnterDirectory", "Limits", "it opens a descriptor"),
-                ("Limits", "Ids", "raising a limit takes CAP_SYS_RESOURCE"),
-                ("BoundingSet", "Ids", "dropping takes CAP_SETPCAP"),
-                ("Ids", "CapabilitySets", "a change of uid clears effective capabilities"),
-                ("Ids", "DieWithParentAgain", "a change of ids clears the death signal"),
-                ("OutliveParent", "Ready", "a recorded container outlives rrun"),
-                ("CloseOtherDescriptors", "Ready", "no descriptor of the host waits in init"),
-                ("Ready", "WaitForStart", ""),
-                ("WaitForStart", "Exec", ""),
-            ] {
-                assert!(at(first) < at(then), "{first} must come before {then}: {why}; {order:?}");
-            }
-            assert_eq!(order.contains(&"NoNewPrivileges".to_string()), no_new_privileges);
-            let (with, without) = ("Terminal".to_string(), "ReplaceDevNull".to_string());
-            assert_eq!((order.contains(&with), order.contains(&without)), (terminal, !terminal));
-            assert_eq!(order.last().map(String::as_str), Some("Exec"));
-        }
-    }
-
-    #[test]
-    fn where_a_filter_is_loaded() {
-        let written = serde_json::from_str(r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
-        for no_new_privileges in [false, true] {
-            let mut plan = plan(no_new_privileges, false, false);
-            plan.process.seccomp = Some(crate::plan::seccomp::plan(&written).unwrap());
-            let order = names(&steps(&plan));
-            let at =
-                |name: &str| order.iter().position(|step| step == name).unwrap_or_else(|| panic!("{name}: {order:?}"));
-            for (first, then, why) in [
-                ("CloseOtherDescriptors", "LoadFilter", "the listener gets the number that was told"),
-                ("OutliveParent", "LoadFilter", "it asks whether the death signal is cleared"),
-                ("LoadFilter", "Ready", "one that is refused fails `create`"),
-                if no_new_privileges {
-                    ("CapabilitySets", "LoadFilter", "it need not allow what gives rights up")
-                } else {
-                    ("LoadFilter", "BoundingSet", "it takes CAP_SYS_ADMIN")
-                },
-            ] {
-                assert!(at(first) < at(then), "{first} must come before {then}: {why}; {order:?}");
-            }
-            assert_eq!(order.contains(&"DieWithParentAgain".to_string()), no_new_privileges, "{order:?}");
-        }
-    }
-
-    #[test]
-    fn without_hooks_nothing_is_asked() {
-        let order = names(&steps(&plan(false, false, false)));
-        assert!(!order.iter().any(|step| step.ends_with("Hooks")), "{order:?}");
-    }
-
-    #[test]
-    fn what_exec_must_do_before_what() {
-        for terminal in [false, true] {
-            let process = ProcessPlan {
-                oom_score_adj: Some(1),
-                terminal: terminal.then_some(Terminal { size: None }),
-                ..plan(true, false, false).process
-            };
-            let affinity = Affinity { initial: None, last: Last::These(vec![0]) };
-            let order = names(&steps_of_exec(&ExecPlan { id: "c".into(), process, affinity, keyring: true }));
-            let at = |name: &str| {
-                order.iter().position(|step| step == name).unwrap_or_else(|| panic!("no {name} in {order:?}"))
-            };
-            for (first, then, why) in [
-                ("DieWithParent", "JoinCgroups", "nothing may outlive a parent that does not know of it"),
-                ("OomScore", "JoinNamespaces", "the container's user namespace may not lower it"),
-                ("JoinCgroups", "Processors", "the cpuset says which there are"),
-                ("JoinCgroups", "CheckContainer", "who ends it looks for processes after init has ended"),
-                ("JoinNamespaces", "CheckContainer", ""),
-                ("JoinNamespaces", "ShareSessionKeyring", "its name belongs to the user namespace"),
-                ("JoinNamespaces", "EnterRoot", "the root is that of the mount namespace"),
-                ("NewSession", if terminal { "Terminal" } else { "ReplaceDevNull" }, "a session leader takes it"),
-                ("EnterRoot", "FindProgram", ""),
-                ("FindProgram", "Ready", "the pid file tells of a program that was found"),
-                ("EnterDirectory", "Limits", "it opens a descriptor"),
-                ("BoundingSet", "Ids", "dropping takes CAP_SETPCAP"),
-                ("Ids", "DieWithParentAgain", "a change of ids clears the death signal"),
-                ("OutliveParent", "Ready", "a process that is told of outlives rrun"),
-                ("CloseOtherDescriptors", "Ready", "no descriptor of the host reaches the program"),
-                ("Ready", "Exec", ""),
-            ] {
-                assert!(at(first) < at(then), "{first} must come before {then}: {why}; {order:?}");
-            }
-            for name in ["Console", "WaitForStart", "SwitchRoot", "WorkingDirectory"] {
-                assert!(!order.contains(&name.to_string()), "{name} is for a new container: {order:?}");
-            }
-            assert_eq!(order.last().map(String::as_str), Some("Exec"));
-        }
-    }
-}
+mod tests;

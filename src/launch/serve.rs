@@ -39,8 +39,14 @@ pub trait Duties {
     fn open_mount(&mut self, _index: usize) -> Result<OwnedFd> {
         bail!("only a new container has mounts")
     }
+    fn map_mount(&mut self, _index: usize, _mount: OwnedFd) -> Result<()> {
+        bail!("only a new container has mounts")
+    }
     fn raise_limits(&mut self) -> Result<()> {
         bail!("only a new container is helped with its limits")
+    }
+    fn schedule(&mut self) -> Result<()> {
+        bail!("only a container's process is scheduled")
     }
     /// prestart and createRuntime.
     fn run_hooks(&mut self) -> Result<()> {
@@ -75,8 +81,17 @@ pub fn serve(
                     let mount = duties.open_mount(index)?;
                     launched.channel.answer(Some(mount.as_fd()))?;
                 }
+                Some((Ask::MapMount(index), Some(mount))) => {
+                    duties.map_mount(index, mount)?;
+                    launched.channel.answer(None)?;
+                }
+                Some((Ask::MapMount(_), None)) => bail!("the child sent no mount"),
                 Some((Ask::RaiseLimits, _)) => {
                     duties.raise_limits()?;
+                    launched.channel.answer(None)?;
+                }
+                Some((Ask::Schedule, _)) => {
+                    duties.schedule()?;
                     launched.channel.answer(None)?;
                 }
                 Some((Ask::RunHooks, _)) => {

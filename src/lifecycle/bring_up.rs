@@ -22,6 +22,7 @@ use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan, Holders};
 use crate::init::StartHandles;
 use crate::launch::interrupts::Interrupts;
+use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::{self, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
@@ -118,7 +119,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let init = child.pid;
     let run_hooks = || hooks.run(init);
     let console = Console { socket: console_socket, kept: None };
-    let mut parent = Parent { plan: &plan, proc: &proc, child: init, console, agent, hooks: &run_hooks };
+    let id_mapper = IdMapper::default();
+    let mut parent = Parent { plan: &plan, proc: &proc, child: init, console, agent, id_mapper, hooks: &run_hooks };
     if !plan.has(Namespace::User) {
         parent.set_oom_score()?;
     }

@@ -19,6 +19,7 @@ use crate::timestamp;
 pub struct Claim {
     pub directory: Directory,
     state: RefCell<State>,
+    recorded: Cell<bool>,
     kept: Cell<bool>,
     forgotten: Cell<bool>,
 }
@@ -58,6 +59,7 @@ impl Claim {
         Ok(Self {
             directory: Directory::create(&store.root, &plan.id)?,
             state: RefCell::new(state),
+            recorded: Cell::new(false),
             kept: Cell::new(false),
             forgotten: Cell::new(false),
         })
@@ -74,7 +76,9 @@ impl Claim {
             return Err(Matched::AlreadyExists.into());
         }
         self.directory.write_config(config)?;
-        self.directory.write_state(&self.state.borrow())
+        self.directory.write_state(&self.state.borrow())?;
+        self.recorded.set(true);
+        Ok(())
     }
 
     pub fn record_init(&self, init: Process) -> Result<()> {
@@ -104,11 +108,13 @@ impl Claim {
         self.directory.write_state(&state)
     }
 
-    /// Under the lock. A directory without a record is ours too: we had not come to it.
+    /// Under the lock. Once our record is in this very directory, nobody else's comes there: who claims the id anew has
+    /// a new one. Before, a directory without a record is ours too.
     fn is_ours(&self) -> Result<bool> {
-        let recorded = || self.directory.read_state();
         let creator = self.state.borrow().creator;
-        Ok(self.directory.is_current()? && recorded()?.is_none_or(|state| state.creator == creator))
+        let recorded = || self.directory.read_state();
+        let current = self.directory.is_current()?;
+        Ok(current && (self.recorded.get() || recorded()?.is_none_or(|state| state.creator == creator)))
     }
 
     /// Takes something back, unless it belongs to somebody else by now.

@@ -129,7 +129,7 @@ fn kill_and_wait(container: &Container, init: Process) -> Result<()> {
 fn end_stuck_creator(container: &Container) -> Result<()> {
     let creator = container.state.creator;
     let holds = || container.directory.locked_by() == Some(creator.pid);
-    if !holds() {
+    if creator.pid() == Pid::this() || !holds() {
         return Ok(());
     }
     let Some(pidfd) = process::open(container, creator)? else { return Ok(()) };

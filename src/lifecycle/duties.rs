@@ -8,15 +8,15 @@ use nix::unistd::Pid;
 
 use super::seccomp_agent::Agent;
 use crate::error::{Doing, SysError};
-use crate::init::stdio;
+use crate::init::{clone_source, scheduling, stdio};
 use crate::launch::id_maps;
+use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::Duties;
 use crate::log;
 use crate::plan::id_maps::host_id;
 use crate::plan::{Namespace, Plan, ProcessPlan, Source, hooks};
 use crate::procfs::Proc;
 use crate::state::{Process, State, Status};
-use crate::sys::mount::{self, Reach};
 use crate::sys::{limits, socket};
 
 /// Hands a terminal to the caller, or keeps it for the foreground.
@@ -44,6 +44,7 @@ pub struct Parent<'a> {
     pub child: Pid,
     pub console: Console,
     pub agent: Option<Agent<'a>>,
+    pub id_mapper: IdMapper<'a>,
     pub hooks: &'a dyn Fn() -> Result<()>,
 }
 
@@ -101,9 +102,18 @@ impl Duties for Parent<'_> {
 
     fn open_mount(&mut self, index: usize) -> Result<OwnedFd> {
         let Some(mount) = self.plan.mounts.get(index) else { bail!("the child asks for a mount that is not planned") };
-        let Source::Bind { from, recursive } = &mount.source else { bail!("{}: has no source to open", mount.field) };
-        let tree = mount::clone_tree(from, Reach::recursive(*recursive));
+        let Source::Bind { from, recursive, symlink } = &mount.source else {
+            bail!("{}: has no source to open", mount.field)
+        };
+        let tree = clone_source(from, *recursive, *symlink);
         Ok(tree.with_context(|| format!("{}: bind onto {}", mount.field, mount.target))?.into())
+    }
+
+    fn map_mount(&mut self, index: usize, tree: OwnedFd) -> Result<()> {
+        let planned = self.plan.mounts.get(index).and_then(|mount| Some((mount, mount.ids.as_ref()?)));
+        let Some((mount, ids)) = planned else { bail!("the child asks for ids that are not planned") };
+        let mapped = self.id_mapper.map(self.proc, self.child, ids, tree.as_fd(), &mount.target);
+        mapped.with_context(|| format!("{}: bind onto {}", mount.field, mount.target))
     }
 
     fn run_hooks(&mut self) -> Result<()> {
@@ -112,6 +122,10 @@ impl Duties for Parent<'_> {
 
     fn raise_limits(&mut self) -> Result<()> {
         raise_limits(self.child, &self.plan.process)
+    }
+
+    fn schedule(&mut self) -> Result<()> {
+        schedule(self.child, &self.plan.process)
     }
 }
 
@@ -140,6 +154,10 @@ impl Duties for ExecParent<'_> {
     fn raise_limits(&mut self) -> Result<()> {
         raise_limits(self.child, self.process)
     }
+
+    fn schedule(&mut self) -> Result<()> {
+        schedule(self.child, self.process)
+    }
 }
 
 fn raise_limits(child: Pid, process: &ProcessPlan) -> Result<()> {
@@ -148,4 +166,16 @@ fn raise_limits(child: Pid, process: &ProcessPlan) -> Result<()> {
             .with_context(|| format!("process.rlimits: {}", limit.name))?;
     }
     Ok(())
+}
+
+/// The child leads a process group of its own.
+fn schedule(child: Pid, process: &ProcessPlan) -> Result<()> {
+    if let Some(scheduler) = &process.scheduler {
+        let set = scheduling::set_scheduler(child.as_raw(), scheduler);
+        set.map_err(|error| scheduling::explained(scheduler, error.into())).context("process.scheduler")?;
+    }
+    match process.io_priority {
+        Some(priority) => scheduling::set_io_priority(child.as_raw(), priority).context("process.ioPriority"),
+        None => Ok(()),
+    }
 }

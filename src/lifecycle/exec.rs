@@ -127,7 +127,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     }
     let present = || Tree::of(running.process.pid(), proc);
     // What is said beforehand must not come between a request and its answer.
-    let asks = mapped && !plan.process.rlimits.is_empty();
+    let asks = mapped && plan.process.may_need_parent();
     // The listener of a filter goes with execve.
     let agent = Agent::connect(&plan.process)?;
     let later = pid_file.is_some() || relayed || asks || agent.is_some();
@@ -189,7 +189,6 @@ fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<E
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
     let first = spec.process.unwrap_or_default();
-    let seccomp = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref());
     let base = match &options.process {
         None => Base::Container,
         Some(path) => {
@@ -203,7 +202,8 @@ fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<E
         console_socket: options.console_socket.is_some(),
         descriptors: options.descriptors,
     };
-    let target = Target { id: &options.id, process: &first, seccomp, keyring: !container.state.no_new_keyring };
+    let (linux, keyring) = (spec.linux.as_ref(), !container.state.no_new_keyring);
+    let target = Target { id: &options.id, process: &first, linux, keyring };
     let mut warnings = Vec::new();
     let plan = ExecPlan::build(target, base, &options.flags, manner, host, &mut warnings)?;
     warnings.iter().for_each(|warning| log::warning(warning));

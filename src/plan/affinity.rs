@@ -34,7 +34,7 @@ const MOST: u32 = 1024;
 pub fn plan(affinity: &ExecCpuAffinity) -> Result<Affinity> {
     let list = |name: &str, list: Option<&str>| {
         let cpus = list.map(|list| {
-            cpus(list).with_context(|| {
+            numbers(list, MOST).with_context(|| {
                 format!("process.execCPUAffinity.{name}: {list} is no list of CPUs below {MOST}; write it as 0-3,7")
             })
         });
@@ -49,19 +49,20 @@ pub fn plan(affinity: &ExecCpuAffinity) -> Result<Affinity> {
     Ok(Affinity { initial, last })
 }
 
-fn cpus(list: &str) -> Option<Cpus> {
-    let number = |text: &str| text.trim().parse().ok().filter(|cpu| *cpu < MOST);
-    let mut cpus = Vec::new();
+/// A list as the kernel writes it, of CPUs or memory nodes: `0-3,7`. Each is below `most`.
+pub fn numbers(list: &str, most: u32) -> Option<Vec<u32>> {
+    let number = |text: &str| text.trim().parse().ok().filter(|number| *number < most);
+    let mut numbers = Vec::new();
     for part in list.split(',') {
         match part.split_once('-') {
             Some((first, last)) => {
                 let (first, last): (u32, u32) = (number(first)?, number(last)?);
-                cpus.extend((first <= last).then_some(first..=last)?);
+                numbers.extend((first <= last).then_some(first..=last)?);
             }
-            None => cpus.push(number(part)?),
+            None => numbers.push(number(part)?),
         }
     }
-    Some(cpus)
+    Some(numbers)
 }
 
 #[cfg(test)]
@@ -83,7 +84,7 @@ mod tests {
             ("-1", None),
             ("x", None),
         ] {
-            assert_eq!(cpus(list), want, "{list:?}");
+            assert_eq!(numbers(list, MOST), want, "{list:?}");
         }
     }
 

@@ -12,9 +12,10 @@ use caps::Capability;
 use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::id_maps::{self, User};
+use super::mount_ids::Container;
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{hooks, mount_options, mounts, namespaces, notify, process, seccomp, sysctl, time};
+use super::{hooks, mount_options, mounts, namespaces, notify, process, scheduler, seccomp, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -83,13 +84,15 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     CgroupsPath::new(&options.id, cgroups_path)?;
     let mut warnings = Vec::new();
     let cgroup = || cgroup_mount(linux, options, host, &apart);
-    let mounts = mounts::plan(&spec.mounts, &options.bundle, cgroup, &mut warnings)?;
+    let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
+    let mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings)?;
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
-    let process = match &spec.process {
+    let mut process = match &spec.process {
         Some(process) => process::plan(process, &inside_of(host, user), &mut warnings)?,
         None => bail!("process: missing; this version of rrun cannot create a container without one"),
     };
+    process.take_over(linux)?;
     let no_setgroups = user == User::Shared && host.no_setgroups;
     ensure!(!no_setgroups || process.additional_gids.is_empty(), id_maps::NO_GROUPS);
     if let Some(maps) = id_maps.as_ref().filter(|_| user == User::New) {
@@ -98,6 +101,10 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     }
     let time_offsets = time::plan(&linux.time_offsets, &namespaces, &joined)?;
     ensure!(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
+    let hooks = hooks::plan(spec)?;
+    if !hooks.start_container.is_empty() {
+        scheduler::check_start_hooks(&process, user != User::Shared)?;
+    }
     Ok(Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
@@ -115,7 +122,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         rootless: host.rootless,
         admin,
         no_setgroups,
-        hooks: hooks::plan(spec)?,
+        hooks,
         no_new_keyring: options.no_new_keyring,
         cgroups_path: cgroups_path.map(String::from),
         domainname,
@@ -176,8 +183,6 @@ fn refuse_unapplied(spec: &Spec) -> Result<()> {
         [
             ("linux.netDevices", !linux.net_devices.is_empty()),
             ("linux.intelRdt", linux.intel_rdt.is_some()),
-            ("linux.memoryPolicy", linux.memory_policy.is_some()),
-            ("linux.personality", linux.personality.is_some()),
             ("linux.mountLabel", given(&linux.mount_label).is_some()),
         ]
     });

@@ -66,7 +66,8 @@ pub struct Target<'a> {
     pub id: &'a str,
     /// Of the config that it was made from.
     pub process: &'a spec::Process,
-    pub seccomp: Option<&'a spec::seccomp::Seccomp>,
+    /// Of the same config.
+    pub linux: Option<&'a spec::Linux>,
     pub keyring: bool,
 }
 
@@ -96,8 +97,11 @@ impl ExecPlan {
         }
         build::check_terminal(process.terminal.is_some(), manner.detached, manner.console_socket)?;
         process.keep(manner.descriptors);
-        if let Some(written) = target.seccomp {
-            seccomp::add(&mut process, written, false, warnings)?;
+        if let Some(linux) = target.linux {
+            process.take_over(linux)?;
+            if let Some(written) = &linux.seccomp {
+                seccomp::add(&mut process, written, false, warnings)?;
+            }
         }
         Ok(ExecPlan { id: target.id.into(), process, affinity, keyring: target.keyring })
     }

@@ -96,7 +96,7 @@ pub fn plan(linux: &Linux, user: User, host: &Host) -> Result<Option<IdMaps>> {
     Ok(Some(IdMaps { uids, gids, setgroups, by_user }))
 }
 
-fn ranges(field: &str, mappings: &[IdMapping]) -> Result<Vec<IdRange>> {
+pub fn ranges(field: &str, mappings: &[IdMapping]) -> Result<Vec<IdRange>> {
     ensure!(mappings.len() <= MOST_RANGES, "{field}: {} lines; the kernel takes at most {MOST_RANGES}", mappings.len());
     let mut ranges: Vec<IdRange> = Vec::with_capacity(mappings.len());
     for (index, mapping) in mappings.iter().enumerate() {

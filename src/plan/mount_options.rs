@@ -9,7 +9,7 @@ use libc::{
     MOUNT_ATTR_STRICTATIME as STRICTATIME,
 };
 
-use super::{AttrChange, Parameter, Propagation, PropagationKind, spec};
+use super::{AttrChange, Parameter, Propagation, PropagationKind};
 use Change::{Clear, NotTimes, Set, Times};
 use PropagationKind::{Private, Shared, Slave, Unbindable};
 
@@ -61,8 +61,13 @@ const RECURSIVE_BIND: &str = "rbind";
 const REMOUNT: &str = "remount";
 const COPY_UP: &str = "tmpcopyup";
 
-/// Known, but not applied by this version.
-const NOT_YET: &[&str] = &["idmap", "ridmap", "copy-symlink", "src-nofollow", "dest-nofollow"];
+/// The ids of one mount, or of the whole tree, are mapped.
+const IDMAP: &str = "idmap";
+const RECURSIVE_IDMAP: &str = "ridmap";
+/// What becomes of a symlink that is the source, or stands at the destination.
+const COPY_SYMLINK: &str = "copy-symlink";
+const SOURCE_NOFOLLOW: &str = "src-nofollow";
+const DESTINATION_NOFOLLOW: &str = "dest-nofollow";
 
 /// `options` of one mount, sorted by who acts on them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,6 +79,11 @@ pub struct Words {
     pub recursive_bind: bool,
     pub remount: bool,
     pub copy_up: bool,
+    pub idmap: bool,
+    pub recursive_idmap: bool,
+    pub copy_symlink: bool,
+    pub source_nofollow: bool,
+    pub destination_nofollow: bool,
     pub superblock: Vec<Parameter>,
     /// What no table knows: the file system's own.
     pub data: Vec<Parameter>,
@@ -97,14 +107,20 @@ impl Words {
             self.propagation.push(propagation);
         } else if SUPERBLOCK.contains(&word) {
             self.superblock.push(Parameter::Flag(word.into()));
-        } else if NOT_YET.contains(&word.split('=').next().unwrap_or_default()) {
-            return Err(spec::not_yet(format_args!("{field}: {word}")));
         } else if !word.is_empty() && !WITHOUT_EFFECT.contains(&word) {
             match word {
                 BIND => self.bind = true,
                 RECURSIVE_BIND => (self.bind, self.recursive_bind) = (true, true),
                 REMOUNT => self.remount = true,
                 COPY_UP => self.copy_up = true,
+                IDMAP => (self.idmap, self.recursive_idmap) = (true, false),
+                RECURSIVE_IDMAP => (self.idmap, self.recursive_idmap) = (true, true),
+                COPY_SYMLINK => self.copy_symlink = true,
+                SOURCE_NOFOLLOW => self.source_nofollow = true,
+                DESTINATION_NOFOLLOW => self.destination_nofollow = true,
+                _ if word.starts_with("idmap=") || word.starts_with("ridmap=") => {
+                    bail!("{field}: {word} holds maps; write idmap, and the maps as uidMappings and gidMappings")
+                }
                 _ => self.data.push(parameter(word, field)?),
             }
         }
@@ -174,7 +190,9 @@ pub fn words(change: &AttrChange) -> String {
 /// Every word that has a meaning here, sorted, for `rrun features`.
 pub fn all_words() -> Vec<String> {
     let recursive = ATTRIBUTES.iter().map(|(name, _)| format!("r{name}"));
-    let plain = ATTRIBUTES.iter().map(|(name, _)| *name).chain([BIND, RECURSIVE_BIND, REMOUNT, COPY_UP]);
+    let single = [BIND, RECURSIVE_BIND, REMOUNT, COPY_UP, IDMAP, RECURSIVE_IDMAP];
+    let links = [COPY_SYMLINK, SOURCE_NOFOLLOW, DESTINATION_NOFOLLOW];
+    let plain = ATTRIBUTES.iter().map(|(name, _)| *name).chain(single).chain(links);
     let plain = plain.chain(SUPERBLOCK.iter().chain(WITHOUT_EFFECT).copied()).map(String::from);
     let propagation = PROPAGATION.iter().flat_map(|(name, _)| [(*name).to_string(), format!("r{name}")]);
     let mut words: Vec<String> = plain.chain(recursive).chain(propagation).collect();

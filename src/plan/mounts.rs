@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::mount_ids::{self, Container};
 use super::mount_options::{self, FSCONFIG_MAX, Words};
 use super::spec::{self, given};
-use super::{CgroupMount, MountPlan, Parameter, Source};
+use super::{CgroupMount, MountIds, MountPlan, Parameter, Source, SourceLink};
 use crate::rootfs::InRoot;
 
 /// What may be mounted below /proc: files that lxcfs and its like replace by the container's view.
@@ -30,6 +31,7 @@ const INSIDE_PROC: [&str; 11] = [
 pub fn plan(
     mounts: &[spec::Mount],
     bundle: &Path,
+    container: &Container,
     cgroup: impl Fn() -> Result<CgroupMount>,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<MountPlan>> {
@@ -39,7 +41,9 @@ pub fn plan(
         let words = mount_options::parse(&mount.options, &field)?;
         let source = source(mount, &words, &field, bundle, &cgroup, warnings)?;
         check_proc(&target, &source, &field)?;
-        Ok(assemble(field, target, source, words))
+        check_links(&words, &source, &field)?;
+        let ids = mount_ids::plan(mount, &words, &source, &field, container)?;
+        Ok(assemble(field, target, source, ids, words))
     });
     plans.collect()
 }
@@ -63,10 +67,6 @@ fn source(
     cgroup: impl Fn() -> Result<CgroupMount>,
     warnings: &mut Vec<String>,
 ) -> Result<Source> {
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        let mappings = if mount.uid_mappings.is_empty() { "gidMappings" } else { "uidMappings" };
-        return Err(spec::not_yet(format_args!("{field}.{mappings}")));
-    }
     let kind = given(&mount.kind);
     let tmpfs = kind == Some("tmpfs") && !words.bind && !words.remount;
     ensure!(!words.copy_up || tmpfs, "{field}.options: tmpcopyup fills a new tmpfs; this mount is none");
@@ -112,7 +112,37 @@ fn name(parameter: &Parameter) -> &str {
 
 fn bind(mount: &spec::Mount, words: &Words, field: &str, bundle: &Path) -> Result<Source> {
     let from = given(&mount.source).with_context(|| format!("{field}.source: missing; a bind mount needs one"))?;
-    Ok(Source::Bind { from: bundle.join(from), recursive: words.recursive_bind })
+    let symlink = match (words.copy_symlink, words.source_nofollow) {
+        (true, _) => SourceLink::Copied,
+        (false, true) => SourceLink::Bound,
+        (false, false) => SourceLink::Followed,
+    };
+    Ok(Source::Bind { from: bundle.join(from), recursive: words.recursive_bind, symlink })
+}
+
+/// What is said of symlinks, where there can be none, or one would lead writes of ours astray.
+fn check_links(words: &Words, source: &Source, field: &str) -> Result<()> {
+    let about_source = [("copy-symlink", words.copy_symlink), ("src-nofollow", words.source_nofollow)];
+    if let Some((word, _)) = about_source.iter().find(|(_, given)| *given) {
+        let bind = matches!(source, Source::Bind { .. });
+        ensure!(bind, "{field}.options: {word}: only a bind mount has a source on the host; remove it");
+    }
+    let nofollow = [("src-nofollow", words.source_nofollow), ("dest-nofollow", words.destination_nofollow)];
+    if let Some((word, _)) = nofollow.iter().find(|(_, given)| *given && words.copy_symlink) {
+        bail!("{field}.options: {word} and copy-symlink exclude each other; keep one");
+    }
+    let fixed = match source {
+        Source::Bind { .. } => None,
+        Source::Filesystem { fstype, .. } => {
+            Some(fstype.as_str()).filter(|fstype| matches!(*fstype, "proc" | "sysfs" | "devpts"))
+        }
+        Source::Cgroup(_) => Some("cgroup"),
+        Source::Remount { .. } => Some("remount"),
+    };
+    match fixed.filter(|_| words.destination_nofollow) {
+        Some(what) => bail!("{field}.options: dest-nofollow: not for a mount of type {what}; remove it"),
+        None => Ok(()),
+    }
 }
 
 fn filesystem(fstype: &str, device: Option<&str>, mut parameters: Vec<Parameter>, words: &Words) -> Source {
@@ -180,8 +210,8 @@ fn inside_proc(target: &InRoot) -> Option<&Path> {
     target.as_path().strip_prefix("proc").ok()
 }
 
-fn assemble(field: String, target: InRoot, source: Source, words: Words) -> MountPlan {
-    let Words { mut attributes, mut recursive, propagation, .. } = words;
+fn assemble(field: String, target: InRoot, source: Source, ids: Option<MountIds>, words: Words) -> MountPlan {
+    let Words { mut attributes, mut recursive, propagation, destination_nofollow: target_nofollow, .. } = words;
     let new = matches!(source, Source::Filesystem { .. });
     let tmpfs = matches!(&source, Source::Filesystem { fstype, .. } if fstype == "tmpfs");
     let mut readonly_at_end = false;
@@ -193,7 +223,7 @@ fn assemble(field: String, target: InRoot, source: Source, words: Words) -> Moun
             change.set &= !libc::MOUNT_ATTR_RDONLY;
         }
     }
-    MountPlan { field, target, source, attributes, recursive, propagation, readonly_at_end }
+    MountPlan { field, target, source, attributes, recursive, propagation, ids, target_nofollow, readonly_at_end }
 }
 
 /// Whether the container's /dev is a directory of the host.

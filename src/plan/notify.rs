@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::process::set_variable;
-use super::{AttrChange, MountPlan, Namespace, Plan, Source};
+use super::{AttrChange, MountPlan, Namespace, Plan, Source, SourceLink};
 use crate::rootfs::InRoot;
 
 /// Names the socket of whoever waits for readiness, of rrun as of the program.
@@ -25,10 +25,12 @@ pub fn add(plan: &mut Plan, directory: &Path) -> Result<()> {
     plan.mounts.push(MountPlan {
         field: VARIABLE.into(),
         target: InRoot::new(INSIDE),
-        source: Source::Bind { from: directory.into(), recursive: false },
+        source: Source::Bind { from: directory.into(), recursive: false, symlink: SourceLink::Followed },
         attributes: AttrChange { set: words, clear: 0 },
         recursive: AttrChange::default(),
         propagation: Vec::new(),
+        ids: None,
+        target_nofollow: false,
         readonly_at_end: false,
     });
     set_variable(&mut plan.process.env, VARIABLE, &format!("{INSIDE}/{SOCKET}"));

@@ -6,7 +6,8 @@ use std::fmt::Display;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::spec::{self, given, not_yet};
-use super::{Descriptors, ProcessPlan, Rlimit, Terminal, affinity, capabilities};
+use super::{Descriptors, ProcessPlan, Rlimit, Terminal};
+use super::{affinity, capabilities, io_priority, memory_policy, personality, scheduler};
 use crate::host::Host;
 
 /// Managers rely on this when the field is absent (the spec: keep the caller's).
@@ -59,6 +60,10 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
         rlimits: rlimits(&process.rlimits)?,
         no_new_privileges: process.no_new_privileges == Some(true),
         oom_score_adj: oom_score_adj(process.oom_score_adj)?,
+        scheduler: process.scheduler.as_ref().map(|written| scheduler::plan(written, warnings)).transpose()?,
+        io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
+        memory_policy: None,
+        personality: None,
         terminal: terminal(process)?,
         descriptors: Descriptors::default(),
         seccomp: None,
@@ -66,6 +71,13 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
 }
 
 impl ProcessPlan {
+    /// What the container has for each of its processes.
+    pub fn take_over(&mut self, linux: &spec::Linux) -> Result<()> {
+        self.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;
+        self.personality = linux.personality.as_ref().map(personality::plan).transpose()?;
+        Ok(())
+    }
+
     /// LISTEN_PID is left to the child, who alone knows its number inside.
     pub fn keep(&mut self, descriptors: Descriptors) {
         self.descriptors = descriptors;
@@ -92,8 +104,6 @@ fn check_affinity(process: &spec::Process) -> Result<()> {
 
 fn refuse_unapplied(process: &spec::Process) -> Result<()> {
     let later = [
-        ("scheduler", process.scheduler.is_some()),
-        ("ioPriority", process.io_priority.is_some()),
         ("apparmorProfile", given(&process.apparmor_profile).is_some()),
         ("selinuxLabel", given(&process.selinux_label).is_some()),
     ];

@@ -14,10 +14,11 @@ use anyhow::Result;
 use libc::sock_filter;
 use serde::Serialize;
 
-use self::calls::{Call, Family};
+use self::calls::Family;
 use self::own_calls::After;
 use self::profile::{Flags, Profile};
 use super::ProcessPlan;
+use super::scheduler::Scheduler;
 use super::spec::given;
 use super::spec::seccomp::Seccomp;
 
@@ -65,7 +66,8 @@ pub struct Listener {
 /// The filter, checked against what init still does under it.
 pub fn add(process: &mut ProcessPlan, written: &Seccomp, start_hooks: bool, warnings: &mut Vec<String>) -> Result<()> {
     let filter = plan(written)?;
-    let after = After { no_new_privileges: process.no_new_privileges, start_hooks };
+    let late_scheduler = start_hooks && process.scheduler.as_ref().is_some_and(Scheduler::forbids_fork);
+    let after = After { no_new_privileges: process.no_new_privileges, start_hooks, late_scheduler };
     own_calls::check(&filter, after, warnings)?;
     process.seccomp = Some(filter);
     Ok(())
@@ -75,8 +77,9 @@ pub fn plan(written: &Seccomp) -> Result<Filter> {
     let family = Family::native();
     let profile = Profile::check(written, family)?;
     let program = compile(&profile, family)?;
-    let names = written.syscalls.iter().flat_map(|syscall| syscall.names.iter());
-    let mut unknown_names: Vec<_> = names.filter(|name| Call::named(name).is_none()).cloned().collect();
+    let names = profile.rules.iter().flat_map(|rule| rule.names.iter().zip(&rule.calls));
+    let unknown = names.filter(|(_, call)| call.is_none());
+    let mut unknown_names: Vec<_> = unknown.map(|(name, _)| name.clone()).collect();
     unknown_names.sort();
     unknown_names.dedup();
     let path = given(&written.listener_path).filter(|_| profile.notifies);

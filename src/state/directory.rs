@@ -14,7 +14,7 @@ use nix::sys::stat::{Mode, fstat, mkdirat, stat};
 use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 
 use super::State;
-use crate::error::{Doing, Matched, SysError};
+use crate::error::{Doing, Inside, Matched, SysError};
 use crate::rootfs::is_same_file;
 
 const STATE: &str = "state.json";
@@ -78,8 +78,8 @@ impl Directory {
         }
     }
 
-    fn name(&self, file: &str) -> String {
-        self.path.join(file).display().to_string()
+    fn name<'a>(&'a self, file: &'a str) -> Inside<'a> {
+        Inside(&self.path, file)
     }
 
     fn open_file(&self, name: &str, flags: OFlag) -> Result<File, Errno> {

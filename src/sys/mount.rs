@@ -56,7 +56,16 @@ impl Reach {
 
 /// A clone of the mount at `path` (a host path), detached.
 pub fn clone_tree(path: &Path, reach: Reach) -> Result<Mount, SysError> {
-    let flags = libc::OPEN_TREE_CLONE as libc::c_uint | libc::OPEN_TREE_CLOEXEC as libc::c_uint | reach.at_flag();
+    clone_tree_at(path, reach.at_flag())
+}
+
+/// The same; where the path ends at a symlink, of that itself.
+pub fn clone_tree_nofollow(path: &Path, reach: Reach) -> Result<Mount, SysError> {
+    clone_tree_at(path, reach.at_flag() | libc::AT_SYMLINK_NOFOLLOW as libc::c_uint)
+}
+
+fn clone_tree_at(path: &Path, flags: libc::c_uint) -> Result<Mount, SysError> {
+    let flags = libc::OPEN_TREE_CLONE as libc::c_uint | libc::OPEN_TREE_CLOEXEC as libc::c_uint | flags;
     let fd = path
         .with_nix_path(|path| open_tree(libc::AT_FDCWD, path, flags))
         .and_then(|result| result)
@@ -82,12 +91,27 @@ fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_uint) -> Result<Mount, Errn
 
 /// Attaches `mount` onto the place that `target` stands for.
 pub fn attach(mount: &Mount, target: BorrowedFd, name: impl std::fmt::Display) -> Result<(), SysError> {
-    let flags = (libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH) as libc::c_uint;
-    let (from, to) = (mount.0.as_raw_fd(), target.as_raw_fd());
-    // SAFETY: two descriptors and two empty, terminated strings.
-    Errno::result(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) })
+    move_mount(mount, target, c"", libc::MOVE_MOUNT_T_EMPTY_PATH).doing("move_mount", name)
+}
+
+/// Onto a name in a directory that nobody else could put anything into; a symlink there is not followed.
+pub fn attach_in(
+    mount: &Mount,
+    directory: BorrowedFd,
+    name: &str,
+    shown: impl std::fmt::Display,
+) -> Result<(), SysError> {
+    name.with_nix_path(|name| move_mount(mount, directory, name, 0))
+        .and_then(|result| result)
+        .doing("move_mount", shown)
+}
+
+fn move_mount(mount: &Mount, to: BorrowedFd, path: &CStr, flags: libc::c_uint) -> Result<(), Errno> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | flags;
+    let (from, to) = (mount.0.as_raw_fd(), to.as_raw_fd());
+    // SAFETY: two descriptors and two terminated strings.
+    Errno::result(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, path.as_ptr(), flags) })
         .map(drop)
-        .doing("move_mount", name)
 }
 
 /// A mount's root for reading and writing inside; a mount itself is an O_PATH descriptor.
@@ -105,6 +129,24 @@ pub struct Attributes {
     pub propagation: u64,
 }
 
+/// Shows the ids of a mount, which must be attached nowhere yet, as the maps of a user namespace say: an id that its file
+/// system stores is looked up as one inside, and shown as the one of the host behind it (Linux 5.12).
+pub fn map_ids(
+    mount: BorrowedFd,
+    namespace: BorrowedFd,
+    reach: Reach,
+    name: impl std::fmt::Display,
+) -> Result<(), SysError> {
+    let flags = libc::AT_EMPTY_PATH as libc::c_uint | reach.at_flag();
+    let attr = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace.as_raw_fd() as u64,
+    };
+    mount_setattr(mount.as_raw_fd(), c"", flags, attr).doing("mount_setattr idmap", name)
+}
+
 pub fn set_attributes(
     mount: BorrowedFd,
     attributes: Attributes,
@@ -112,7 +154,7 @@ pub fn set_attributes(
     name: impl std::fmt::Display,
 ) -> Result<(), SysError> {
     let flags = libc::AT_EMPTY_PATH as libc::c_uint | reach.at_flag();
-    mount_setattr(mount.as_raw_fd(), c"", flags, attributes).doing("mount_setattr", name)
+    mount_setattr(mount.as_raw_fd(), c"", flags, attributes.into()).doing("mount_setattr", name)
 }
 
 /// As `set_attributes`, without a call where nothing changes.
@@ -130,18 +172,19 @@ pub fn set_attributes_if(
 
 /// The same by a host path; the path must be where a mount is attached.
 pub fn set_attributes_at(path: &Path, attributes: Attributes, reach: Reach) -> Result<(), SysError> {
-    path.with_nix_path(|path| mount_setattr(libc::AT_FDCWD, path, reach.at_flag(), attributes))
+    path.with_nix_path(|path| mount_setattr(libc::AT_FDCWD, path, reach.at_flag(), attributes.into()))
         .and_then(|result| result)
         .doing("mount_setattr", path.display())
 }
 
-fn mount_setattr(dir: RawFd, path: &CStr, flags: libc::c_uint, attributes: Attributes) -> Result<(), Errno> {
-    let attr = libc::mount_attr {
-        attr_set: attributes.set,
-        attr_clr: attributes.clear,
-        propagation: attributes.propagation,
-        userns_fd: 0,
-    };
+impl From<Attributes> for libc::mount_attr {
+    fn from(attributes: Attributes) -> Self {
+        let Attributes { set, clear, propagation } = attributes;
+        Self { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 }
+    }
+}
+
+fn mount_setattr(dir: RawFd, path: &CStr, flags: libc::c_uint, attr: libc::mount_attr) -> Result<(), Errno> {
     // SAFETY: the path is terminated; `attr` and its size agree and outlive the call.
     Errno::result(unsafe {
         libc::syscall(libc::SYS_mount_setattr, dir, path.as_ptr(), flags, &raw const attr, size_of_val(&attr))

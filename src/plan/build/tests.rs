@@ -72,11 +72,7 @@ fn what_cannot_be_applied_yet_is_refused_by_name() {
     for (pointer, value) in [
         ("/linux/netDevices", json!({"eth0": {}})),
         ("/linux/intelRdt", json!({})),
-        ("/linux/memoryPolicy", json!({"mode": "MPOL_DEFAULT"})),
-        ("/linux/personality", json!({"domain": "LINUX"})),
         ("/linux/mountLabel", json!("system_u:object_r:x_t:s0")),
-        ("/process/scheduler", json!({})),
-        ("/process/ioPriority", json!({})),
         ("/process/apparmorProfile", json!("p")),
         ("/process/selinuxLabel", json!("l")),
     ] {

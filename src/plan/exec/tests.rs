@@ -33,7 +33,7 @@ const NONE: Descriptors = Descriptors { listen: 0, preserve: 0 };
 
 fn build(base: Base, flags: &Flags, manner: Manner) -> Result<(ExecPlan, Vec<String>)> {
     let mut warnings = Vec::new();
-    let target = Target { id: "c1", process: &container(), seccomp: None, keyring: true };
+    let target = Target { id: "c1", process: &container(), linux: None, keyring: true };
     let plan = ExecPlan::build(target, base, flags, manner, &host(), &mut warnings)?;
     Ok((plan, warnings))
 }

@@ -120,7 +120,9 @@ fn file_systems_that_the_kernel_would_refuse() {
         let json = format!(r#"{{"mounts":[{{"destination":"/m","type":"{kind}","options":["{option}"]}}]}}"#);
         let spec = Spec::parse(json.as_bytes()).unwrap();
         let cgroup = || anyhow::bail!("not asked");
-        crate::plan::mounts::plan(&spec.mounts, std::path::Path::new("/b"), cgroup, &mut Vec::new()).unwrap()
+        let container = crate::plan::mount_ids::Container { user: User::New, maps: None, rootless: false };
+        crate::plan::mounts::plan(&spec.mounts, std::path::Path::new("/b"), &container, cgroup, &mut Vec::new())
+            .unwrap()
     };
     for (kind, option, apart, want) in [
         ("sysfs", "ro", &all[..], None),

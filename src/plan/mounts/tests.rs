@@ -2,13 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::plan::AttrChange;
+use crate::plan::id_maps::User;
 
 /// The plan of one mount and what was warned about.
 fn plan_with(json: &str) -> (Result<MountPlan>, Vec<String>) {
     let mut warnings = Vec::new();
     let mounts: spec::List<spec::Mount> = spec::document::read(format!("[{json}]").as_bytes()).unwrap();
     let cgroup = || Ok(CgroupMount::V2 { new: true, bind: "/sys/fs/cgroup/x".into() });
-    let planned = super::plan(&mounts, Path::new("/bundle"), cgroup, &mut warnings);
+    let container = Container { user: User::Shared, maps: None, rootless: false };
+    let planned = super::plan(&mounts, Path::new("/bundle"), &container, cgroup, &mut warnings);
     (planned.map(|mut planned| planned.remove(0)), warnings)
 }
 
@@ -73,7 +75,7 @@ fn a_bind_mount_is_told_by_its_options_or_its_type() {
         (r#"{"destination":"/a","source":"/host","type":"cgroup","options":["rbind","bind"]}"#, "/host", true),
     ] {
         match plan_with(json).0.unwrap().source {
-            Source::Bind { from: got, recursive: got_recursive } => {
+            Source::Bind { from: got, recursive: got_recursive, .. } => {
                 assert_eq!((got.as_path(), got_recursive), (Path::new(from), recursive), "{json}")
             }
             other => panic!("{json}: {other:?}"),
@@ -172,9 +174,38 @@ fn a_bad_mount_is_named_with_its_path() {
             "options: nsdelegate: a cgroup mount takes no",
         ),
         (r#"{"destination":"/a","type":"cgroup2","options":["sync"]}"#, "options: sync: a cgroup mount takes no"),
-        (r#"{"destination":"/a","type":"tmpfs","options":["ro","idmap"]}"#, "options[1]: idmap: this version"),
-        (r#"{"destination":"/a","type":"bind","source":"/b","uidMappings":[{}]}"#, "uidMappings: this version"),
-        (r#"{"destination":"/a","type":"bind","source":"/b","gidMappings":[{}]}"#, "gidMappings: this version"),
+        (r#"{"destination":"/a","type":"tmpfs","options":["ro","idmap"]}"#, "options: idmap: only of a new bind mount"),
+        (
+            r#"{"destination":"/a","type":"cgroup","uidMappings":[{"containerID":0,"hostID":0,"size":1}]}"#,
+            "uidMappings: only of a new bind mount",
+        ),
+        (r#"{"destination":"/a","type":"bind","source":"/b","uidMappings":[{}]}"#, "uidMappings[0].size: missing"),
+        (r#"{"destination":"/a","type":"bind","source":"/b","gidMappings":[{}]}"#, "gidMappings[0].size: missing"),
+        (
+            r#"{"destination":"/a","type":"tmpfs","options":["copy-symlink"]}"#,
+            "options: copy-symlink: only a bind mount",
+        ),
+        (
+            r#"{"destination":"/a","type":"tmpfs","options":["src-nofollow"]}"#,
+            "options: src-nofollow: only a bind mount",
+        ),
+        (
+            r#"{"destination":"/a","type":"bind","source":"/b","options":["copy-symlink","dest-nofollow"]}"#,
+            "options: dest-nofollow and copy-symlink exclude each other",
+        ),
+        (
+            r#"{"destination":"/a","type":"bind","source":"/b","options":["src-nofollow","copy-symlink"]}"#,
+            "options: src-nofollow and copy-symlink exclude each other",
+        ),
+        (
+            r#"{"destination":"/a","type":"sysfs","options":["dest-nofollow"]}"#,
+            "options: dest-nofollow: not for a mount of",
+        ),
+        (
+            r#"{"destination":"/a","type":"cgroup","options":["dest-nofollow"]}"#,
+            "options: dest-nofollow: not for a mount",
+        ),
+        (r#"{"destination":"/a","options":["remount","dest-nofollow"]}"#, "options: dest-nofollow: not for a mount of"),
     ] {
         let error = plan_with(json).0.unwrap_err().to_string();
         assert!(error.starts_with(&format!("mounts[0].{want}")), "{json}: {error}");

@@ -96,8 +96,8 @@ fn a_bad_value_is_named_with_its_path() {
         ),
         (r#""terminal":true,"consoleSize":{"height":65536,"width":1}"#, "consoleSize.height: 65536 is above 65535"),
         (r#""terminal":true,"consoleSize":{"height":1,"width":65536}"#, "consoleSize.width: 65536 is above 65535"),
-        (r#""scheduler":{"policy":"SCHED_OTHER"}"#, "scheduler: this version of rrun cannot apply it yet; remove it"),
-        (r#""ioPriority":{"class":"IOPRIO_CLASS_BE"}"#, "ioPriority: this version"),
+        (r#""scheduler":{"policy":"OTHER"}"#, "scheduler.policy: OTHER is no policy"),
+        (r#""ioPriority":{"class":"BE"}"#, "ioPriority.class: BE is no class"),
         (r#""apparmorProfile":"docker-default""#, "apparmorProfile: this version"),
         (r#""selinuxLabel":"system_u""#, "selinuxLabel: this version"),
     ] {

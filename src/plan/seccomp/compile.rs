@@ -20,9 +20,7 @@ const FOREIGN: Verdict = libc::SECCOMP_RET_KILL_THREAD;
 const UNKNOWN: Verdict = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
 pub fn compile(profile: &Profile, family: &Family) -> Result<Vec<sock_filter>> {
-    let calls: Vec<Vec<Option<Call>>> =
-        profile.rules.iter().map(|rule| rule.names.iter().map(|name| Call::named(name)).collect()).collect();
-    let filter = Filter { profile, family, calls };
+    let filter = Filter { profile, family };
     let mut graph = Graph::default();
     let mut other = graph.verdict(FOREIGN)?;
     let mut tokens: Vec<u32> = filter.profile.architectures.iter().map(|arch| arch.token()).collect();
@@ -46,13 +44,13 @@ pub fn compile(profile: &Profile, family: &Family) -> Result<Vec<sock_filter>> {
 struct Filter<'p> {
     profile: &'p Profile<'p>,
     family: &'p Family,
-    /// Of each rule, its names.
-    calls: Vec<Vec<Option<Call>>>,
 }
 
-/// A rule for one number. Sorted: by number, then as written.
+/// A rule for one number.
 struct Entry<'p> {
     number: u32,
+    /// As written.
+    order: u32,
     rule: &'p Rule<'p>,
     call: Call,
     /// Through a multiplexer: its first argument.
@@ -103,18 +101,19 @@ impl<'p> Filter<'p> {
     fn entries(&self, arch: Arch) -> Vec<Entry<'p>> {
         let mut entries = Vec::with_capacity(512);
         // libseccomp has no rules that say what the default says; they do not stand in the way of others.
-        let rules = self.profile.rules.iter().zip(&self.calls).filter(|(rule, _)| rule.verdict != self.profile.default);
-        for (rule, calls) in rules {
-            for call in calls.iter().flatten().copied() {
-                if let Some((multiplexer, argument)) = call.through(arch) {
-                    entries.push(Entry { number: multiplexer.number(), rule, call, through: Some(argument) });
-                }
-                if let Some(number) = self.family.number(call, arch) {
-                    entries.push(Entry { number, rule, call, through: None });
-                }
+        let rules = self.profile.rules.iter().filter(|rule| rule.verdict != self.profile.default);
+        for (rule, call) in rules.flat_map(|rule| rule.calls.iter().flatten().map(move |call| (rule, *call))) {
+            let mut push = |number, through| {
+                entries.push(Entry { number, order: entries.len() as u32, rule, call, through });
+            };
+            if let Some((multiplexer, argument)) = call.through(arch) {
+                push(multiplexer.number(), Some(argument));
+            }
+            if let Some(number) = self.family.number(call, arch) {
+                push(number, None);
             }
         }
-        entries.sort_by_key(|entry| entry.number);
+        entries.sort_unstable_by_key(|entry| (entry.number, entry.order));
         entries
     }
 
@@ -131,6 +130,12 @@ impl<'p> Filter<'p> {
 }
 
 fn decision(entries: &[Entry], arch: Arch) -> Result<Decision> {
+    // nearly every call
+    if let [Entry { rule, through: None, .. }] = entries
+        && rule.conditions.is_empty()
+    {
+        return Ok(Decision::Always(rule.verdict));
+    }
     let mut decision: Option<Decision> = None;
     for entry in entries {
         for condition in conditions(entry) {
@@ -181,7 +186,8 @@ impl<'p> Unruled<'p> {
         );
         let newest = |arch: &Arch| {
             // runc does not count what x86 multiplexes
-            let calls = filter.calls.iter().flatten().flatten().filter(|call| call.through(*arch).is_none());
+            let calls = filter.profile.rules.iter().flat_map(|rule| rule.calls.iter().flatten());
+            let calls = calls.filter(|call| call.through(*arch).is_none());
             let largest = calls.filter_map(|call| filter.family.number(*call, *arch)).max();
             // nor number 0 alone
             largest.filter(|largest| !permissive && *largest > 0)

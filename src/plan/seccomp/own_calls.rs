@@ -17,6 +17,8 @@ pub struct After {
     pub no_new_privileges: bool,
     /// hooks.startContainer are run by init.
     pub start_hooks: bool,
+    /// A scheduler under which nothing can be forked is set after those.
+    pub late_scheduler: bool,
 }
 
 struct Needed {
@@ -64,6 +66,12 @@ const FOR_HOOKS: &[Needed] = &[
     needed(POLL, [0; 2], HOOK),
     needed("waitid", [libc::P_PIDFD as u64, 3], HOOK),
 ];
+const AFTER_HOOKS: &[Needed] = &[needed(
+    SET_SCHEDULER,
+    [0; 2],
+    "allow it, add SCHED_FLAG_RESET_ON_FORK to process.scheduler.flags, or remove hooks.startContainer, which run before",
+)];
+const SET_SCHEDULER: &str = "sched_setattr";
 // Which call it is that libc makes.
 const STAT: &str = if cfg!(all(target_arch = "x86_64", target_env = "musl")) { "stat" } else { "newfstatat" };
 const DUP: &str = if cfg!(target_arch = "x86_64") { "dup2" } else { "dup3" };
@@ -73,15 +81,16 @@ const POLL: &str = if cfg!(target_arch = "x86_64") { "poll" } else { "ppoll" };
 pub fn check(filter: &Filter, after: After, warnings: &mut Vec<String>) -> Result<()> {
     let early = if after.no_new_privileges { &[] } else { WITH_PRIVILEGES };
     let hooks = if after.start_hooks { FOR_HOOKS } else { &[] };
+    let late = if after.late_scheduler { AFTER_HOOKS } else { &[] };
     let mut warned: Vec<&str> = Vec::new();
-    for needed in ALWAYS.iter().chain(early).chain(hooks) {
+    for needed in ALWAYS.iter().chain(early).chain(hooks).chain(late) {
         let Some(verdict) = verdict(filter, needed) else { continue };
         let (name, advice, told) = (needed.name, needed.advice, disassemble::verdict(verdict));
         match action(verdict) {
             libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG => {}
             // Errno 0 says that the call was made, which it was not: rights would be kept without a word.
             libc::SECCOMP_RET_ERRNO | libc::SECCOMP_RET_TRACE
-                if name != "read" && verdict != libc::SECCOMP_RET_ERRNO =>
+                if !["read", SET_SCHEDULER].contains(&name) && verdict != libc::SECCOMP_RET_ERRNO =>
             {
                 if !warned.contains(&name) {
                     warnings.push(format!("linux.seccomp: {name} gets {told}, and init still calls it; {advice}"));
@@ -113,7 +122,8 @@ mod tests {
     fn checked(profile: Value, no_new_privileges: bool, start_hooks: bool) -> Result<Vec<String>, String> {
         let filter = super::super::plan(&serde_json::from_value(profile).unwrap()).unwrap();
         let mut warnings = Vec::new();
-        match check(&filter, After { no_new_privileges, start_hooks }, &mut warnings) {
+        let after = After { no_new_privileges, start_hooks, late_scheduler: false };
+        match check(&filter, after, &mut warnings) {
             Ok(()) => Ok(warnings),
             Err(error) => Err(error.to_string()),
         }
@@ -171,8 +181,23 @@ mod tests {
     }
 
     #[test]
+    fn a_scheduler_set_after_the_hooks_must_be_allowed() {
+        for (action, want) in [("SCMP_ACT_ERRNO", false), ("SCMP_ACT_KILL", false), ("SCMP_ACT_LOG", true)] {
+            let rule = json!({"names": ["sched_setattr"], "action": action});
+            let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+            let filter = super::super::plan(&serde_json::from_value(profile).unwrap()).unwrap();
+            for late_scheduler in [false, true] {
+                let after = After { no_new_privileges: true, start_hooks: true, late_scheduler };
+                let checked = check(&filter, after, &mut Vec::new()).map_err(|error| error.to_string());
+                assert_eq!(checked.is_ok(), want || !late_scheduler, "{action}: {checked:?}");
+                assert!(checked.err().is_none_or(|error| error.starts_with("linux.seccomp: sched_setattr gets ")));
+            }
+        }
+    }
+
+    #[test]
     fn every_call_has_a_number_here() {
-        for needed in ALWAYS.iter().chain(WITH_PRIVILEGES).chain(FOR_HOOKS) {
+        for needed in ALWAYS.iter().chain(WITH_PRIVILEGES).chain(FOR_HOOKS).chain(AFTER_HOOKS) {
             let number =
                 Call::named(needed.name).and_then(|call| Family::native().number(call, Family::native().own()));
             assert!(number.is_some(), "{}", needed.name);

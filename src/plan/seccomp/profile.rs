@@ -3,7 +3,7 @@
 
 use anyhow::{Result, anyhow, bail, ensure};
 
-use super::calls::{ARCHITECTURES, Arch, Family};
+use super::calls::{ARCHITECTURES, Arch, Call, Family};
 use crate::plan::spec::given;
 use crate::plan::spec::seccomp::{Argument, Seccomp, Syscall};
 
@@ -28,6 +28,8 @@ pub struct Rule<'s> {
     /// Position in `syscalls`, for errors.
     pub index: usize,
     pub names: &'s [String],
+    /// Of each name; none of one that no architecture knows.
+    pub calls: Vec<Option<Call>>,
     pub verdict: Verdict,
     /// One of them has to hold; of each, all comparisons. No condition: always.
     pub conditions: Vec<Vec<Comparison>>,
@@ -183,7 +185,8 @@ fn rule(index: usize, syscall: &Syscall) -> Result<Rule<'_>> {
     let compare =
         |(at, argument)| comparison(argument).map_err(|(key, what)| anyhow!("{}[{at}].{key}: {what}", field("args")));
     let comparisons = syscall.args.iter().enumerate().map(compare).collect::<Result<Vec<_>>>()?;
-    Ok(Rule { index, names: &syscall.names, verdict, conditions: conditions(comparisons) })
+    let calls = syscall.names.iter().map(|name| Call::named(name)).collect();
+    Ok(Rule { index, names: &syscall.names, calls, verdict, conditions: conditions(comparisons) })
 }
 
 /// All have to hold; but where two look at the same argument, any one of them is enough: so have profiles been written
