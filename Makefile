@@ -52,6 +52,19 @@ integration: root tools $(if $(RUNTIME),,build) ## containers of every kind; RUN
 	$(TIMED)
 	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(TESTS)
 
+# What tests said, by the name of the runtime: results of several runs are scored together.
+RESULTS = $(TARGET_DIR)/conformance/$(notdir $(or $(RUNTIME),$(BINARY)))
+CONFORMANCE = cargo test --quiet --test conformance --
+
+.PHONY: conformance
+conformance: root tools $(if $(RUNTIME),,build) ## which demands of the OCI runtime-spec are met, one by one; RUNTIME=runc: by a peer (root)
+	$(TIMED)
+	mkdir -p $(RESULTS)
+	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(if $(RUNTIME),--include-ignored) \
+		--exact $$($(CONFORMANCE) tests) >$(RESULTS)/host.out 2>$(RESULTS)/host.err || true
+	$(if $(RUNTIME),,cargo test --lib -- --exact $$($(CONFORMANCE) units) >$(RESULTS)/units.out 2>&1 || true)
+	$(CONFORMANCE) score $(RESULTS)/*
+
 .PHONY: seccomp
 seccomp: cc ## filters against libseccomp's, verdict by verdict; PROFILES=5000 for more of them
 	$(TIMED)

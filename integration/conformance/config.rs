@@ -248,6 +248,7 @@ fn every_rlimit_is_what_it_was_told() {
         "RLIMIT_NOFILE" => (30, 40),
         "RLIMIT_NICE" | "RLIMIT_RTPRIO" => (3, 4),
         "RLIMIT_NPROC" | "RLIMIT_SIGPENDING" => (9_000, 9_900),
+        "RLIMIT_MEMLOCK" | "RLIMIT_MSGQUEUE" => (500_000, 600_000),
         _ => ((100 + n as u64) << 20, (200 + n as u64) << 20),
     });
     let told = limits(rlimits);
