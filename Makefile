@@ -41,11 +41,13 @@ demo: root build ## two containers, each command before its output (root)
 .PHONY: check
 check: cc ## format, lints, unit tests, golden plans, command line; no root
 	$(TIMED)
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 	# beside --all-targets those that a plain `cargo test` leaves out would not be read
 	cargo clippy --test integration --test managers --test seccomp -- -D warnings
+	cargo clippy -p floor -p lane --all-targets -- -D warnings
 	cargo test
+	cargo test -p lane
 
 .PHONY: integration
 integration: root tools $(if $(RUNTIME),,build) ## containers of every kind; RUNTIME=runc: on a peer; STRICT=1: no skips (root)
@@ -84,7 +86,11 @@ managers: root tools $(if $(RUNTIME),,build) ## a real dockerd and containerd wi
 MANAGERS = docker.io containerd docker-registry python3-grpcio python3-protobuf protobuf-compiler util-linux iproute2 procps
 
 .PHONY: bench
-bench: bench-seccomp ## what rrun costs beside others; for now its filters, docs/performance.md has the rest
+bench: root build ## what commands cost beside peers and the kernel's floor; SCENARIOS=run,exec ROUNDS=40 LAYOUTS=v1,v2 PACES=hot,spaced PEERS_DIR= (root)
+	$(TIMED)
+	cargo build --quiet --release --target $(TARGET) -p floor
+	cargo build --quiet -p lane
+	$(TARGET_DIR)/debug/lane $(or $(RUNTIME),$(BINARY)) $(TARGET_DIR)/$(TARGET)/release $(TARGET_DIR)/bench/result.json
 
 .PHONY: bench-seccomp
 bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds per call, time to compile

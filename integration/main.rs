@@ -37,6 +37,7 @@ mod mount_links;
 mod mount_options;
 mod mounts;
 mod namespaces;
+mod no_process;
 mod notify;
 mod process;
 mod protection;

@@ -41,6 +41,9 @@ pub struct State {
     /// Of `create`; what is executed later keeps its caller's session keyring too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_new_keyring: bool,
+    /// The config has no `process`, so there is nothing to be started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_process: bool,
     /// The kinds that the container has hooks of. They stand in config.json; most containers have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<String>,

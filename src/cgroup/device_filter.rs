@@ -40,7 +40,8 @@ impl DeviceFilter {
         self.0.iter().all(|group| group.allowed == ALL)
     }
 
-    fn program(&self) -> Result<Vec<Instruction>> {
+    /// What is loaded.
+    pub fn program(&self) -> Result<Vec<Instruction>> {
         let mut program = entry();
         for kind in KINDS {
             let mut section = Vec::new();

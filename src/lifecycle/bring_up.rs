@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
@@ -39,9 +39,15 @@ use crate::undo::Undo;
 /// Who looks after the container once it is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
+    /// Nobody, until it is started.
+    Created,
     Detached,
     Foreground,
 }
+
+/// runtime.md, "Start": without `process` it is an error.
+pub(super) const NOTHING_TO_START: &str = "config.json: process: missing; a container without one can be created, and not \
+    started: add the program to run";
 
 /// A container that waits for its start.
 pub struct Up {
@@ -57,13 +63,14 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     notify_socket.map(notify::address).transpose()?;
     let manner = Manner {
         no_pivot: options.no_pivot,
-        detached: place == Place::Detached,
+        detached: place != Place::Foreground,
         console_socket: options.console_socket.is_some(),
         descriptors: options.descriptors,
         no_new_keyring: options.no_new_keyring,
         notify: notify_socket.map(|_| Directory::notify_path(&store.root, &options.id)),
     };
     let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
+    ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
     let joins = joined::open(&plan).context("config.json")?;

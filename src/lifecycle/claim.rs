@@ -51,6 +51,7 @@ impl Claim {
             cgroup_paths,
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             no_new_keyring: plan.no_new_keyring,
+            no_process: plan.process.is_absent(),
             hooks: plan.hooks.kinds().map(String::from).collect(),
             init_process_pid: None,
             namespace_paths: BTreeMap::new(),

@@ -174,7 +174,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     }
     [started].into_iter().chain(told).for_each(Undo::commit);
     match options.place {
-        Place::Detached => Ok(0),
+        Place::Created | Place::Detached => Ok(0),
         Place::Foreground => foreground::wait(child, interrupts, relay, None),
     }
 }
@@ -188,7 +188,7 @@ fn credentials(mapped: bool) -> Result<Host> {
 fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<ExecPlan> {
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
-    let first = spec.process.unwrap_or_default();
+    let first = spec.process.unwrap_or_else(|| spec::Process { cwd: Some("/".into()), ..Default::default() });
     let base = match &options.process {
         None => Base::Container,
         Some(path) => {

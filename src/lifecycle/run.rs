@@ -19,7 +19,7 @@ pub fn create(store: &Store, options: &CreateOptions) -> Result<()> {
     state::check_id(&options.id)?;
     seal::ensure()?;
     let interrupts = Interrupts::take()?;
-    bring_up(store, options, Place::Detached, &interrupts).map(drop)
+    bring_up(store, options, Place::Created, &interrupts).map(drop)
 }
 
 /// The exit status of the container's process; 0 when detached.
@@ -61,7 +61,7 @@ fn after_start(
     let relay = up.console.map(Relay::new).transpose()?;
     let readiness = start_unready(store, id, host, interrupts)?;
     match place {
-        Place::Detached => {
+        Place::Created | Place::Detached => {
             let wait = |readiness| readiness::wait(readiness, up.child.pidfd.as_fd(), Some(interrupts));
             readiness.map_or(Ok(()), wait).map(|()| 0)
         }

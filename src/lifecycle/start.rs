@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Store;
+use super::bring_up::NOTHING_TO_START;
 use super::container::Container;
 use super::delete::delete_failed;
 use super::hooks::{self, Runner};
@@ -85,6 +86,7 @@ fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
         Status::Running => return Err(Matched::StartRunning.into()),
         Status::Paused => return Err(Matched::StartPaused.into()),
     }
+    ensure!(!container.state.no_process, NOTHING_TO_START);
     let init = container.state.init.context("no init is recorded")?;
     let Some(pidfd) = process::open(&container, init)? else { return Err(Matched::StartStopped.into()) };
     let StartChannel::Held(mut channel) = container.directory.start_channel()? else {

@@ -90,7 +90,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
     let mut process = match &spec.process {
         Some(process) => process::plan(process, &inside_of(host, user), &mut warnings)?,
-        None => bail!("process: missing; this version of rrun cannot create a container without one"),
+        None => process::absent(id_maps.as_ref(), &inside_of(host, user))?,
     };
     process.take_over(linux)?;
     let no_setgroups = user == User::Shared && host.no_setgroups;

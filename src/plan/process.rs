@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use super::id_maps::{IdMaps, IdRange, host_id};
 use super::spec::{self, given, not_yet};
 use super::{Descriptors, ProcessPlan, Rlimit, Terminal};
 use super::{affinity, capabilities, io_priority, memory_policy, personality, scheduler};
@@ -37,6 +38,24 @@ const RLIMITS: [(&str, u32); 16] = [
 const MOST_GROUPS: usize = 65536;
 
 pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
+    let args = args(&process.args)?;
+    Ok(ProcessPlan { args, ..without_program(process, host, warnings)? })
+}
+
+/// Of a config without `process`: the spec lets such a container be created, and not started.
+pub fn absent(maps: Option<&IdMaps>, host: &Host) -> Result<ProcessPlan> {
+    // who waits must be somebody inside
+    let id = |map: fn(&IdMaps) -> &[IdRange]| {
+        let ranges = maps.map(map).filter(|ranges| host_id(ranges, 0).is_none());
+        ranges.and_then(|ranges| Some(ranges.first()?.container))
+    };
+    let (uid, gid) = (id(|maps| &maps.uids.ranges), id(|maps| &maps.gids.ranges));
+    let user = spec::process::User { uid, gid, ..Default::default() };
+    let process = spec::Process { cwd: Some("/".into()), user: Some(user), ..Default::default() };
+    without_program(&process, host, &mut Vec::new())
+}
+
+fn without_program(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
     refuse_unapplied(process)?;
     check_affinity(process)?;
     let user = process.user.clone().unwrap_or_default();
@@ -47,7 +66,7 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
     );
     let groups = user.additional_gids.iter().enumerate();
     Ok(ProcessPlan {
-        args: args(&process.args)?,
+        args: Vec::new(),
         env: env(&process.env)?,
         cwd: cwd(&process.cwd)?,
         uid: id(&"process.user.uid", user.uid.unwrap_or(0))?,
@@ -71,6 +90,11 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
 }
 
 impl ProcessPlan {
+    /// The config has no `process`.
+    pub fn is_absent(&self) -> bool {
+        self.args.is_empty()
+    }
+
     /// What the container has for each of its processes.
     pub fn take_over(&mut self, linux: &spec::Linux) -> Result<()> {
         self.memory_policy = linux.memory_policy.as_ref().map(memory_policy::plan).transpose()?;

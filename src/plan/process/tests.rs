@@ -105,3 +105,18 @@ fn a_bad_value_is_named_with_its_path() {
         assert!(error.starts_with(&format!("process.{want}")), "{field}: {error}");
     }
 }
+
+#[test]
+fn nobody_runs_where_there_is_no_process_but_somebody_inside_waits() {
+    let maps = |uid: u32| {
+        let map = serde_json::json!([{"containerID": uid, "hostID": 1000, "size": 10}]);
+        let linux: spec::Linux =
+            serde_json::from_value(serde_json::json!({"uidMappings": map, "gidMappings": map})).unwrap();
+        super::super::id_maps::plan(&linux, super::super::id_maps::User::New, &Host::default()).unwrap()
+    };
+    for (maps, want) in [(None, 0), (maps(0), 0), (maps(7), 7)] {
+        let process = absent(maps.as_ref(), &Host::default()).unwrap();
+        assert!(process.is_absent() && process.cwd == "/");
+        assert_eq!((process.uid, process.gid), (want, want), "{maps:?}");
+    }
+}

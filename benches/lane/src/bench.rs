@@ -1,0 +1,74 @@
+//! What the scenarios of one layout share: who takes part, where, and what came out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::bundle::Bundles;
+use crate::measure::{Pace, Sample, Stopwatch};
+use crate::runtime::{Calls, Runtime};
+
+pub struct Bench {
+    pub layout: &'static str,
+    pub rounds: usize,
+    pub paces: Vec<Pace>,
+    /// rrun first, then the floor, then peers that can run here.
+    pub runtimes: Vec<Runtime>,
+    pub programs: PathBuf,
+    pub stopwatch: Stopwatch,
+    pub bundles: Bundles,
+    pub cgroups: String,
+    pub dir: PathBuf,
+    /// Stands in the id of each container and the name of each cgroup.
+    pub mark: String,
+    /// `1` is the only one, unless a scenario has many.
+    pub results: Vec<Measured>,
+}
+
+/// One runtime in one scenario.
+pub struct Measured {
+    pub layout: &'static str,
+    pub pace: Pace,
+    pub scenario: String,
+    pub who: String,
+    /// In the order of the rounds.
+    pub samples: Vec<Sample>,
+}
+
+impl Bench {
+    pub fn calls<'a>(&'a self, runtime: &'a Runtime, profiled: bool) -> Result<Calls<'a>> {
+        let root = self.dir.join(runtime.label());
+        fs::create_dir_all(&root)?;
+        Ok(Calls {
+            runtime,
+            root,
+            id: format!("{}-{}", self.mark, runtime.label()),
+            cgroups: &self.cgroups,
+            rootfs: &self.bundles.rootfs,
+            filter: profiled.then_some(&self.bundles.filter as &Path),
+            // where v1 has no devices
+            devices: (!self.cgroups.contains("/devices")).then_some(&self.bundles.devices as &Path),
+        })
+    }
+
+    pub fn record(&mut self, pace: Pace, scenario: &str, who: &[String], samples: Vec<Vec<Sample>>) {
+        let rows = who.iter().zip(samples).filter(|(_, samples)| !samples.is_empty());
+        let rows = rows.map(|(who, samples)| Measured {
+            layout: self.layout,
+            pace,
+            scenario: scenario.to_string(),
+            who: who.clone(),
+            samples,
+        });
+        self.results.extend(rows.collect::<Vec<_>>());
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.runtimes.iter().map(|runtime| runtime.name.clone()).collect()
+    }
+
+    pub fn program(&self, name: &str) -> String {
+        self.programs.join(name).to_string_lossy().into_owned()
+    }
+}
