@@ -78,6 +78,7 @@ fn tests(rows: &[Row]) -> BTreeSet<&str> {
 // --- the table ---
 
 fn check(rows: &[Row]) {
+    results_are_read_as_they_are_written();
     let mut wrong = Vec::new();
     let mut ids = BTreeSet::new();
     for row in rows {
@@ -183,12 +184,16 @@ fn verdict(row: &Row, results: &BTreeMap<String, String>) -> Verdict {
 }
 
 /// Test → `ok`, `FAILED`, `ignored…`, or why it did not try. Of several runs the best counts for what was not tried in
-/// another, and a failure for all.
+/// another, and a failure for all. `NAME.out` and `NAME.err` are of one run.
 fn results(files: &[String]) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
+    let mut runs = BTreeMap::<_, String>::new();
     for file in files {
         let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{file}: {error}"));
-        for (test, result) in of_one_run(&text) {
+        *runs.entry(Path::new(file).with_extension("")).or_default() += &(text + "\n");
+    }
+    let mut all = BTreeMap::new();
+    for text in runs.values() {
+        for (test, result) in of_one_run(text) {
             let known = all.entry(test).or_insert_with(|| result.clone());
             if result == "FAILED" || (result == "ok" && known != "FAILED") {
                 *known = result;
@@ -215,4 +220,12 @@ fn of_one_run(text: &str) -> BTreeMap<String, String> {
         }
     }
     results
+}
+
+fn results_are_read_as_they_are_written() {
+    let text = "running 5 tests\ntest a::b ... ok\ntest a::c ... FAILED\ntest a::d ... ignored, for a reason\n\
+        test a::e ... ok\ntest a::f ... ok\nSKIP a::e: needs a thing\na::f: is about cgroups that are [V2]\n\
+        SKIP a::c: needs another\ntest result: FAILED. 1 passed\n";
+    let told: Vec<_> = of_one_run(text).into_values().collect();
+    assert_eq!(told, ["ok", "FAILED", "ignored, for a reason", "needs a thing", "is about cgroups that are [V2]"]);
 }
