@@ -302,6 +302,9 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
     ("write cgroup", Errno::EBUSY, "the value is below what is in use now"),
     ("setrlimit", Errno::EPERM, "raising a hard limit needs CAP_SYS_RESOURCE; ask for at most the present one"),
+    ("write label", Errno::EINVAL, "the policy that is loaded knows no such label"),
+    ("write label", Errno::EACCES, "the policy that rrun itself runs under does not let it"),
+    ("write label", Errno::EPERM, "no_new_privs lets a process only become more confined"),
     ("ioprio_set", Errno::EPERM, "IOPRIO_CLASS_RT takes CAP_SYS_NICE or CAP_SYS_ADMIN of the host"),
     (
         "set_mempolicy",
@@ -310,6 +313,12 @@ const HINTS: &[(&str, Errno, &str)] = &[
          set_mempolicy(2)",
     ),
     ("set_mempolicy", Errno::ENOSYS, "this kernel knows one memory node only"),
+    ("move network device", Errno::EPERM, "it takes CAP_NET_ADMIN in both network namespaces"),
+    (
+        "move network device",
+        Errno::EINVAL,
+        "some kinds of devices stay where they are, as lo: see `netns-local` in ethtool -k",
+    ),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
     ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
     ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),

@@ -23,6 +23,7 @@ use crate::sys::fds;
 use self::stages::{Around, Entry};
 
 pub mod foreground;
+pub mod holder;
 pub mod id_maps;
 pub mod interrupts;
 pub mod join;

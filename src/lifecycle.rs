@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::plan::Descriptors;
+use crate::plan::unit::CgroupManager;
 
 mod bring_up;
 mod bundle;
@@ -16,6 +17,7 @@ mod exec;
 mod freeze;
 pub mod given_file;
 mod hooks;
+mod managed;
 mod pidfd_socket;
 mod process;
 mod query;
@@ -59,6 +61,7 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    pub cgroup_manager: CgroupManager,
     /// Where a service manager waits for the container to be ready: sd_notify(3).
     pub notify_socket: Option<OsString>,
 }

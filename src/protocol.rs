@@ -7,7 +7,7 @@
 //! Listener(a number to be opened)  →   takes it by pidfd_getfd once Ready is seen, and hands it to the agent
 //! MapMount + a mount               →   maps its ids
 //! MapIds, OpenMount, RaiseLimits,
-//! Schedule                         →   does it
+//! Schedule, NetDevices             →   does it
 //!                                  ←   done, and perhaps a descriptor; a parent that cannot ends the child instead
 //! Failed(the whole chain of causes)    the last word
 //! Ready (a read of an eventfd)     →   memory limit, state.json, pid file
@@ -51,6 +51,8 @@ pub enum Ask {
     RaiseLimits,
     /// process.scheduler and ioPriority, for a child that may not go above the usual.
     Schedule,
+    /// linux.netDevices, which are the parent's to give.
+    NetDevices,
     /// The hooks of the runtime's namespaces: everything is mounted, and nothing is switched yet. A request.
     RunHooks,
     /// What went wrong. Nothing follows.

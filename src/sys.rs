@@ -12,6 +12,7 @@ pub mod keyring;
 pub mod limits;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod network;
 pub mod scheduling;
 pub mod seccomp;

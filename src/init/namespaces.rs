@@ -11,6 +11,7 @@ use super::Init;
 use crate::error::{Doing, SysError};
 use crate::log;
 use crate::plan::{Namespace, namespaces};
+use crate::protocol::Ask;
 use crate::sys::{keyring, network};
 
 /// KEY_USR_SEARCH of keyctl_setperm(3): processes of the same user that did not inherit the ring, as those of `exec`,
@@ -75,6 +76,11 @@ impl Init<'_> {
 
     pub(super) fn set_domainname(&mut self, name: &str) -> Result<()> {
         Ok(crate::sys::network::set_domainname(name)?)
+    }
+
+    /// The parent takes them from its own network namespace, where nobody inside has rights.
+    pub(super) fn ask_for_net_devices(&mut self) -> Result<()> {
+        self.handles.channel.request(&Ask::NetDevices).map(drop)
     }
 
     pub(super) fn bring_loopback_up(&mut self) -> Result<()> {

@@ -48,6 +48,9 @@ pub trait Duties {
     fn schedule(&mut self) -> Result<()> {
         bail!("only a container's process is scheduled")
     }
+    fn hand_over_net_devices(&mut self) -> Result<()> {
+        bail!("only a new container gets network devices")
+    }
     /// prestart and createRuntime.
     fn run_hooks(&mut self) -> Result<()> {
         bail!("only a new container has hooks")
@@ -92,6 +95,10 @@ pub fn serve(
                 }
                 Some((Ask::Schedule, _)) => {
                     duties.schedule()?;
+                    launched.channel.answer(None)?;
+                }
+                Some((Ask::NetDevices, _)) => {
+                    duties.hand_over_net_devices()?;
                     launched.channel.answer(None)?;
                 }
                 Some((Ask::RunHooks, _)) => {

@@ -55,6 +55,15 @@ pub fn within(around: &Around, clone: impl FnOnce() -> Result<Child, SysError>) 
     come_back(&own, child)
 }
 
+/// Does something in namespaces that already are, and comes back. A rrun that cannot has failed.
+pub fn visit<T>(entry: Entry, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let around = Around { entries: vec![entry], offsets: &[] };
+    let own: Vec<Own> = around.kinds().map(Own::open).collect::<Result<_, _>>()?;
+    let result = enter(&around).and_then(|()| work());
+    own.iter().map(Own::enter).fold(Ok(()), Result::and).context("rrun's own namespaces")?;
+    result
+}
+
 /// A rrun that cannot come back ends the child and gives up: it would go on in the container's namespaces.
 fn come_back(own: &[Own], child: Result<Child>) -> Result<Child> {
     // All of them, also after one has failed.

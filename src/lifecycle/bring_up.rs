@@ -11,9 +11,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
-use super::claim::{self, Claim};
+use super::claim::{self, Cgroups, Claim};
 use super::duties::{Console, Parent};
 use super::hooks::Runner;
+use super::managed::Managed;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
 use super::rootless;
@@ -21,11 +22,13 @@ use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan, Holders};
 use crate::init::StartHandles;
+use crate::launch::holder::Holder;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::{self, Until, reap, serve};
 use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
+use crate::netdev::Devices;
 use crate::notify;
 use crate::plan::{Namespace, Plan, hooks};
 use crate::procfs::Proc;
@@ -68,12 +71,17 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         descriptors: options.descriptors,
         no_new_keyring: options.no_new_keyring,
         notify: notify_socket.map(|_| Directory::notify_path(&store.root, &options.id)),
+        cgroup_manager: options.cgroup_manager,
+        stop: Some(interrupts),
     };
-    let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
+    let Decided { plan, cgroup, managed, config } =
+        decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
     let joins = joined::open(&plan).context("config.json")?;
+    let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
+    let net_devices = net_devices.context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
@@ -81,12 +89,13 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
-    let claim = Claim::new(store, &plan, cgroup.paths())?;
+    let unit = managed.as_ref().map(Managed::record);
+    let claim = Claim::new(store, &plan, Cgroups { manager: options.cgroup_manager, paths: cgroup.paths(), unit })?;
     let hooks = CreateHooks { plan: &plan, runner: Runner::of_plan(&plan, Some(interrupts)), begun: Cell::new(false) };
     let followed = Undo::new("hooks", || hooks.undo(&claim));
     let recorded = Undo::new("record of the container", || claim.forget());
     // What is recorded as ours is killed and removed by `delete`.
-    cgroup::refuse_occupied(&cgroup)?;
+    cgroup::refuse_occupied(&cgroup, None)?;
     claim.record_intent(&config)?;
     if notify_socket.is_some() {
         claim.directory.make_notify_directory()?;
@@ -94,17 +103,29 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
     let none = CgroupPlan::none();
-    let cgroups = match cgroup::create(&cgroup) {
+    let asked = managed.as_ref().map(|managed| managed.ask(&claim, &cgroup)).transpose();
+    let remove_unit = |managed: &Managed| claim.if_ours(|| managed.remove()).inspect_err(|_| claim.keep());
+    let mut unit = managed.as_ref().filter(|_| asked.is_ok()).map(|m| Undo::new("unit", || remove_unit(m)));
+    let made = asked.and_then(|holder| {
+        let holder = holder.flatten();
+        Ok((cgroup::create(&cgroup, holder.as_ref().map(Holder::pid))?, holder))
+    });
+    let (cgroups, holder) = match made {
         Err(error) if plan.rootless && rootless::is_refusal(&error) => {
             rootless::forgo_cgroups(&plan, &cgroup, error)?;
+            drop(unit.take());
             claim.record_no_cgroups()?;
-            cgroup::create(&none)?
+            (cgroup::create(&none, None)?, None)
         }
         result => result?,
     };
+    let holder = Cell::new(holder);
     let holders = holders_of_failed(&plan);
     let undo_cgroups = || claim.if_ours(|| cgroups.undo(PATIENCE, holders));
-    let grouped = Undo::new("cgroups", || undo_cgroups().inspect_err(|_| claim.keep()));
+    let grouped = Undo::new("cgroups", || {
+        drop(holder.take());
+        undo_cgroups().inspect_err(|_| claim.keep())
+    });
     cgroups.apply_before()?;
     let prepared = Prepared {
         start: StartHandles {
@@ -116,6 +137,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         joins,
     };
 
+    let handed_over = net_devices.as_ref().map(|devices| Undo::new("move of network devices", || devices.take_back()));
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
@@ -127,7 +149,18 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let run_hooks = || hooks.run(init);
     let console = Console { socket: console_socket, kept: None };
     let id_mapper = IdMapper::default();
-    let mut parent = Parent { plan: &plan, proc: &proc, child: init, console, agent, id_mapper, hooks: &run_hooks };
+    let mut parent = Parent {
+        plan: &plan,
+        proc: &proc,
+        child: init,
+        pidfd: child.pidfd.as_fd(),
+        console,
+        agent,
+        id_mapper,
+        hooks: &run_hooks,
+        net_devices: net_devices.as_ref(),
+        handed_over: BTreeMap::new(),
+    };
     if !plan.has(Namespace::User) {
         parent.set_oom_score()?;
     }
@@ -136,9 +169,12 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     serve(&launched, interrupts, Until::Ready, patience, &mut parent)
         .map_err(|error| told_of_oom(error, cgroups.paths()))?;
     let console = parent.console.kept;
+    // init is in
+    drop(holder.take());
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
-    claim.record_ready()?;
+    managed.as_ref().map_or(Ok(()), Managed::set_last)?;
+    claim.record_ready(parent.handed_over)?;
     if let Some(socket) = pidfd_socket {
         socket.send(Role::Init, child.pidfd.as_fd())?;
     }
@@ -148,7 +184,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    [followed, recorded, grouped, running].into_iter().chain(told).for_each(Undo::commit);
+    let more = [unit, handed_over, told].into_iter().flatten();
+    [followed, recorded, grouped, running].into_iter().chain(more).for_each(Undo::commit);
     Ok(Up { child: launched.child, console })
 }
 

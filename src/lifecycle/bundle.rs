@@ -7,39 +7,62 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use super::given_file::{Pipes, read_whole};
+use super::managed::{Found, Managed};
+use super::rootless;
 use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
+use crate::hooks::Stop;
 use crate::host::Host;
+use crate::host::security::Security;
 use crate::plan::build::Options;
-use crate::plan::cgroup_paths;
 use crate::plan::spec::Spec;
 use crate::plan::spec::resources::Resources;
-use crate::plan::{Descriptors, Plan};
+use crate::plan::unit::CgroupManager;
+use crate::plan::{Descriptors, Plan, cgroup_paths, labels};
+use crate::systemd::Absent;
 
 /// How the container is to be run, as far as the plan depends on it.
 #[derive(Default)]
-pub struct Manner {
+pub struct Manner<'s> {
     pub no_pivot: bool,
     pub detached: bool,
     pub console_socket: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
     pub notify: Option<PathBuf>,
+    pub cgroup_manager: CgroupManager,
+    /// Who ends the wait for systemd.
+    pub stop: Option<&'s dyn Stop>,
 }
 
-pub struct Decided {
+pub struct Decided<'s> {
     pub plan: Plan,
     pub cgroup: CgroupPlan,
+    /// Where systemd owns the cgroups.
+    pub managed: Option<Managed<'s>>,
     /// The bytes of config.json.
     pub config: Vec<u8>,
 }
 
-pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) -> Result<Decided> {
+pub fn decide<'s>(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner<'s>) -> Result<Decided<'s>> {
     let bundle = bundle.canonicalize().doing("open", bundle.display()).context("--bundle")?;
     let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
     let spec = Spec::parse(&config)?;
-    let host = Host::detect()?;
+    let mut host = Host::detect()?;
+    if labels::are_given(&spec) {
+        host.security = Security::detect()?;
+    }
     host.cgroups.require_any()?;
+    let found = match manner.cgroup_manager {
+        CgroupManager::Systemd => Some(Found::new(id, spec.cgroups_path(), &host, manner.stop)),
+        _ => None,
+    };
+    let (found, absent) = match found {
+        // then it is as for an ordinary user's own cgroups
+        Some(Err(error)) if host.rootless && error.is::<Absent>() => (None, Some(error)),
+        Some(found) => (Some(found.context("--systemd-cgroup")?), None),
+        None => (None, None),
+    };
     let options = Options {
         id: id.to_string(),
         rootfs: find_rootfs(&bundle, spec.root_path()?)?,
@@ -49,19 +72,30 @@ pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) ->
         console_socket: manner.console_socket,
         descriptors: manner.descriptors,
         no_new_keyring: manner.no_new_keyring,
+        cgroup_of_unit: found.as_ref().map(Found::cgroup).transpose()?,
         notify: manner.notify,
     };
     let plan = Plan::build(&spec, &options, &host)?;
-    let absent = Resources::default();
-    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
-    let mut cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups).context("config.json")?;
+    let no_resources = Resources::default();
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&no_resources);
+    let path = options.cgroup_of_unit.as_deref().or(plan.cgroups_path.as_deref());
+    let mut cgroup = cgroup::plan(id, path, resources, &host.cgroups).context("config.json")?;
     if plan.rootless {
         cgroup.forgo_devices();
     }
     if let Some(uid) = cgroup_paths::owner(&plan) {
         cgroup.delegate_to(uid);
     }
-    Ok(Decided { plan, cgroup, config })
+    if let Some(error) = absent {
+        rootless::forgo_cgroups(&plan, &cgroup, error)?;
+        cgroup = CgroupPlan::none();
+    }
+    if manner.cgroup_manager == CgroupManager::Disabled {
+        rootless::forgo_by_choice(&plan, &cgroup)?;
+        cgroup = CgroupPlan::none();
+    }
+    let managed = found.map(|found| found.decide(id, &cgroup, &resources.devices)).transpose()?;
+    Ok(Decided { plan, cgroup, managed, config })
 }
 
 fn read_config(path: &Path) -> Result<Vec<u8>> {

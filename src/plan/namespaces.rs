@@ -111,6 +111,7 @@ pub fn refuse_as_own(plan: &Plan, join: &JoinPlan) -> Result<()> {
         // Its root would become the container's.
         Namespace::Mount => Some("root".into()),
         Namespace::Uts if plan.hostname.is_some() => Some("hostname".into()),
+        Namespace::Network if !plan.net_devices.is_empty() => Some("linux.netDevices".into()),
         Namespace::Uts if plan.domainname.is_some() => Some("domainname".into()),
         _ => sysctl.map(|sysctl| format!("linux.sysctl: {}", sysctl.key)),
     };
