@@ -53,6 +53,7 @@ mod state;
 mod stdio;
 mod terminal;
 mod update;
+mod update_v2;
 mod userns;
 mod v2_delegation;
 mod v2_limits;
