@@ -165,13 +165,22 @@ impl fmt::Display for Matched {
             Self::ProgramStat { program, errno } => {
                 write!(f, "exec: \"{program}\": stat {program}: {}", strerror(*errno))
             }
-            Self::Program { program, errno } => write!(f, "exec: \"{program}\": {}", strerror(*errno)),
-            Self::Part { program, part, errno } => write!(f, "exec: \"{program}\": {part}: {}", strerror(*errno)),
+            Self::Program { program, errno } => write!(f, "exec: \"{program}\": {}", unfit(*errno)),
+            Self::Part { program, part, errno } => write!(f, "exec: \"{program}\": {part}: {}", unfit(*errno)),
         }
     }
 }
 
 impl std::error::Error for Matched {}
+
+/// Why a file cannot be executed. Of a directory execve(2) says EACCES, and docker before 23.0 knows no other words for
+/// exit code 126.
+fn unfit(errno: Errno) -> String {
+    match errno {
+        Errno::EISDIR => format!("{}: {}", strerror(errno), strerror(Errno::EACCES)),
+        _ => strerror(errno),
+    }
+}
 
 /// One level of an error on its way from the child to the parent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
