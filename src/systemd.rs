@@ -14,6 +14,7 @@ pub use bus::{Absent, Refused};
 pub use wire::Value;
 
 mod address;
+pub mod annotation;
 mod bus;
 mod wire;
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Store;
 use super::container::Container;
+use super::managed;
 use crate::cgroup::{self, CgroupPlan, Write};
 use crate::error::Matched;
 use crate::host::cgroups::CgroupLayout;
@@ -39,7 +40,14 @@ pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
     let weighs = update.names("linux.resources.blockIO.weight");
     let follows = |write: &Write| weighs && write.field.starts_with("linux.resources.blockIO.weightDevice");
     let wanted = |write: &Write| update.names(&write.field) || !before.writes(write) || follows(write);
+    let told = managed::Told::new(&container.state).context("systemd")?;
     let updated = cgroup::update(&after.plan, wanted, after.check_memory)?;
+    if let Some(told) = told {
+        told.tell(&container, &after.plan, wanted).or_else(|error| {
+            updated.take_back()?;
+            Err(error.context("systemd"))
+        })?;
+    }
     let stored = serde_json::to_vec(&config).map_err(Into::into);
     stored.and_then(|config| Ok(container.directory.replace_config(&config)?)).or_else(|error: anyhow::Error| {
         updated.take_back()?;
@@ -62,7 +70,10 @@ impl Planned {
         layout: &CgroupLayout,
         asked: impl Fn(&Write) -> bool,
     ) -> Result<Self> {
-        let path = config.pointer("/linux/cgroupsPath").and_then(Value::as_str).filter(|path| !path.is_empty());
+        // of a unit only systemd knows the path
+        let path = config.pointer("/linux/cgroupsPath").and_then(Value::as_str);
+        let path = path.filter(|path| !path.is_empty() && container.state.unit.is_none());
+        let path = path.or(container.state.unit.as_ref().map(|_| "/unit"));
         let resources = config.pointer("/linux/resources").cloned().unwrap_or_default();
         let resources: Option<Resources> = serde_json::from_value(resources).context("stored config.json")?;
         let resources = resources.unwrap_or_default();
