@@ -49,6 +49,7 @@ mod scheduling;
 mod seccomp;
 mod state;
 mod stdio;
+mod systemd;
 mod terminal;
 mod update;
 mod userns;

@@ -46,7 +46,12 @@ impl UnitPlan {
             let each = cgroup.hierarchies.iter();
             each.flat_map(|hierarchy| of_writes(hierarchy.version, writes(hierarchy), &facts)).collect::<Vec<_>>()
         };
-        properties.extend(writes(|hierarchy| &hierarchy.before));
+        let limits = writes(|hierarchy| &hierarchy.before);
+        if around.version >= 227 && !limits.iter().any(|(name, _)| name == "TasksMax") {
+            // else it is some share of what the machine can have
+            properties.push(("TasksMax".into(), Value::U64(u64::MAX)));
+        }
+        properties.extend(limits);
         if !around.of_user {
             let in_v1 = cgroup.hierarchies.iter().any(|h| h.controllers.iter().any(|own| own == "devices"));
             let version = if in_v1 { Version::V1 } else { Version::V2 };

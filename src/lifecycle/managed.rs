@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::Pid;
 
 use super::claim::Claim;
 use super::container::Container;
@@ -155,6 +156,10 @@ impl Managed<'_> {
         }
     }
 
+    pub fn attach(&self, pid: Pid) -> Result<()> {
+        self.manager.borrow_mut().attach(&self.plan.unit.name, pid)
+    }
+
     pub fn remove(&self) -> Result<()> {
         self.manager.borrow_mut().stop(&self.plan.unit.name)
     }
@@ -214,6 +219,11 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
 
 fn has_bfq() -> bool {
     Path::new("/sys/module/bfq").exists()
+}
+
+/// One more process.
+pub fn attach(state: &State, pid: Pid) -> Result<()> {
+    state.unit.as_ref().map_or(Ok(()), |unit| manager_of(unit)?.attach(&unit.name, pid))
 }
 
 /// By `delete`, when nobody is inside any more. A systemd that is gone has taken its units along.
