@@ -37,7 +37,7 @@ fn process(bundle: &Bundle, process: Value) -> String {
 
 /// Says one line that begins as callers know it, with exit status 255.
 #[track_caller]
-fn fails(output: &Output, words: &[&str]) {
+pub fn fails(output: &Output, words: &[&str]) {
     assert_eq!(output.code, 255, "{output}");
     let line = output.stderr.replace("\\\"", "\""); // runc quotes what it says
     assert!(line.contains("exec failed: "), "{output}");

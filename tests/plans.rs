@@ -10,6 +10,7 @@ use std::{env, fs};
 use rrun::cgroup;
 use rrun::host::Host;
 use rrun::host::cgroups::{CgroupLayout, Hierarchy, Unified};
+use rrun::host::security::Security;
 use rrun::plan::build::Options;
 use rrun::plan::spec::Spec;
 use rrun::plan::spec::resources::Resources;
@@ -56,6 +57,7 @@ fn host() -> Host {
         capabilities: ((1 << 41) - 1) & !sys_resource & !sys_module,
         last_capability: 40,
         cgroups: CgroupLayout { v1: v1.iter().map(|names| hierarchy(names)).collect(), v2: Some(v2) },
+        security: Security::default(),
     }
 }
 

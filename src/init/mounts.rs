@@ -12,6 +12,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::symlinkat;
 
 use super::Init;
+use super::labels::label_root;
 use crate::error::{Doing, SysError};
 use crate::log;
 use crate::plan::{AttrChange, MountPlan, Parameter, Source, SourceLink};
@@ -51,6 +52,9 @@ impl Init<'_> {
                     super::copy_up::copy(&self.rootfs()?.open(target, flags)?, &mount).context("tmpcopyup")?;
                 }
                 mount::attach(&mount, place.fd.as_fd(), target)?;
+                if let Some(label) = &plan.label {
+                    label_root(&mount, label).context("linux.mountLabel")?;
+                }
                 mount
             }
         };

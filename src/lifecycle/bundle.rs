@@ -13,12 +13,12 @@ use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
 use crate::hooks::Stop;
 use crate::host::Host;
+use crate::host::security::Security;
 use crate::plan::build::Options;
-use crate::plan::cgroup_paths;
 use crate::plan::spec::Spec;
 use crate::plan::spec::resources::Resources;
 use crate::plan::unit::CgroupManager;
-use crate::plan::{Descriptors, Plan};
+use crate::plan::{Descriptors, Plan, cgroup_paths, labels};
 use crate::systemd::Absent;
 
 /// How the container is to be run, as far as the plan depends on it.
@@ -48,7 +48,10 @@ pub fn decide<'s>(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner
     let bundle = bundle.canonicalize().doing("open", bundle.display()).context("--bundle")?;
     let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
     let spec = Spec::parse(&config)?;
-    let host = Host::detect()?;
+    let mut host = Host::detect()?;
+    if labels::are_given(&spec) {
+        host.security = Security::detect()?;
+    }
     host.cgroups.require_any()?;
     let found = match manner.cgroup_manager {
         CgroupManager::Systemd => Some(Found::new(id, spec.cgroups_path(), &host, manner.stop)),

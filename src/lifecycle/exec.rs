@@ -22,6 +22,7 @@ use super::seccomp_agent::Agent;
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
 use crate::error::{Doing, Matched};
+use crate::host::security::Security;
 use crate::host::{self, Host};
 use crate::init::{self, join::run_on, stdio};
 use crate::launch::foreground::{self, Relay};
@@ -35,7 +36,7 @@ use crate::plan::exec::{Base, ExecPlan, Flags, Manner, Target};
 use crate::plan::id_maps::host_id;
 use crate::plan::spec::{self, Spec};
 use crate::plan::sub_cgroups::SubCgroups;
-use crate::plan::{Descriptors, Namespace};
+use crate::plan::{Descriptors, Namespace, labels};
 use crate::procfs::Proc;
 use crate::state::pid_file::PidFile;
 use crate::state::{self, Process, Status};
@@ -108,7 +109,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let rootless = host::rootless()?;
     let mut container = way_in(running, proc.try_clone()?, rootless)?;
     let mapped = container.namespaces.contains(Namespace::User.flag());
-    let mut plan = decide(&running.container, options, &credentials(mapped)?)?;
+    let mut plan = decide(&running.container, options, credentials(mapped)?)?;
     if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| rootless) {
         filter.serve_user();
     }
@@ -131,7 +132,8 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let asks = mapped && plan.process.may_need_parent();
     // The listener of a filter goes with execve.
     let agent = Agent::connect(&plan.process)?;
-    let later = pid_file.is_some() || relayed || asks || agent.is_some();
+    let rdt = running.container.state.intel_rdt.as_ref();
+    let later = pid_file.is_some() || relayed || asks || agent.is_some() || rdt.is_some();
     let commit = if later { Commit::Later } else { Commit::Given };
     let attach = |pid| managed::attach(&running.container.state, pid);
     let prepared = Prepared {
@@ -149,6 +151,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     log::debug(format_args!("{}: process {} is on its way", options.id, child.pid));
     let started = Undo::new("process", || end(child));
 
+    rdt.map(|group| group.add(child.pid)).transpose()?;
     // A frozen container lets nobody through until it is thawed.
     let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
     let console = Console { socket: console_socket, kept: None };
@@ -188,7 +191,7 @@ fn credentials(mapped: bool) -> Result<Host> {
     Ok(if mapped { Host { capabilities: u64::MAX, ..host } } else { host })
 }
 
-fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<ExecPlan> {
+fn decide(container: &Container, options: &ExecOptions, mut host: Host) -> Result<ExecPlan> {
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
     let first = spec.process.unwrap_or_else(|| spec::Process { cwd: Some("/".into()), ..Default::default() });
@@ -207,8 +210,11 @@ fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<E
     };
     let (linux, keyring) = (spec.linux.as_ref(), !container.state.no_new_keyring);
     let target = Target { id: &options.id, process: &first, linux, keyring };
+    if options.flags.have_labels() || labels::are_given_to(&first) || base.has_labels() {
+        host.security = Security::detect()?;
+    }
     let mut warnings = Vec::new();
-    let plan = ExecPlan::build(target, base, &options.flags, manner, host, &mut warnings)?;
+    let plan = ExecPlan::build(target, base, &options.flags, manner, &host, &mut warnings)?;
     warnings.iter().for_each(|warning| log::warning(warning));
     Ok(plan)
 }

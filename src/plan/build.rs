@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail, ensure};
 use caps::Capability;
 
@@ -11,9 +13,12 @@ use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::mount_ids::Container;
-use super::spec::{Linux, Spec, given, not_yet};
+use super::spec::{Linux, Spec, given};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{hooks, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp, sysctl, time};
+use super::{
+    hooks, intel_rdt, labels, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp,
+};
+use super::{sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -59,7 +64,6 @@ impl Plan {
 
 fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     check_version(given(&spec.oci_version))?;
-    refuse_unapplied(spec)?;
     let absent = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&absent);
     let (namespaces, joined) = namespaces::plan(&linux.namespaces)?;
@@ -85,7 +89,11 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     let mut warnings = Vec::new();
     let cgroup = || cgroup_mount(linux, options, host, &apart);
     let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
-    let mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings)?;
+    let mut mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings)?;
+    let mount_label = labels::of_mounts(linux, host.security, &mut warnings)?;
+    if let Some(label) = &mount_label {
+        labels::label(&mut mounts, label, user != User::Shared || host.rootless);
+    }
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
     let mut process = match &spec.process {
@@ -101,6 +109,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     }
     let time_offsets = time::plan(&linux.time_offsets, &namespaces, &joined)?;
     ensure!(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
+    let intel_rdt = |written| intel_rdt::plan(written, &options.id, host.rootless, &mut warnings);
+    let intel_rdt = linux.intel_rdt.as_ref().map(intel_rdt).transpose()?;
     let hooks = hooks::plan(spec)?;
     if !hooks.start_container.is_empty() {
         scheduler::check_start_hooks(&process, user != User::Shared)?;
@@ -108,15 +118,17 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     Ok(Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
-        annotations: (*spec.annotations).clone(),
+        annotations: annotations(&spec.annotations)?,
         root: root(spec, linux, options, own_mounts)?,
         hostname: namespaces::uts_name("hostname", &spec.hostname, &apart)?,
         mounts,
+        mount_label,
         devices: devices::plan(&linux.devices, dev, &mut warnings)?,
         links: devices::links(dev),
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
         sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref())?,
+        intel_rdt,
         net_devices: net_devices::plan(&linux.net_devices, &apart, admin)?,
         process,
         id_maps,
@@ -157,6 +169,11 @@ fn inside_of(host: &Host, user: User) -> Cow<'_, Host> {
 }
 
 /// Semver with major 1: a minor one adds fields, and unknown fields are ignored.
+fn annotations(annotations: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    ensure!(!annotations.contains_key(""), "annotations: a key is empty; name it or remove it");
+    Ok(annotations.clone())
+}
+
 fn check_version(version: Option<&str>) -> Result<()> {
     let version = version.context("ociVersion: missing; add the version of the spec, such as 1.3.0")?;
     let core = version.split(['-', '+']).next().unwrap_or_default();
@@ -170,18 +187,6 @@ fn check_version(version: Option<&str>) -> Result<()> {
     );
     ensure!(numbers[0] == "1", "ociVersion: {version} is not supported; rrun knows 1.x");
     Ok(())
-}
-
-/// Fields that the spec knows and this version does not act on. What concerns one mount, one namespace or the process
-/// is refused beside what reads it.
-fn refuse_unapplied(spec: &Spec) -> Result<()> {
-    let linux = spec.linux.as_ref().map(|linux| {
-        [("linux.intelRdt", linux.intel_rdt.is_some()), ("linux.mountLabel", given(&linux.mount_label).is_some())]
-    });
-    match linux.iter().flatten().find(|(_, set)| *set) {
-        Some((field, _)) => Err(not_yet(field)),
-        None => Ok(()),
-    }
 }
 
 /// Without one, each of these would change the host.

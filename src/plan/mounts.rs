@@ -223,7 +223,18 @@ fn assemble(field: String, target: InRoot, source: Source, ids: Option<MountIds>
             change.set &= !libc::MOUNT_ATTR_RDONLY;
         }
     }
-    MountPlan { field, target, source, attributes, recursive, propagation, ids, target_nofollow, readonly_at_end }
+    MountPlan {
+        field,
+        target,
+        source,
+        attributes,
+        recursive,
+        propagation,
+        ids,
+        target_nofollow,
+        readonly_at_end,
+        label: None,
+    }
 }
 
 /// Whether the container's /dev is a directory of the host.

@@ -6,9 +6,9 @@ use std::fmt::Display;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::id_maps::{IdMaps, IdRange, host_id};
-use super::spec::{self, given, not_yet};
+use super::spec::{self, given};
 use super::{Descriptors, ProcessPlan, Rlimit, Terminal};
-use super::{affinity, capabilities, io_priority, memory_policy, personality, scheduler};
+use super::{affinity, capabilities, io_priority, labels, memory_policy, personality, scheduler};
 use crate::host::Host;
 
 /// Managers rely on this when the field is absent (the spec: keep the caller's).
@@ -56,7 +56,6 @@ pub fn absent(maps: Option<&IdMaps>, host: &Host) -> Result<ProcessPlan> {
 }
 
 fn without_program(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
-    refuse_unapplied(process)?;
     check_affinity(process)?;
     let user = process.user.clone().unwrap_or_default();
     ensure!(
@@ -78,6 +77,8 @@ fn without_program(process: &spec::Process, host: &Host, warnings: &mut Vec<Stri
         capabilities: capabilities::plan(process.capabilities.as_ref(), host, warnings)?,
         rlimits: rlimits(&process.rlimits)?,
         no_new_privileges: process.no_new_privileges == Some(true),
+        apparmor_profile: labels::apparmor("process.apparmorProfile", given(&process.apparmor_profile), host)?,
+        selinux_label: labels::selinux("process.selinuxLabel", given(&process.selinux_label), host)?,
         oom_score_adj: oom_score_adj(process.oom_score_adj)?,
         scheduler: process.scheduler.as_ref().map(|written| scheduler::plan(written, warnings)).transpose()?,
         io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
@@ -124,17 +125,6 @@ pub fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
 fn check_affinity(process: &spec::Process) -> Result<()> {
     let Some(affinity) = &process.exec_cpu_affinity else { return Ok(()) };
     affinity::plan(affinity).map(drop)
-}
-
-fn refuse_unapplied(process: &spec::Process) -> Result<()> {
-    let later = [
-        ("apparmorProfile", given(&process.apparmor_profile).is_some()),
-        ("selinuxLabel", given(&process.selinux_label).is_some()),
-    ];
-    match later.iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(not_yet(format_args!("process.{field}"))),
-        None => Ok(()),
-    }
 }
 
 fn args(args: &[String]) -> Result<Vec<String>> {
@@ -213,7 +203,7 @@ fn terminal(process: &spec::Process) -> Result<Option<Terminal>> {
         return Ok(None);
     }
     let side = |name: &str, value: Option<u64>| {
-        let value = value.unwrap_or(0);
+        let value = value.with_context(|| format!("process.consoleSize.{name}: is missing; set it, or remove both"))?;
         u16::try_from(value).map_err(|_| anyhow!("process.consoleSize.{name}: {value} is above 65535"))
     };
     let Some(size) = &process.console_size else { return Ok(Some(Terminal { size: None })) };
