@@ -53,6 +53,7 @@ mod scheduling;
 mod seccomp;
 mod state;
 mod stdio;
+mod systemd;
 mod terminal;
 mod update;
 mod update_v2;

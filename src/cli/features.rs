@@ -19,6 +19,7 @@ use crate::plan::hooks::Hooks;
 use crate::plan::seccomp::calls::ARCHITECTURES;
 use crate::plan::seccomp::profile::{ACTIONS, FLAGS, OPERATORS};
 use crate::plan::{annotations, capabilities, memory_policy, mount_options, namespaces};
+use crate::systemd::annotation;
 
 pub const VERB: Verb = Verb {
     stderr: log::Stderr::ErrorOnly,
@@ -42,8 +43,13 @@ fn features() -> Result<Features> {
         .mount_options(mount_options::all_words())
         .linux(linux()?)
         .annotations(HashMap::new())
-        .potentially_unsafe_config_annotations(annotations::known().map(String::from).collect::<Vec<_>>())
+        .potentially_unsafe_config_annotations(unsafe_annotations().map(String::from).collect::<Vec<_>>())
         .build()?)
+}
+
+/// One that ends with a dot stands for all that begin so.
+fn unsafe_annotations() -> impl Iterator<Item = &'static str> {
+    annotations::known().chain([annotation::PREFIX])
 }
 
 fn linux() -> Result<LinuxFeature> {
@@ -112,9 +118,9 @@ mod tests {
         );
         let all = serde_json::json!({"enabled": true, "schemata": true, "monitoring": true});
         assert_eq!((&json["linux"]["intelRdt"], &json["linux"]["netDevices"]["enabled"]), (&all, &true.into()));
-        let unsafe_ones: Vec<_> = annotations::known().collect();
         let told = &json["potentiallyUnsafeConfigAnnotations"];
-        assert!(unsafe_ones.iter().all(|name| told.as_array().unwrap().contains(&(*name).into())), "{told}");
+        assert!(told.as_array().unwrap().contains(&annotation::PREFIX.into()));
+        assert!(annotations::known().all(|name| told.as_array().unwrap().contains(&name.into())), "{told}");
     }
 
     #[test]
