@@ -53,6 +53,7 @@ mod scheduling;
 mod seccomp;
 mod state;
 mod stdio;
+mod systemd;
 mod systemd_as_init;
 mod terminal;
 mod update;
