@@ -73,6 +73,12 @@ define SCORE
 	$(TABLE) score $(RESULTS)/*
 endef
 
+.PHONY: validation
+validation: root $(if $(RUNTIME),,build) ## the programs of opencontainers/runtime-tools: SUITE=/where/it/was/built; RUNTIME=runc: on a peer (root)
+	$(TIMED)
+	[ -d "$(SUITE)/validation" ] || { echo "make validation: SUITE=DIR names a built copy of opencontainers/runtime-tools" >&2; exit 1; }
+	integration/validation.sh $(SUITE) $$(command -v $(or $(RUNTIME),$(BINARY)))
+
 .PHONY: score
 score:
 	$(SCORE)

@@ -142,7 +142,7 @@ refused! {
         => ["mounts[4]", "sizzle"];
     bad_value_of_an_option: Everybody, |b| b.mount("/data", "tmpfs", "tmpfs", &["size=large"])
         => ["mounts[4]", "size"];
-    data_for_a_bind: Rrun, |b| b.mount("/data", "bind", "rootfs", &["bind", "size=1k"]) => ["mounts[4].options", "size"];
+    data_for_a_bind: Rrun, |b| b.mount("/data", "bind", "rootfs", &["bind", "read-only"]) => ["mounts[4].options", "read-only"];
     directory_over_a_file: Everybody, |b| b.mount("/bin/busybox", "tmpfs", "tmpfs", &[])
         => ["mounts[4]", "/bin/busybox"];
     /// runc 1.1 looks at some kinds of mounts only

@@ -71,9 +71,12 @@ fn source(
     let tmpfs = kind == Some("tmpfs") && !words.bind && !words.remount;
     ensure!(!words.copy_up || tmpfs, "{field}.options: tmpcopyup fills a new tmpfs; this mount is none");
     if words.bind || kind == Some("bind") {
-        no_data(words, field, "a bind mount takes no options of a file system")?;
-        for flag in &words.superblock {
-            warnings.push(format!("{field}.options: {} is left out: a bind mount cannot change it", name(flag)));
+        // the kernel would not look at them either; but a lone word may be a misspelt one that was to protect something
+        if let Some(word) = words.data.iter().find(|word| matches!(word, Parameter::Flag(_))) {
+            bail!("{field}.options: {}: a bind mount takes no options of a file system; remove it", name(word));
+        }
+        for option in words.data.iter().chain(&words.superblock) {
+            warnings.push(format!("{field}.options: {} is left out: a bind mount cannot change it", name(option)));
         }
         return match words.remount {
             true => Ok(Source::Remount { parameters: Vec::new() }),

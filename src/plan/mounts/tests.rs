@@ -158,7 +158,6 @@ fn a_bad_mount_is_named_with_its_path() {
         (r#"{"destination":"/a","source":"/b","type":""}"#, "type: missing"),
         (r#"{"destination":"/a","type":"bind"}"#, "source: missing"),
         (r#"{"destination":"/a","options":["rbind"],"source":""}"#, "source: missing"),
-        (r#"{"destination":"/a","source":"/b","options":["bind","size=1"]}"#, "options: size: a bind mount takes no"),
         (r#"{"destination":"/a","source":"/b","options":["bind","acl"]}"#, "options: acl: a bind mount takes no"),
         (
             r#"{"destination":"/a","source":"/b","options":["bind","tmpcopyup"]}"#,
