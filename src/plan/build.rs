@@ -11,6 +11,7 @@ use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::mount_ids::Container;
+use super::problems::Problems;
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
 use super::{hooks, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp, sysctl, time};
@@ -37,30 +38,33 @@ pub struct Options {
 }
 
 impl Plan {
+    /// An error may be of several problems: see [`Problems`].
     pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
-        let mut plan = decide(spec, options, host).context("config.json")?;
+        let (plan, problems) = decide(spec, options, host);
+        let mut plan = problems.result(plan).context("config.json")?;
         plan.process.keep(options.descriptors);
-        if let Some(written) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
-            let start_hooks = !plan.hooks.start_container.is_empty();
-            seccomp::add(&mut plan.process, written, start_hooks, &mut plan.warnings).context("config.json")?;
-            if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| plan.rootless) {
-                filter.serve_user();
-            }
-        }
         if let Some(directory) = &options.notify {
             notify::add(&mut plan, directory)?;
         }
         check_terminal(plan.process.terminal.is_some(), options.detached, options.console_socket)?;
         Ok(plan)
     }
+
+    /// Without what something is wrong with, and what that is: for whoever looks further and does nothing.
+    pub fn draft(spec: &Spec, options: &Options, host: &Host) -> (Plan, Result<()>) {
+        let (plan, problems) = decide(spec, options, host);
+        (plan, problems.result(()).context("config.json"))
+    }
 }
 
-fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
-    check_version(given(&spec.oci_version))?;
-    refuse_unapplied(spec)?;
+fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
+    let mut problems = Problems::default();
+    let mut warnings = Vec::new();
+    problems.ok(check_version(given(&spec.oci_version)));
+    problems.ok(refuse_unapplied(spec));
     let absent = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&absent);
-    let (namespaces, joined) = namespaces::plan(&linux.namespaces)?;
+    let (namespaces, joined) = namespaces::plan(&linux.namespaces, &mut problems);
     // Whatever is not rrun's own: it may be changed, and mounted in.
     let apart: Vec<_> = namespaces.iter().copied().chain(joined.iter().map(|join| join.kind)).collect();
     let user = match (namespaces.contains(&Namespace::User), apart.contains(&Namespace::User)) {
@@ -69,53 +73,67 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         (false, false) => User::Shared,
     };
     let admin = !host.rootless || host.may(Capability::CAP_SYS_ADMIN);
-    ensure!(admin || user != User::Shared, NEEDS_USER_NAMESPACE);
-    let id_maps = id_maps::plan(linux, user, host)?;
+    problems.ensure(admin || user != User::Shared, NEEDS_USER_NAMESPACE);
+    let id_maps = problems.take(id_maps::plan(linux, user, host));
     if user == User::New {
-        refuse_joined_mounts(&joined)?;
+        problems.ok(refuse_joined_mounts(&joined));
     }
     let own_mounts = apart.contains(&Namespace::Mount);
     if !own_mounts {
-        refuse_without_mount_namespace(spec, linux)?;
+        problems.ok(refuse_without_mount_namespace(spec, linux));
     }
     let cgroups_path = given(&linux.cgroups_path);
-    CgroupsPath::new(&options.id, cgroups_path)?;
-    let mut warnings = Vec::new();
+    problems.ok(CgroupsPath::new(&options.id, cgroups_path));
     let cgroup = || cgroup_mount(linux, options, host, &apart);
     let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
-    let mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings)?;
+    let mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings, &mut problems);
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
-    let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
+    let domainname = problems.take(namespaces::uts_name("domainname", &spec.domainname, &apart));
+    let inside = inside_of(host, user);
     let mut process = match &spec.process {
-        Some(process) => process::plan(process, &inside_of(host, user), &mut warnings)?,
-        None => process::absent(id_maps.as_ref(), &inside_of(host, user))?,
+        Some(process) => process::draft(process, &inside, &mut warnings, &mut problems),
+        None => process::absent(id_maps.as_ref(), &inside),
     };
-    process.take_over(linux)?;
+    problems.ok(process.take_over(linux));
     let no_setgroups = user == User::Shared && host.no_setgroups;
-    ensure!(!no_setgroups || process.additional_gids.is_empty(), id_maps::NO_GROUPS);
+    problems.ensure(!no_setgroups || process.additional_gids.is_empty(), id_maps::NO_GROUPS);
     if let Some(maps) = id_maps.as_ref().filter(|_| user == User::New) {
-        id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process)?;
-        id_maps::check_mounts(maps, &mounts, &apart)?;
+        problems.ok(id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process));
+        problems.ok(id_maps::check_mounts(maps, &mounts, &apart));
     }
-    let time_offsets = time::plan(&linux.time_offsets, &namespaces, &joined)?;
-    ensure!(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
-    let hooks = hooks::plan(spec)?;
+    let hooks = problems.take(hooks::plan(spec));
     if !hooks.start_container.is_empty() {
-        scheduler::check_start_hooks(&process, user != User::Shared)?;
+        problems.ok(scheduler::check_start_hooks(&process, user != User::Shared));
     }
-    Ok(Plan {
+    let time_offsets = problems.take(time::plan(&linux.time_offsets, &namespaces, &joined));
+    problems.ensure(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
+    let root = root(spec, linux, options, own_mounts, &mut problems);
+    let hostname = problems.take(namespaces::uts_name("hostname", &spec.hostname, &apart));
+    let devices = problems.take(devices::plan(&linux.devices, dev, &mut warnings));
+    let masked_paths = problems.take(paths("linux.maskedPaths", &linux.masked_paths));
+    let readonly_paths = problems.take(paths("linux.readonlyPaths", &linux.readonly_paths));
+    let sysctls = problems.take(sysctl::plan(&linux.sysctl, &apart, domainname.as_deref()));
+    let net_devices = problems.take(net_devices::plan(&linux.net_devices, &apart, admin));
+    if let Some(written) = &linux.seccomp {
+        let start_hooks = !hooks.start_container.is_empty();
+        problems.ok(seccomp::add(&mut process, written, start_hooks, &mut warnings));
+        if let Some(filter) = process.seccomp.as_mut().filter(|_| host.rootless) {
+            filter.serve_user();
+        }
+    }
+    let plan = Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
         annotations: (*spec.annotations).clone(),
-        root: root(spec, linux, options, own_mounts)?,
-        hostname: namespaces::uts_name("hostname", &spec.hostname, &apart)?,
+        root,
+        hostname,
         mounts,
-        devices: devices::plan(&linux.devices, dev, &mut warnings)?,
+        devices,
         links: devices::links(dev),
-        masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
-        readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
-        sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref())?,
-        net_devices: net_devices::plan(&linux.net_devices, &apart, admin)?,
+        masked_paths,
+        readonly_paths,
+        sysctls,
+        net_devices,
         process,
         id_maps,
         rootless: host.rootless,
@@ -129,7 +147,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         namespaces,
         joined,
         warnings,
-    })
+    };
+    (plan, problems)
 }
 
 /// Namespaces take root's rights, or a user namespace in which one has them.
@@ -205,8 +224,9 @@ fn cgroup_mount(linux: &Linux, options: &Options, host: &Host, namespaces: &[Nam
     cgroup_paths::mount(&host.cgroups, &options.id, given(&linux.cgroups_path), own_view)
 }
 
-fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool) -> Result<RootPlan> {
-    let (propagation, propagation_after) = root_propagation(given(&linux.rootfs_propagation), options.no_pivot)?;
+fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool, problems: &mut Problems) -> RootPlan {
+    let propagation = root_propagation(given(&linux.rootfs_propagation), options.no_pivot);
+    let (propagation, propagation_after) = problems.ok(propagation).unwrap_or((ONE_WAY, None));
     let cut_off =
         propagation.recursive && matches!(propagation.kind, PropagationKind::Private | PropagationKind::Slave);
     let switch = match (own_mounts, options.no_pivot) {
@@ -214,15 +234,18 @@ fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool) -> Resu
         (true, true) => RootSwitch::MoveMount,
         (true, false) => RootSwitch::PivotRoot,
     };
-    Ok(RootPlan {
+    RootPlan {
         path: options.rootfs.clone(),
         readonly: spec.root.as_ref().is_some_and(|root| root.readonly == Some(true)),
         switch,
         propagation,
         isolate_parent: own_mounts && !cut_off,
         propagation_after,
-    })
+    }
 }
+
+/// What is mounted on the host reaches the container, and nothing the other way.
+const ONE_WAY: Propagation = Propagation { kind: PropagationKind::Slave, recursive: true };
 
 /// What the whole tree is set to before the first mount, and the container's root after the switch. `shared` is needed
 /// at both times: before, so that what is bound from the host keeps its peers there (a volume that passes mounts on);
@@ -230,7 +253,6 @@ fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool) -> Resu
 /// after only.
 fn root_propagation(word: Option<&str>, no_pivot: bool) -> Result<(Propagation, Option<Propagation>)> {
     use PropagationKind::{Private, Shared, Slave, Unbindable};
-    const ONE_WAY: Propagation = Propagation { kind: Slave, recursive: true };
     let Some(word) = word else { return Ok((ONE_WAY, None)) };
     let Some(given) = mount_options::propagation(word) else {
         let known = mount_options::propagation_words();
@@ -246,17 +268,21 @@ fn root_propagation(word: Option<&str>, no_pivot: bool) -> Result<(Propagation, 
 
 /// Each once, in the order given.
 fn paths(field: &str, paths: &[String]) -> Result<Vec<InRoot>> {
-    let mut planned: Vec<InRoot> = Vec::with_capacity(paths.len());
-    for (index, path) in paths.iter().enumerate() {
+    let one = |(index, path): (usize, &String)| {
         ensure!(!path.is_empty(), "{field}[{index}]: is empty; write an absolute path or remove it");
         ensure!(path.starts_with('/'), "{field}[{index}]: {path} is not absolute; write it from /");
         let inside = InRoot::new(path);
         ensure!(!inside.is_root(), "{field}[{index}]: {path} is the root itself");
+        Ok(inside)
+    };
+    let mut problems = Problems::default();
+    let mut planned: Vec<InRoot> = Vec::with_capacity(paths.len());
+    for inside in problems.each(paths.iter().enumerate().map(one)) {
         if !planned.contains(&inside) {
             planned.push(inside);
         }
     }
-    Ok(planned)
+    problems.result(planned)
 }
 
 /// A terminal whose user ends before the container must be handed to somebody; any other stays with rrun.
