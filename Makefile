@@ -61,16 +61,16 @@ seccomp: cc ## filters against libseccomp's, verdict by verdict; PROFILES=5000 f
 	cargo test --test seccomp -- --nocapture
 
 .PHONY: managers
-managers: root tools $(if $(RUNTIME),,build) ## a real dockerd and containerd with rrun as their only runtime; RUNTIME=runc: with a peer (root)
+managers: root tools $(if $(RUNTIME),,build) ## real dockerd, containerd and podman with rrun as their only runtime; RUNTIME=runc: with a peer (root)
 	$(TIMED)
-	for tool in dockerd docker containerd ctr docker-registry protoc nsenter ip ps; do
+	for tool in dockerd docker containerd ctr docker-registry podman protoc nsenter ip ps; do
 		PATH=$$PATH:/usr/sbin command -v $$tool >/dev/null || $(call INSTALL,$(MANAGERS))
 	done
-	/usr/bin/python3 -c 'import grpc, google.protobuf' 2>/dev/null || $(call INSTALL,$(MANAGERS))
+	/usr/bin/python3 -c 'import grpc, google.protobuf, websocket' 2>/dev/null || $(call INSTALL,$(MANAGERS))
 	PATH=$$PATH:/usr/sbin RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test managers -- --test-threads 2 $(TESTS)
 
 # The daemons, and what asks containerd as a kubelet does.
-MANAGERS = docker.io containerd docker-registry python3-grpcio python3-protobuf protobuf-compiler util-linux iproute2 procps
+MANAGERS = docker.io containerd docker-registry podman python3-grpcio python3-protobuf python3-websocket protobuf-compiler util-linux iproute2 procps
 
 .PHONY: bench
 bench: root build ## what commands cost beside peers and the kernel's floor; SCENARIOS=run,exec ROUNDS=40 LAYOUTS=v1,v2 PACES=hot,spaced PEERS_DIR= (root)
@@ -116,7 +116,7 @@ vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup 
 	$(TIMED)
 	integration/vm/selftest.sh
 	$(call IN_GUEST,v2,300) $(VM_SHORT)
-VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces::
+VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces:: labels::a_program
 
 .PHONY: test
 test: ## check, seccomp, integration, managers, faults and vm-short (root)

@@ -386,8 +386,6 @@ fn what_rrun_cannot_do_yet_is_refused_by_name() {
     type Change = fn(&mut Bundle) -> &mut Bundle;
     let fields: &[(&str, Change)] = &[
         ("user", |b| b.set("/linux/namespaces/-", json!({"type": "user"}))),
-        ("process.apparmorProfile", |b| b.set("/process/apparmorProfile", "x")),
-        ("process.selinuxLabel", |b| b.set("/process/selinuxLabel", "x")),
         ("linux.intelRdt", |b| b.set("/linux/intelRdt", json!({"closID": "x"}))),
     ];
     for (name, change) in fields {

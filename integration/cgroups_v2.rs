@@ -426,6 +426,32 @@ fn a_container_with_a_writable_view_of_its_own_owns_its_cgroup_and_not_its_limit
     bundle.leaves_nothing();
 }
 
+// containerd's shim does so when `create` has returned, for pids, statistics and want of memory
+#[test]
+fn controllers_handed_down_afterwards_leave_the_container_where_it_is() {
+    layout!(V2);
+    let mut bundle = Bundle::sleeping();
+    let path = format!("/{}/below/own", bundle.id);
+    bundle.set("/linux/cgroupsPath", path.as_str());
+    bundle.create().ok();
+    let place = || fs::read_to_string(format!("/proc/{}/cgroup", bundle.pid())).unwrap();
+    let before = place();
+    let root = bundle.cgroup("").parent().unwrap().to_path_buf();
+    let all = fs::read_to_string(root.join("cgroup.controllers")).unwrap();
+    let words: Vec<String> = all.split_whitespace().map(|name| format!("+{name}")).collect();
+    for above in [root, bundle.cgroup(""), bundle.cgroup("").join("below")] {
+        fs::write(above.join("cgroup.subtree_control"), words.join(" ")).unwrap();
+    }
+    bundle.start().ok();
+    assert_eq!(place(), before);
+    let output = bundle.call(&["exec", &bundle.id, "cat", "/proc/self/cgroup"]);
+    assert_eq!(output.ok(), format!("0::{path}\n"));
+    bundle.delete_force().ok();
+    // what is above a container's own is not its to remove
+    fs::remove_dir(bundle.cgroup("").join("below")).unwrap();
+    fs::remove_dir(bundle.cgroup("")).unwrap();
+}
+
 #[test]
 fn a_read_only_view_or_a_shared_one_gives_nothing_away() {
     layout!(V2);

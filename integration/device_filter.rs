@@ -180,6 +180,58 @@ fn a_filter_is_replaced_without_a_moment_in_between() {
     assert!(whole.contains("allowed: ") && whole.contains("denied: "), "nothing was opened: {whole}");
 }
 
+/// The filter of a container is changed again and again, and so are its other limits, while its program opens a device
+/// that is always allowed and one that never is.
+#[test]
+fn no_update_opens_or_closes_a_device_for_a_moment() {
+    layout!(V2);
+    need!(rrun);
+    let mut bundle = Bundle::sh(
+        "until test -e /go; do sleep 0.02; done
+         while [ ! -e /stop ]; do true < /dev/allowed; true < /dev/denied; done 2>> /log; echo over >> /log",
+    );
+    let node =
+        |name: &str, minor: u32| json!({"path": format!("/dev/{name}"), "type": "c", "major": 240, "minor": minor});
+    bundle.set("/linux/devices", json!([node("allowed", 1), node("denied", 2)]));
+    let rules = |major: i64| {
+        json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 240, "minor": 1, "access": "r"},
+            {"allow": true, "type": "c", "major": major, "access": "rw"},
+        ])
+    };
+    bundle.set("/linux/resources/devices", rules(300));
+    bundle.run_detached().ok();
+    let cgroup = fs::File::open(tree().join(&bundle.id)).unwrap();
+    assert_eq!(bpf::attached(cgroup.as_fd(), OWN).unwrap().len(), 1);
+    let log = || fs::read_to_string(bundle.rootfs("/log")).unwrap_or_default();
+    bundle.image_file("go", "");
+    runtime::eventually_within(runtime::DEADLINE, || log().contains("denied").then_some(()))
+        .expect("nothing is opened");
+    let before = log().lines().count();
+    let mut round = 0;
+    while round < 100 || (log().lines().count() < before + 200 && round < 100_000) {
+        let filter = DeviceFilter::new(&serde_json::from_value::<Vec<_>>(rules(300 + round % 2)).unwrap()).unwrap();
+        attach_device_filter(cgroup.as_fd(), &filter).unwrap();
+        if round < 100 && (round % 5 == 0 || !runtime::few_rounds()) {
+            let limits = json!({"pids": {"limit": 100 + round}, "devices": [{"allow": true, "access": "rwm"}]});
+            let file = bundle.host_file("limits.json", limits.to_string());
+            bundle.call(&["update", "--resources", file.to_str().unwrap(), &bundle.id]).ok();
+        }
+        round += 1;
+        assert_eq!(bpf::attached(cgroup.as_fd(), OWN).unwrap().len(), 1, "round {round}");
+    }
+    bundle.image_file("stop", "");
+    runtime::eventually_within(runtime::DEADLINE, || log().ends_with("over\n").then_some(()))
+        .expect("it does not stop");
+    let log = log();
+    let right = |line: &&str| {
+        line.contains("allowed: No such device") || line.contains("denied: Operation not permitted") || *line == "over"
+    };
+    assert_eq!(log.lines().filter(|line| !right(line)).collect::<Vec<_>>(), [""; 0]);
+    assert!(log.lines().count() > before + 200, "hardly anything was opened meanwhile: {}", log.lines().count());
+}
+
 #[test]
 fn several_of_ours_become_one_and_those_of_others_stay() {
     layout!(Hybrid, V2);

@@ -351,6 +351,27 @@ fn pressure_is_told_on_v2() {
 }
 
 #[test]
+fn pressure_that_is_not_measured_is_left_out() {
+    layout!(V2);
+    need!(rrun);
+    let bundle = Bundle::sleeping();
+    bundle.create().ok();
+    let switch = bundle.cgroup("unified").join("cgroup.pressure"); // since Linux 6.1
+    assert!(bundle.stats()["cpu"]["psi"].is_object());
+    fs::write(switch, "0").unwrap();
+    let stats = bundle.stats();
+    assert!(["cpu", "memory", "blkio"].iter().all(|section| stats[section].get("psi").is_none()), "{stats}");
+}
+
+#[test]
+fn huge_pages_are_told_by_their_size() {
+    need!(rrun, hugetlb);
+    let bundle = Bundle::sleeping();
+    bundle.create().ok();
+    assert_eq!(bundle.stats()["hugetlb"]["2MB"], json!({"failcnt": 0}));
+}
+
+#[test]
 fn who_has_not_started_or_is_paused_has_stats_and_who_has_ended_has_none() {
     need!(events);
     let bundle = Bundle::sleeping();

@@ -26,7 +26,11 @@ pub struct ConsoleSocket {
 
 impl ConsoleSocket {
     pub fn new(dir: &Path) -> Self {
-        let path = dir.join("console.sock");
+        Self::named(dir, "console.sock")
+    }
+
+    pub fn named(dir: &Path, name: &str) -> Self {
+        let path = dir.join(name);
         let listener = UnixListener::bind(&path).unwrap();
         listener.set_nonblocking(true).unwrap();
         Self { path, listener }

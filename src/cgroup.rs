@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::host::cgroups::CgroupLayout;
@@ -27,9 +28,11 @@ pub use device_filter::{DeviceFilter, attach as attach_device_filter};
 pub use freeze::Freezer;
 pub use join::{InTree, Joinable, Tree, open_to_join};
 pub use oom::{Oom, OomWatch};
+pub use probe::refuse_impossible;
 pub use recorded::Recorded;
 pub use remove::Holders;
 pub use stats::Stats;
+pub use unit::{Surroundings, UnitPlan};
 pub use update::{Updated, update};
 pub use write::Write;
 
@@ -37,6 +40,7 @@ mod blkio;
 mod cpu;
 mod cpuset;
 mod device_filter;
+mod device_properties;
 mod devices;
 mod draft;
 mod hugetlb;
@@ -53,10 +57,13 @@ mod freeze;
 mod join;
 mod oom;
 mod perform;
+mod probe;
+mod properties;
 mod recorded;
 mod remove;
 mod stats;
 mod subtree;
+mod unit;
 mod update;
 mod walk;
 
@@ -183,14 +190,14 @@ pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout:
 }
 
 /// Refuses a cgroup that is another container's, before anything records it as ours: what is recorded is killed and
-/// removed by `delete`.
-pub fn refuse_occupied(plan: &CgroupPlan) -> Result<()> {
+/// removed by `delete`. One process may be inside: ours.
+pub fn refuse_occupied(plan: &CgroupPlan, but: Option<Pid>) -> Result<()> {
     // Mostly there is none of that name. One that cannot be looked at is told by what follows.
     if plan.hierarchies.iter().all(|hierarchy| matches!(hierarchy.directory().try_exists(), Ok(false))) {
         return Ok(());
     }
     let recorded = Recorded::new(&plan.paths())?;
-    match recorded.pids()?.len() {
+    match recorded.pids()?.into_iter().filter(|pid| Some(*pid) != but).count() {
         0 => {}
         count => bail!("container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath"),
     }
@@ -261,3 +268,5 @@ impl CgroupPlan {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unseen;

@@ -302,6 +302,9 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("mkdir cgroup", Errno::ENOSPC, "the cpuset of the parent cgroup is empty: fill its cpuset.cpus and cpuset.mems"),
     ("write cgroup", Errno::EBUSY, "the value is below what is in use now"),
     ("setrlimit", Errno::EPERM, "raising a hard limit needs CAP_SYS_RESOURCE; ask for at most the present one"),
+    ("write label", Errno::EINVAL, "the policy that is loaded knows no such label"),
+    ("write label", Errno::EACCES, "the policy that rrun itself runs under does not let it"),
+    ("write label", Errno::EPERM, "no_new_privs lets a process only become more confined"),
     ("ioprio_set", Errno::EPERM, "IOPRIO_CLASS_RT takes CAP_SYS_NICE or CAP_SYS_ADMIN of the host"),
     (
         "set_mempolicy",

@@ -9,11 +9,13 @@ use serde::Serialize;
 
 use crate::error::Doing;
 use crate::host::cgroups::CgroupLayout;
+use crate::host::security::Security;
 use crate::procfs::Proc;
 use crate::sys::credentials::{bounding_set, capget};
 
 pub mod cgroups;
 pub mod mountpoints;
+pub mod security;
 
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Host {
@@ -30,6 +32,8 @@ pub struct Host {
     /// The highest capability that this kernel knows.
     pub last_capability: u8,
     pub cgroups: CgroupLayout,
+    /// Of use only where labels are asked for, and only then looked at.
+    pub security: Security,
 }
 
 /// PROC_USER_INIT_INO: the inode of the initial user namespace is fixed (include/linux/proc_ns.h).

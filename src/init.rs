@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, umask};
 use crate::error::Report;
 use crate::plan::exec::ExecPlan;
 use crate::plan::{Namespace, Plan, ProcessPlan};
+use crate::procfs::Proc;
 use crate::protocol::{Ask, Channel, Ready};
 use crate::rootfs::Rootfs;
 use crate::sys::exec::Image;
@@ -28,11 +29,13 @@ mod devices;
 mod exec;
 mod hooks;
 pub mod join;
+mod labels;
 mod limits;
 mod masks;
 mod mounts;
 mod namespaces;
 mod parent;
+pub mod probe;
 mod program;
 mod root;
 pub mod scheduling;
@@ -43,7 +46,7 @@ mod sysctl;
 mod user;
 
 pub use join::Container;
-pub use mounts::clone_source;
+pub use mounts::{clone_source, configured, refuse_other_kind, symlink_above};
 
 /// What the parent opened for the child.
 pub struct Handles {
@@ -91,6 +94,8 @@ struct Init<'p> {
     handles: Handles,
     /// The container's root, from the step that opens it on.
     rootfs: Option<Rootfs>,
+    /// The host's, where labels are asked for.
+    host_procfs: Option<Proc>,
     /// A private procfs that nothing can have been mounted over.
     procfs: Option<OwnedFd>,
     covers: masks::Covers,
@@ -126,6 +131,7 @@ impl<'p> Init<'p> {
             process,
             handles,
             rootfs: None,
+            host_procfs: None,
             procfs: None,
             covers: masks::Covers::default(),
             late_readonly: Vec::new(),

@@ -23,11 +23,13 @@ use crate::sys::fds;
 use self::stages::{Around, Entry};
 
 pub mod foreground;
+pub mod holder;
 pub mod id_maps;
 pub mod interrupts;
 pub mod join;
 pub mod joined;
 pub mod mount_ids;
+pub mod probe;
 pub mod seal;
 pub mod serve;
 pub mod stages;

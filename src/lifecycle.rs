@@ -4,9 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::plan::Descriptors;
+use crate::plan::unit::CgroupManager;
 
 mod bring_up;
 mod bundle;
+mod check;
 mod claim;
 mod container;
 mod delete;
@@ -16,6 +18,7 @@ mod exec;
 mod freeze;
 pub mod given_file;
 mod hooks;
+mod managed;
 mod pidfd_socket;
 mod process;
 mod query;
@@ -29,6 +32,7 @@ mod update;
 pub mod view;
 
 pub use bring_up::Place;
+pub use check::{CheckOptions, Finding, Verdict, check};
 pub use delete::delete;
 pub use events::{Event, Events, stats};
 pub use exec::{ExecOptions, exec};
@@ -59,6 +63,7 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    pub cgroup_manager: CgroupManager,
     /// Where a service manager waits for the container to be ready: sd_notify(3).
     pub notify_socket: Option<OsString>,
 }

@@ -23,6 +23,7 @@ pub mod exec;
 pub mod hooks;
 pub mod id_maps;
 pub mod io_priority;
+pub mod labels;
 pub mod memory_policy;
 pub mod mount_ids;
 pub mod mount_options;
@@ -39,6 +40,7 @@ pub mod spec;
 pub mod sub_cgroups;
 pub mod sysctl;
 pub mod time;
+pub mod unit;
 pub mod update;
 
 #[derive(Debug, Clone, Serialize)]
@@ -72,6 +74,9 @@ pub struct Plan {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domainname: Option<String>,
     pub mounts: Vec<MountPlan>,
+    /// Of the file systems that are not in the config. SELinux is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mount_label: Option<String>,
     pub devices: Vec<DevicePlan>,
     /// Symbolic links of `/dev`, made where nothing stands.
     pub links: Vec<LinkPlan>,
@@ -232,6 +237,9 @@ pub struct MountPlan {
     /// `ro` of a tmpfs, or of what lies below /dev: set when everything inside has been made.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub readonly_at_end: bool,
+    /// SELinux label that its root is given once it is mounted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 /// Bits of MOUNT_ATTR_* that a mount gets and loses. Cleared bits are applied first, as mount_setattr(2) does.
@@ -410,6 +418,10 @@ pub struct ProcessPlan {
     pub capabilities: Capabilities,
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apparmor_profile: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selinux_label: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -25,6 +25,12 @@ pub struct Proc {
 /// PROC_ROOT_INO: the inode of a procfs's own root (fs/proc/root.c), which a bind of some /proc/PID lacks.
 const ROOT_INODE: u64 = 1;
 
+impl From<Proc> for OwnedFd {
+    fn from(proc: Proc) -> OwnedFd {
+        proc.dir
+    }
+}
+
 impl Proc {
     pub fn open() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -50,9 +56,7 @@ impl Proc {
 
     /// `path` is relative: `self/mountinfo`.
     pub fn open_file(&self, path: &str, flags: OFlag) -> Result<std::fs::File, SysError> {
-        let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
-        openat2(&self.dir, path, how).map(Into::into).doing("open", in_proc(path))
+        open_beneath(self.dir.as_fd(), path, flags).doing("open", in_proc(path))
     }
 
     pub fn read(&self, path: &str) -> Result<Vec<u8>, SysError> {
@@ -162,6 +166,13 @@ impl Proc {
         file.write_all(value.to_string().as_bytes())
             .doing("write oom_score_adj", format_args!("/proc/{path} = {value}"))
     }
+}
+
+/// In a directory of a procfs; nothing that is mounted over a part of it is entered.
+pub fn open_beneath(dir: BorrowedFd, path: &str, flags: OFlag) -> Result<std::fs::File, Errno> {
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
+    openat2(dir, path, how).map(Into::into)
 }
 
 fn in_proc(path: &str) -> Inside<'_> {

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Matched;
+use crate::plan::unit::CgroupManager;
 
 pub mod directory;
 pub mod lock;
@@ -33,9 +34,15 @@ pub struct State {
     pub init: Option<Process>,
     /// Everything is set up and recorded; init waits for its start, or has had it.
     pub ready: bool,
-    pub cgroup_manager: String,
+    pub cgroup_manager: CgroupManager,
     /// Controller → directory of the host; the key of a v2 tree is empty.
     pub cgroup_paths: BTreeMap<String, PathBuf>,
+    /// Of systemd's, which it was asked for after this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
+    /// Nobody knows whether the unit is there: systemd did not answer its creator, which has given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub abandoned: bool,
     /// Types of the namespaces that are the container's own.
     pub namespaces: Vec<String>,
     /// Of `create`; what is executed later keeps its caller's session keyring too.
@@ -59,6 +66,15 @@ pub struct State {
     /// What the spec let rrun leave out, for a person who looks for it later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// A unit of systemd's, and where that is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    pub name: String,
+    /// Of a user's own systemd: the address of its bus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bus: Option<String>,
 }
 
 /// A process for good: pids are used again, but not with the same start time.

@@ -201,13 +201,6 @@ fn spec_writes_a_config_and_overwrites_nothing() {
 }
 
 #[test]
-fn what_later_versions_do_is_refused_by_name() {
-    let rrun = Rrun::new();
-    let want = "create c1: --systemd-cgroup: not in this version yet; leave it out\n";
-    assert_eq!(rrun.fails(&["--systemd-cgroup", "create", "c1"]), (1, want.into()));
-}
-
-#[test]
 fn whoever_stops_reading_has_read_enough() {
     let rrun = Rrun::new();
     let (reader, writer) = std::io::pipe().unwrap();

@@ -10,6 +10,7 @@ use std::{env, fs};
 use rrun::cgroup;
 use rrun::host::Host;
 use rrun::host::cgroups::{CgroupLayout, Hierarchy, Unified};
+use rrun::host::security::Security;
 use rrun::plan::build::Options;
 use rrun::plan::spec::Spec;
 use rrun::plan::spec::resources::Resources;
@@ -56,6 +57,7 @@ fn host() -> Host {
         capabilities: ((1 << 41) - 1) & !sys_resource & !sys_module,
         last_capability: 40,
         cgroups: CgroupLayout { v1: v1.iter().map(|names| hierarchy(names)).collect(), v2: Some(v2) },
+        security: Security::default(),
     }
 }
 
@@ -107,6 +109,7 @@ fn build_on(host: &Host, config: &Value) -> Result<Plan, String> {
         console_socket: terminal,
         descriptors: Descriptors::default(),
         no_new_keyring: false,
+        cgroup_of_unit: None,
         notify: None,
     };
     Plan::build(&spec, &options, host).map_err(|error| format!("{error:#}"))

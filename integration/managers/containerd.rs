@@ -149,6 +149,17 @@ fn user_namespaces() {
 }
 
 #[test]
+fn a_root_of_ones_own() {
+    let _task = Task::new("rooted", "--runc-root $DIR/own");
+    let recorded = containerd().dir.join("own/default/rooted");
+    assert!(recorded.is_dir(), "{}", recorded.display());
+    sh("ctr task kill -s KILL rooted").ok();
+    let gone = || (sh("ctr task delete rooted").code == 0 || !recorded.exists()).then_some(());
+    eventually_within(Duration::from_secs(5), gone).unwrap();
+    assert!(!recorded.exists(), "{}", recorded.display());
+}
+
+#[test]
 fn namespaces_of_another_task() {
     let _first = Task::new("first", "");
     let pid = sh("ctr task ls")

@@ -50,6 +50,21 @@ pub fn containerd() -> &'static Daemon {
     })
 }
 
+/// No daemon, but namespaces and files of its own all the same.
+pub fn podman() -> &'static Daemon {
+    static PODMAN: OnceLock<Daemon> = OnceLock::new();
+    PODMAN.get_or_init(|| {
+        let file = |name: &'static str| move |dir: &Path| dir.join(name).display().to_string();
+        let mut daemon = Daemon::start("podman", "", "CONTAINERS_CONF", file("containers.conf"));
+        let storage = file("storage.conf")(&daemon.dir);
+        daemon.variables.push(("CONTAINERS_STORAGE_CONF", storage));
+        daemon.answers("podman version && test -e $DIR/containers.conf");
+        image(&daemon.dir);
+        assert_eq!(daemon.sh("podman load -qi $DIR/image.tar").code, 0);
+        daemon
+    })
+}
+
 impl Daemon {
     fn start(kind: &str, options: &str, variable: &'static str, address: impl Fn(&Path) -> String) -> Self {
         // a number more: one that did not answer may not be gone yet

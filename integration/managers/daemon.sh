@@ -1,5 +1,5 @@
 #!/bin/bash
-# A daemon of its own: daemon.sh docker|containerd RUNTIME DIR
+# A daemon of its own: daemon.sh docker|containerd|podman RUNTIME DIR
 # What it makes lies below DIR, in cgroups named after DIR, and in namespaces that die with it. It ends, and all of it is
 # removed, when stdin ends; so whoever holds the other end of that pipe may be killed at any time.
 set -euo pipefail
@@ -32,9 +32,11 @@ serve() {
 	done
 }
 
-# What users are told to write into a daemon's configuration.
-documented() { # json|toml
-	awk -v kind="$1" '/^```/ { inside = $0 == "```" kind; next } inside' "$here/../../docs/managers.md" |
+# What users are told to write into a daemon's configuration: the block with this word in it.
+documented() { # json|toml WORD
+	awk -v kind="$1" -v word="$2" '
+		/^```/ { if (inside && index(block, word)) printf "%s", block; inside = $0 == "```" kind; block = ""; next }
+		inside { block = block $0 "\n" }' "$here/../../docs/managers.md" |
 		sed "s|/usr/local/bin/rrun|$runtime|"
 }
 
@@ -44,7 +46,7 @@ serve_docker() {
 	for file in /etc/subuid /etc/subgid; do
 		[ ! -e $file ] || mount --bind "$dir/ids" $file
 	done
-	documented json >"$dir/daemon.json"
+	documented json default-runtime >"$dir/daemon.json"
 	exec dockerd --config-file "$dir/daemon.json" --data-root "$dir/data" --exec-root /run/docker --pidfile /run/docker.pid \
 		--host "unix://$dir/docker.sock" --cgroup-parent "/$name" --storage-driver overlay2 --shutdown-timeout 2 \
 		${DOCKERD_OPTIONS:-} >>"$dir/log" 2>&1
@@ -62,9 +64,43 @@ serve_containerd() {
 		  restrict_oom_score_adj = true
 		[plugins."io.containerd.grpc.v1.cri".containerd]
 		  default_runtime_name = "rrun"
-		$(documented toml)
+		$(documented toml io.containerd.grpc.v1.cri)
 	END
 	exec containerd --config "$dir/containerd.toml" >>"$dir/log" 2>&1
+}
+
+# Podman has no daemon: this keeps its namespaces.
+serve_podman() {
+	local place
+	# it makes cgroups also where there is a directory and no hierarchy, and cannot remove them
+	if [ "$(stat -f -c %T /sys/fs/cgroup)" = tmpfs ]; then
+		mkdir "$dir/hierarchies"
+		mount -t tmpfs none "$dir/hierarchies"
+		for place in $(findmnt -rno TARGET | grep ^/sys/fs/cgroup/); do
+			mkdir "$dir/hierarchies/${place##*/}"
+			mount --bind "$place" "$dir/hierarchies/${place##*/}"
+		done
+		mount --move "$dir/hierarchies" /sys/fs/cgroup
+	fi
+	mkdir -p /var/lib/containers
+	for place in /var/lib/containers /dev/shm; do
+		mount -t tmpfs none $place
+	done
+	cat >"$dir/storage.conf" <<-END
+		[storage]
+		  driver = "overlay"
+		  graphroot = "$dir/data"
+		  runroot = "/run/containers"
+	END
+	{
+		documented toml engine.runtimes
+		# the defaults are limits that a host may not let anybody raise
+		cat <<-END
+			[containers]
+			default_ulimits = ["nofile=$(ulimit -Sn):$(ulimit -Hn)", "nproc=$(ulimit -Su):$(ulimit -Hu)"]
+		END
+	} >"$dir/containers.conf"
+	exec sleep infinity
 }
 
 sweep() { # DIR: its daemon is gone

@@ -1,7 +1,7 @@
-//! rrun as the only runtime of real managers, which these tests start and end. Needs root, dockerd and containerd.
+//! rrun as the only runtime of real managers, which these tests start and end. Needs root, dockerd, containerd and podman.
 //!
 //! `make managers` runs it; `RUNTIME=runc make managers` tries the tests themselves. One topic per file; a test is what
-//! a user of the manager types, and what the user sees.
+//! a user of the manager types, and what the user sees. rows.md says what of all that managers do is tried where.
 
 #[macro_use]
 #[path = "../layout.rs"]
@@ -26,9 +26,11 @@ mod runtime;
 mod tty;
 
 mod daemon;
+mod kubelet;
 
 mod containerd;
 mod containerd_cri;
+mod containerd_streams;
 
 mod docker_daemon;
 mod docker_images;
@@ -38,3 +40,4 @@ mod docker_network;
 mod docker_run;
 
 mod played;
+mod podman;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::Pid;
 
 use super::directory::Directory;
 use super::perform::{shortfalls, write_all};
@@ -45,9 +46,10 @@ pub struct UnifiedHandles {
     pub procs: OwnedFd,
 }
 
-pub fn create(plan: &CgroupPlan) -> Result<NewCgroups<'_>> {
+/// `inside`: the one process that may be there already, for which systemd has made some of them.
+pub fn create(plan: &CgroupPlan, inside: Option<Pid>) -> Result<NewCgroups<'_>> {
     let mut new = NewCgroups { cgroups: Vec::new(), made: Vec::new(), paths: plan.paths() };
-    match new.make(plan) {
+    match new.make(plan, inside) {
         Ok(()) => Ok(new),
         Err(error) => {
             remove_empty(&new.made);
@@ -57,7 +59,7 @@ pub fn create(plan: &CgroupPlan) -> Result<NewCgroups<'_>> {
 }
 
 impl<'a> NewCgroups<'a> {
-    fn make(&mut self, plan: &'a CgroupPlan) -> Result<()> {
+    fn make(&mut self, plan: &'a CgroupPlan, inside: Option<Pid>) -> Result<()> {
         let mut existed_before = false;
         for plan in &plan.hierarchies {
             let top = Directory::mounted(&plan.mountpoint, plan.version)?;
@@ -66,7 +68,7 @@ impl<'a> NewCgroups<'a> {
             self.cgroups.push(NewCgroup { plan, top, directory });
         }
         if existed_before {
-            refuse_occupied(plan)?;
+            refuse_occupied(plan, inside)?;
         }
         for cgroup in &self.cgroups {
             cgroup.prepare_above()?;

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use super::write::Write;
 use crate::plan::spec::resources::DeviceRule;
 
-const FIELD: &str = "linux.resources.devices";
+pub(super) const FIELD: &str = "linux.resources.devices";
 const MEANINGS: &[(Errno, &str)] = &[
     (Errno::EPERM, "the parent cgroup allows less than this"),
     (Errno::EINVAL, "a cgroup that has children cannot change its default; remove them"),
@@ -171,7 +171,7 @@ impl Group {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Default {
+pub(super) enum Default {
     Deny,
     Allow,
 }
@@ -201,7 +201,7 @@ impl Default {
 
 /// The kernel's exceptions from a default, or why there are none: an exception holds for every device that its
 /// numbers cover, and none takes from another.
-fn exceptions(groups: &[Group], default: Default) -> Result<Vec<Exception>, Hole> {
+pub(super) fn exceptions(groups: &[Group], default: Default) -> Result<Vec<Exception>, Hole> {
     let mut exceptions = Vec::new();
     for group in groups {
         let access = default.excepted(group);
@@ -227,11 +227,19 @@ fn lines(default: Default, exceptions: &[Exception]) -> Vec<Write> {
     writes
 }
 
-struct Exception {
-    kind: Kind,
-    major: Number,
-    minor: Number,
-    access: u8,
+pub(super) struct Exception {
+    pub kind: Kind,
+    pub major: Number,
+    pub minor: Number,
+    pub access: u8,
+}
+
+impl Exception {
+    /// `rwm`
+    pub fn letters(&self) -> String {
+        let letters = [(R, 'r'), (W, 'w'), (M, 'm')];
+        letters.iter().filter(|(bit, _)| self.access & bit != 0).map(|(_, letter)| letter).collect()
+    }
 }
 
 /// `c 1:3 rwm`
@@ -239,16 +247,12 @@ impl fmt::Display for Exception {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let number = |number: Number| number.map_or("*".to_string(), |number| number.to_string());
         let kind = if self.kind == Kind::Char { 'c' } else { 'b' };
-        write!(f, "{kind} {}:{} ", number(self.major), number(self.minor))?;
-        [(R, "r"), (W, "w"), (M, "m")]
-            .iter()
-            .filter(|(bit, _)| self.access & bit != 0)
-            .try_for_each(|(_, letter)| f.write_str(letter))
+        write!(f, "{kind} {}:{} {}", number(self.major), number(self.minor), self.letters())
     }
 }
 
 /// Less is allowed of some devices than of the wider group they are in, and elsewhere more.
-struct Hole {
+pub(super) struct Hole {
     narrow: Group,
     wide: Group,
 }

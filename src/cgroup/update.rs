@@ -14,14 +14,8 @@ use crate::log;
 /// What was written, and can be taken back.
 #[derive(Debug, Default)]
 pub struct Updated {
-    old: Vec<(Directory, Vec<Old>)>,
-}
-
-/// What a file said, and the write that makes it say so again.
-#[derive(Debug)]
-struct Old {
-    text: String,
-    write: Write,
+    /// By directory, the writes that make its files say again what they said.
+    old: Vec<(Directory, Vec<Write>)>,
 }
 
 /// Performs those writes of the plan that are `wanted`.
@@ -55,7 +49,7 @@ pub fn update(plan: &CgroupPlan, wanted: impl Fn(&Write) -> bool, check_memory: 
 }
 
 impl Updated {
-    fn write(&mut self, directory: Directory, writes: Vec<&Write>) -> Result<()> {
+    pub(super) fn write(&mut self, directory: Directory, writes: Vec<&Write>) -> Result<()> {
         let old = writes.iter().rev().filter_map(|write| old_value(&directory, write)).collect();
         let writes: Vec<Write> = writes.into_iter().cloned().collect();
         self.old.push((directory, old));
@@ -72,14 +66,23 @@ impl Updated {
     }
 }
 
-fn take_back(directory: &Directory, old: &[Old]) -> Result<()> {
-    let changed = |old: &&Old| directory.read(&old.write.file).as_ref() != Ok(&old.text);
-    let writes: Vec<Write> = old.iter().filter(changed).map(|old| old.write.clone()).collect();
-    write_all(directory, &writes)
+/// Lines for devices come last: BFQ forgets the weights of disks when it is given the one of all.
+fn take_back(directory: &Directory, old: &[Write]) -> Result<()> {
+    let results = [false, true].map(|of_devices| {
+        let some = old.iter().filter(|write| device_of(&write.value).is_some() == of_devices);
+        let writes: Vec<Write> = some.filter(|write| has_changed(directory, write)).cloned().collect();
+        write_all(directory, &writes)
+    });
+    results.into_iter().collect()
+}
+
+/// Whether the write that makes a file say what it said would change anything.
+fn has_changed(directory: &Directory, write: &Write) -> bool {
+    directory.read(&write.file).map_or(true, |now| value_before(&write.file, &write.value, &now) != write.value)
 }
 
 /// The write that undoes one which is about to be done; none where there is no telling.
-fn old_value(directory: &Directory, write: &Write) -> Option<Old> {
+fn old_value(directory: &Directory, write: &Write) -> Option<Write> {
     let others = write.otherwise.iter().filter_map(|(_, otherwise)| match otherwise {
         Otherwise::File(file) | Otherwise::Other(file, _) => Some(*file),
         _ => None,
@@ -89,7 +92,7 @@ fn old_value(directory: &Directory, write: &Write) -> Option<Old> {
     let value = value_before(file, &write.value, &text);
     // as at first: the right order depends on what stands there
     let old = Write::new(write.field.clone(), file.to_string(), value);
-    Some(Old { text, write: old.on(Errno::EINVAL, Otherwise::Later).on(Errno::EBUSY, Otherwise::Later) })
+    Some(old.on(Errno::EINVAL, Otherwise::Later).on(Errno::EBUSY, Otherwise::Later))
 }
 
 /// What to write into a file that reads `text` now, so that it reads so again after `value` has been written.
@@ -100,7 +103,7 @@ fn value_before(file: &str, value: &str, text: &str) -> String {
     if let Some((key, _)) = value.split_once(' ') {
         return match text.lines().find(|line| first(line) == key) {
             Some(line) => line.to_string(),
-            None if key.contains(':') => format!("{key} {}", unset(file)),
+            None if device_of(value).is_some() => format!("{key} {}", unset(file)),
             None => text.to_string(),
         };
     }
@@ -111,6 +114,11 @@ fn value_before(file: &str, value: &str, text: &str) -> String {
         None if text.is_empty() => "\n".to_string(),
         None => text.to_string(),
     }
+}
+
+/// Of `8:0 1048576`.
+fn device_of(value: &str) -> Option<&str> {
+    value.split_once(' ').map(|(key, _)| key).filter(|key| key.contains(':'))
 }
 
 /// What a device has that no line speaks of.
@@ -178,6 +186,26 @@ mod tests {
         assert_eq!((file("a"), file("b")), ("8".into(), "9".into()));
         updated.take_back().unwrap();
         assert_eq!((file("a"), file("b")), ("1".into(), "2".into()));
+    }
+
+    /// One of several lines for one file.
+    #[test]
+    fn a_device_that_was_refused_does_not_keep_the_others_from_being_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let directory = Directory::at(dir.path()).unwrap().0;
+        std::fs::write(at("weight"), "1").unwrap();
+        std::fs::write(at("io.max"), "").unwrap();
+        let (weight, disk) = (Write::new("f.w", "weight", 2), Write::new("f.d", "io.max", "8:0 rbps=7"));
+        let missing = Write::new("f.m", "io.max", "4000:1 rbps=7");
+        let mut updated = Updated::default();
+        updated.write(directory, vec![&weight, &disk, &missing]).unwrap();
+        // as the kernel has it after the second line was refused
+        std::fs::write(at("io.max"), "8:0 rbps=7 wbps=max riops=max wiops=max\n").unwrap();
+        updated.take_back().unwrap();
+        let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+        assert!(read("io.max").starts_with("8:0 rbps=max wbps=max"), "{}", read("io.max"));
+        assert!(!read("io.max").contains("4000") && read("weight") == "1", "{}", read("io.max"));
     }
 
     /// The kernel would refuse the old value as it has refused the new one: of a disk that is not there, for one.

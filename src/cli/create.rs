@@ -40,7 +40,6 @@ fn run(call: &Call) -> Result<u8> {
 }
 
 pub fn options(call: &Call) -> Result<CreateOptions> {
-    call.global.refuse_later()?;
     let bundle = call.path("bundle")?;
     Ok(CreateOptions {
         id: call.id(),
@@ -52,6 +51,7 @@ pub fn options(call: &Call) -> Result<CreateOptions> {
         no_pivot: call.is_on("no-pivot"),
         descriptors: descriptors::given(call)?,
         no_new_keyring: call.is_on("no-new-keyring"),
+        cgroup_manager: call.global.cgroup_manager(),
         notify_socket: notify_socket(),
     })
 }

@@ -48,7 +48,7 @@ fn features() -> Result<Features> {
 
 fn linux() -> Result<LinuxFeature> {
     let namespaces = namespaces::all_types().into_iter().map(LinuxNamespaceType::try_from);
-    let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(false).systemd_user(false).rdma(true);
+    let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(true).systemd_user(true).rdma(true);
     let seccomp = SeccompBuilder::default()
         .enabled(true)
         .actions(known(ACTIONS.map(|(word, _)| word))?)
@@ -62,8 +62,8 @@ fn linux() -> Result<LinuxFeature> {
         .capabilities(capabilities::all_names())
         .cgroup(cgroup.build()?)
         .seccomp(seccomp.build()?)
-        .apparmor(ApparmorBuilder::default().enabled(false).build()?)
-        .selinux(SelinuxBuilder::default().enabled(false).build()?)
+        .apparmor(ApparmorBuilder::default().enabled(true).build()?)
+        .selinux(SelinuxBuilder::default().enabled(true).build()?)
         .intel_rdt(IntelRdtBuilder::default().enabled(false).schemata(false).monitoring(false).build()?)
         .memory_policy(
             MemoryPolicyBuilder::default().modes(memory_policy::modes()).flags(memory_policy::flags()).build()?,

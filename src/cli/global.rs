@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::{ArgMatches, Command};
 
-use super::{later, switch, value};
+use super::{switch, value};
 use crate::error::Doing;
 use crate::log;
+use crate::plan::unit::CgroupManager;
 use crate::rootfs::InRoot;
 
 pub fn command() -> Command {
@@ -23,8 +24,11 @@ pub fn command() -> Command {
         .arg(value("log-format", "FORMAT", "text or json [default: text]"))
         .arg(value("log-level", "LEVEL", "error, warning or debug [default: warning]"))
         .arg(switch("debug", "As --log-level debug"))
-        .arg(switch("systemd-cgroup", "Not in this version yet").short('s'))
-        .arg(value("cgroup-manager", "NAME", "cgroupfs; others are not in this version yet"))
+        .arg(
+            switch("systemd-cgroup", "Have systemd make cgroups; linux.cgroupsPath is SLICE:PREFIX:NAME then")
+                .short('s'),
+        )
+        .arg(value("cgroup-manager", "NAME", "Who makes cgroups: cgroupfs, which is rrun itself, systemd, or disabled"))
         .arg(value("rootless", "WHEN", "auto, true or false, as others take it; rrun sees by itself what it may do"))
         .arg(value("criu", "PATH", "Ignored").hide(true))
         .no_binary_name(true)
@@ -39,7 +43,7 @@ pub struct Global {
     format: log::Format,
     level: log::Level,
     systemd_cgroup: bool,
-    cgroup_manager: Option<String>,
+    cgroup_manager: Option<CgroupManager>,
 }
 
 /// The directory that records containers.
@@ -63,7 +67,7 @@ impl Global {
             format: format(text("log-format").as_deref())?,
             level: level(text("log-level").as_deref(), matches.get_flag("debug"))?,
             systemd_cgroup: matches.get_flag("systemd-cgroup"),
-            cgroup_manager: cgroup_manager(text("cgroup-manager"))?,
+            cgroup_manager: cgroup_manager(text("cgroup-manager").as_deref())?,
         })
     }
 
@@ -87,15 +91,11 @@ impl Global {
         })
     }
 
-    /// Flags that only matter where a container is made; callers add them to every command.
-    pub fn refuse_later(&self) -> Result<()> {
-        if self.systemd_cgroup {
-            return Err(later::flag("--systemd-cgroup"));
-        }
-        if let Some(manager) = self.cgroup_manager.as_deref().filter(|manager| *manager != "cgroupfs") {
-            return Err(later::flag(&format!("--cgroup-manager {manager}")));
-        }
-        Ok(())
+    /// It matters only where a container is made; callers add the flags to every command. The one that names a manager
+    /// is the closer word.
+    pub fn cgroup_manager(&self) -> CgroupManager {
+        let usual = if self.systemd_cgroup { CgroupManager::Systemd } else { CgroupManager::Cgroupfs };
+        self.cgroup_manager.unwrap_or(usual)
     }
 }
 
@@ -168,11 +168,12 @@ fn level(word: Option<&str>, debug: bool) -> Result<log::Level, String> {
     }
 }
 
-fn cgroup_manager(name: Option<String>) -> Result<Option<String>, String> {
-    match name.as_deref() {
-        None | Some("cgroupfs" | "systemd" | "disabled") => Ok(name),
-        Some(other) => Err(format!("--cgroup-manager: {other} is none of cgroupfs, systemd, disabled")),
-    }
+fn cgroup_manager(name: Option<&str>) -> Result<Option<CgroupManager>, String> {
+    let known = |name: &str| CgroupManager::ALL.iter().find(|(word, _)| *word == name).map(|(_, manager)| *manager);
+    let parse = |name: &str| {
+        known(name).ok_or_else(|| format!("--cgroup-manager: {name} is none of cgroupfs, systemd, disabled"))
+    };
+    name.map(parse).transpose()
 }
 
 fn rootless(when: Option<&str>) -> Result<(), String> {
@@ -219,7 +220,8 @@ mod tests {
         assert!(level(Some("loud"), false).is_err());
         assert!(rootless(Some("T")).is_ok() && rootless(Some("auto")).is_ok() && rootless(None).is_ok());
         assert!(rootless(Some("maybe")).is_err());
-        assert!(cgroup_manager(Some("both".into())).is_err());
+        assert!(cgroup_manager(Some("both")).is_err());
+        assert_eq!(cgroup_manager(Some("disabled")), Ok(Some(CgroupManager::Disabled)));
     }
 
     #[test]

@@ -24,7 +24,8 @@ fn args() -> Vec<Arg> {
 fn run(call: &Call) -> Result<u8> {
     let bundle = call.path("BUNDLE")?;
     let bundle = bundle.as_deref().unwrap_or(Path::new("."));
-    let plan = lifecycle::plan(bundle, call.text("id").as_deref(), call.is_on("no-pivot"))?;
+    let plan =
+        lifecycle::plan(bundle, call.text("id").as_deref(), call.is_on("no-pivot"), call.global.cgroup_manager())?;
     if call.is_on("seccomp") {
         let filter = plan.plan.process.seccomp.as_ref().context("linux.seccomp: missing; there is no filter")?;
         print(&disassemble(&filter.program, Family::native()))?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use crate::lifecycle::Place;
 use crate::plan::exec::User;
 use crate::plan::sub_cgroups::SubCgroups;
+use crate::plan::unit::CgroupManager;
 
 fn parse(line: &str) -> Result<Request, Misuse> {
     super::parse(line.split(' ').filter(|word| !word.is_empty()).map(|word| OsString::from(word.replace("''", ""))))
@@ -190,24 +191,21 @@ fn misuse_is_said_in_one_line() {
 }
 
 #[test]
-fn what_later_versions_do_is_refused_by_name() {
-    let refusal = |line: &str| create::options(&call(line)).map(|_| ()).map_err(|error| error.to_string());
-    for (line, name) in [
-        ("--systemd-cgroup run c1", "--systemd-cgroup"),
-        ("run -s c1", "--systemd-cgroup"),
-        ("--cgroup-manager systemd create c1", "--cgroup-manager systemd"),
-        ("create --cgroup-manager=disabled c1", "--cgroup-manager disabled"),
+fn who_makes_cgroups() {
+    use CgroupManager::{Cgroupfs, Disabled, Systemd};
+    for (line, want) in [
+        ("create c1", Cgroupfs),
+        ("--systemd-cgroup run c1", Systemd),
+        ("run -s c1", Systemd),
+        ("--systemd-cgroup create --systemd-cgroup=false c1", Cgroupfs),
+        ("--cgroup-manager systemd create c1", Systemd),
+        ("--cgroup-manager cgroupfs create c1", Cgroupfs),
+        ("create --cgroup-manager=disabled c1", Disabled),
+        ("--systemd-cgroup --cgroup-manager disabled create c1", Disabled),
+        ("create --preserve-fds 0 --no-new-keyring=false c1", Cgroupfs),
+        ("--rootless=false --criu /x create c1", Cgroupfs),
     ] {
-        assert_eq!(refusal(line), Err(format!("{name}: not in this version yet; leave it out")), "{line}");
-    }
-    for line in [
-        "create --preserve-fds 0 --no-new-keyring=false c1",
-        "--cgroup-manager cgroupfs create c1",
-        "--systemd-cgroup create --systemd-cgroup=false c1",
-        "--rootless=auto create c1",
-        "--rootless=false --criu /x create c1",
-    ] {
-        assert_eq!(refusal(line), Ok(()), "{line}");
+        assert_eq!(create::options(&call(line)).unwrap().cgroup_manager, want, "{line}");
     }
     // Callers add these to every command; they only matter where a container is made.
     assert_eq!(call("--systemd-cgroup --cgroup-manager systemd delete --force c1").verb.name, "delete");

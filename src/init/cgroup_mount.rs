@@ -10,6 +10,7 @@ use nix::unistd::symlinkat;
 
 use super::Init;
 use crate::error::{Doing, SysError};
+use crate::plan::labels::CONTEXT;
 use crate::plan::{CgroupHierarchy, CgroupMount, MountPlan, Namespace};
 use crate::rootfs::{Place, Symlinks};
 use crate::sys::mount::{self, Attributes, Context as Filesystem, Mount, Reach};
@@ -35,6 +36,9 @@ impl Init<'_> {
         self.refuse_inside_proc(target, &place)?;
         let tmpfs = Filesystem::new("tmpfs")?;
         tmpfs.set("mode", Some("755"))?;
+        if let Some(label) = &self.plan()?.mount_label {
+            tmpfs.set(CONTEXT, Some(label))?;
+        }
         let top = tmpfs.mount(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC)?;
         for hierarchy in hierarchies {
             let name = hierarchy.name.as_str();

@@ -8,6 +8,7 @@ use nix::sys::stat::{SFlag, fstat, major, minor};
 
 use super::Init;
 use crate::error::Doing;
+use crate::plan::labels::CONTEXT;
 use crate::rootfs::{InRoot, Rootfs, Symlinks, kind_of};
 use crate::sys::mount::{self, Attributes, Context as Filesystem, Mount, Reach};
 
@@ -31,10 +32,13 @@ fn null_device(rootfs: &Rootfs) -> Result<Mount> {
     Ok(mount::clone_tree_of(device.as_fd(), Reach::One, &path)?)
 }
 
-fn empty_directory(_: &Rootfs) -> Result<Mount> {
+fn empty_directory(label: Option<&str>) -> Result<Mount> {
     let tmpfs = Filesystem::new("tmpfs")?;
     tmpfs.set("nr_blocks", Some("1"))?;
     tmpfs.set("nr_inodes", Some("1"))?;
+    if label.is_some() {
+        tmpfs.set(CONTEXT, label)?;
+    }
     Ok(tmpfs.mount(libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)?)
 }
 
@@ -42,10 +46,10 @@ impl Init<'_> {
     pub(super) fn mask(&mut self, path: &InRoot) -> Result<()> {
         let Some(place) = self.rootfs()?.find(path)? else { return Ok(()) };
         let is_directory = kind_of(&fstat(&place).doing("fstat", path)?) == SFlag::S_IFDIR;
-        let new: fn(&Rootfs) -> Result<Mount> = if is_directory { empty_directory } else { null_device };
         let used = if is_directory { &self.covers.directory } else { &self.covers.file };
         let cover = match used {
-            None => new(self.rootfs()?)?,
+            None if is_directory => empty_directory(self.plan()?.mount_label.as_deref())?,
+            None => null_device(self.rootfs()?)?,
             Some(mount) => mount::clone_tree_of(mount.as_fd(), Reach::One, path)?,
         };
         mount::attach(&cover, place.as_fd(), path)?;

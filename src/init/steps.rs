@@ -23,6 +23,7 @@ use crate::rootfs::InRoot;
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'p> {
     DieWithParent,
+    HoldProcfs,
     OwnOomScore(i32),
     Move(Move),
     AllProcessors,
@@ -34,6 +35,8 @@ pub enum Step<'p> {
     EnterRoot,
     NewSession,
     SessionKeyring(&'p str),
+    LabelKeys(&'p str),
+    LabelKeysAsUsual,
     Hostname(&'p str),
     Domainname(&'p str),
     Loopback,
@@ -60,6 +63,8 @@ pub enum Step<'p> {
     StdioOwner(u32),
     EnterDirectory(&'p str),
     NoNewPrivileges,
+    ApparmorProfile(&'p str),
+    SelinuxLabel(&'p str),
     Limits,
     Umask(u32),
     Scheduler(&'p Scheduler),
@@ -85,12 +90,15 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
     let mounts = plan.has(Namespace::Mount);
     let mut steps = vec![Step::DieWithParent];
+    let labelled = process.apparmor_profile.is_some() || process.selinux_label.is_some();
+    steps.extend(labelled.then_some(Step::HoldProcfs));
     // While our files in /proc are still our user's.
     let early = plan.rootless && plan.joins(Namespace::User);
     steps.extend(process.oom_score_adj.filter(|_| early).map(Step::OwnOomScore));
     steps.extend(plan.choreography().inside.into_iter().map(Step::Move));
     steps.extend([Step::AllProcessors, Step::NewSession]);
-    steps.extend((!plan.no_new_keyring).then_some(Step::SessionKeyring(&plan.id)));
+    steps
+        .extend((!plan.no_new_keyring).then(|| keyring(process, Step::SessionKeyring(&plan.id))).into_iter().flatten());
     steps.extend(plan.hostname.as_deref().map(Step::Hostname));
     steps.extend(plan.domainname.as_deref().map(Step::Domainname));
     steps.extend(plan.has_new(Namespace::Network).then_some(Step::Loopback));
@@ -138,6 +146,15 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps
 }
 
+/// What tells something without a container. Limits last: they may keep the others from opening a file.
+pub fn probes(plan: &Plan) -> Vec<Step<'_>> {
+    let process = &plan.process;
+    let mut steps: Vec<_> = process.args.first().map(|name| Step::FindProgram(name)).into_iter().collect();
+    steps.extend(plan.sysctls.iter().map(Step::Sysctl));
+    steps.extend((!process.rlimits.is_empty()).then_some(Step::Limits));
+    steps
+}
+
 /// What `exec` does: no container is made, so little is left of the above.
 pub fn steps_of_exec(plan: &ExecPlan) -> Vec<Step<'_>> {
     let process = &plan.process;
@@ -152,7 +169,7 @@ pub fn steps_of_exec(plan: &ExecPlan) -> Vec<Step<'_>> {
     }
     steps.extend([Step::JoinNamespaces, Step::CheckContainer, Step::NewSession]);
     // The names of keyrings belong to the user namespace.
-    steps.extend(plan.keyring.then_some(Step::ShareSessionKeyring(&plan.id)));
+    steps.extend(plan.keyring.then(|| keyring(process, Step::ShareSessionKeyring(&plan.id))).into_iter().flatten());
     steps.push(Step::EnterRoot);
     steps.push(process.terminal.map_or(Step::ReplaceDevNull, Step::Terminal));
     steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
@@ -161,10 +178,20 @@ pub fn steps_of_exec(plan: &ExecPlan) -> Vec<Step<'_>> {
     steps
 }
 
+/// A keyring is made under the label of who is to use it.
+fn keyring<'p>(process: &'p ProcessPlan, joins: Step<'p>) -> impl Iterator<Item = Step<'p>> {
+    let label = process.selinux_label.as_deref();
+    let before = label.map(Step::LabelKeys);
+    before.into_iter().chain([joins]).chain(label.map(|_| Step::LabelKeysAsUsual))
+}
+
 /// The end of both: everything is in place, and rights are given up.
 fn become_the_program<'p>(process: &'p ProcessPlan, scheduler: Option<&'p Scheduler>) -> Vec<Step<'p>> {
     let mut steps = vec![Step::StdioOwner(process.uid), Step::EnterDirectory(&process.cwd)];
     steps.extend(process.no_new_privileges.then_some(Step::NoNewPrivileges));
+    // What init still starts, the startContainer hooks, gets them as the program does; those before are the host's.
+    steps.extend(process.apparmor_profile.as_deref().map(Step::ApparmorProfile));
+    steps.extend(process.selinux_label.as_deref().map(Step::SelinuxLabel));
     // Nothing below opens a file, but for a working directory that only the user may enter: a tiny RLIMIT_NOFILE is the
     // user's business, not ours.
     steps.extend((!process.rlimits.is_empty()).then_some(Step::Limits));
@@ -191,13 +218,18 @@ fn become_the_program<'p>(process: &'p ProcessPlan, scheduler: Option<&'p Schedu
 }
 
 pub(super) fn run(steps: &[Step], init: &mut Init) -> Result<()> {
-    steps.iter().try_for_each(|step| init.perform(step).with_context(|| step.to_string()))
+    steps.iter().try_for_each(|step| init.perform_named(step))
 }
 
 impl Init<'_> {
+    pub(super) fn perform_named(&mut self, step: &Step) -> Result<()> {
+        self.perform(step).with_context(|| step.to_string())
+    }
+
     fn perform(&mut self, step: &Step) -> Result<()> {
         match *step {
             Step::DieWithParent | Step::DieWithParentAgain => self.die_with_parent(),
+            Step::HoldProcfs => self.hold_procfs(),
             Step::Move(Move::JoinCgroups) => self.join_cgroups(),
             Step::Move(Move::AskIdMaps) => self.ask_for_id_maps(),
             Step::Move(Move::BecomeRoot) => self.become_root(),
@@ -214,6 +246,8 @@ impl Init<'_> {
             Step::EnterRoot => self.enter_root(),
             Step::NewSession => self.new_session(),
             Step::SessionKeyring(id) => self.join_session_keyring(id),
+            Step::LabelKeys(label) => self.label_keys(label),
+            Step::LabelKeysAsUsual => self.label_keys_as_usual(),
             Step::Hostname(name) => self.set_hostname(name),
             Step::Domainname(name) => self.set_domainname(name),
             Step::Loopback => self.bring_loopback_up(),
@@ -240,6 +274,8 @@ impl Init<'_> {
             Step::StdioOwner(uid) => self.own_stdio(uid),
             Step::EnterDirectory(cwd) => self.enter_directory(cwd),
             Step::NoNewPrivileges => self.set_no_new_privileges(),
+            Step::ApparmorProfile(profile) => self.set_apparmor_profile(profile),
+            Step::SelinuxLabel(label) => self.set_selinux_label(label),
             Step::Limits => self.set_limits(),
             Step::Umask(mask) => self.set_umask(mask),
             Step::Scheduler(scheduler) => self.set_scheduler(scheduler),
@@ -267,6 +303,7 @@ impl fmt::Display for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DieWithParent | Self::DieWithParentAgain => f.write_str("tie to the parent"),
+            Self::HoldProcfs => f.write_str("the host's procfs"),
             Self::Move(Move::JoinCgroups) => f.write_str("join cgroups"),
             Self::Move(Move::AskIdMaps) => f.write_str("id maps"),
             Self::Move(Move::BecomeRoot) => f.write_str("root of the user namespace"),
@@ -307,6 +344,9 @@ impl fmt::Display for Step<'_> {
             Self::ReadonlyRoot => f.write_str("root.readonly"),
             Self::RootPropagation(_) => f.write_str("linux.rootfsPropagation"),
             Self::NoNewPrivileges => f.write_str("process.noNewPrivileges"),
+            Self::ApparmorProfile(profile) => write!(f, "process.apparmorProfile {profile}"),
+            Self::SelinuxLabel(label) => write!(f, "process.selinuxLabel {label}"),
+            Self::LabelKeys(_) | Self::LabelKeysAsUsual => f.write_str("process.selinuxLabel of the session keyring"),
             Self::Limits => f.write_str("process.rlimits"),
             Self::Umask(_) => f.write_str("process.user.umask"),
             Self::Scheduler(_) | Self::LateScheduler(_) => f.write_str("process.scheduler"),

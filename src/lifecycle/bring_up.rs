@@ -11,9 +11,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
-use super::claim::{self, Claim};
+use super::claim::{self, Cgroups, Claim};
 use super::duties::{Console, Parent};
 use super::hooks::Runner;
+use super::managed::Managed;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
 use super::rootless;
@@ -21,6 +22,7 @@ use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan, Holders};
 use crate::init::StartHandles;
+use crate::launch::holder::Holder;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::{self, Until, reap, serve};
@@ -69,8 +71,11 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         descriptors: options.descriptors,
         no_new_keyring: options.no_new_keyring,
         notify: notify_socket.map(|_| Directory::notify_path(&store.root, &options.id)),
+        cgroup_manager: options.cgroup_manager,
+        stop: Some(interrupts),
     };
-    let Decided { plan, cgroup, config } = decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
+    let Decided { plan, cgroup, managed, config } =
+        decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
     // What can fail without having made anything comes first.
     claim::refuse_taken(store, &options.id)?;
@@ -84,12 +89,13 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
-    let claim = Claim::new(store, &plan, cgroup.paths())?;
+    let unit = managed.as_ref().map(Managed::record);
+    let claim = Claim::new(store, &plan, Cgroups { manager: options.cgroup_manager, paths: cgroup.paths(), unit })?;
     let hooks = CreateHooks { plan: &plan, runner: Runner::of_plan(&plan, Some(interrupts)), begun: Cell::new(false) };
     let followed = Undo::new("hooks", || hooks.undo(&claim));
     let recorded = Undo::new("record of the container", || claim.forget());
     // What is recorded as ours is killed and removed by `delete`.
-    cgroup::refuse_occupied(&cgroup)?;
+    cgroup::refuse_occupied(&cgroup, None)?;
     claim.record_intent(&config)?;
     if notify_socket.is_some() {
         claim.directory.make_notify_directory()?;
@@ -97,17 +103,29 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
     let none = CgroupPlan::none();
-    let cgroups = match cgroup::create(&cgroup) {
+    let asked = managed.as_ref().map(|managed| managed.ask(&claim, &cgroup)).transpose();
+    let remove_unit = |managed: &Managed| claim.if_ours(|| managed.remove()).inspect_err(|_| claim.keep());
+    let mut unit = managed.as_ref().filter(|_| asked.is_ok()).map(|m| Undo::new("unit", || remove_unit(m)));
+    let made = asked.and_then(|holder| {
+        let holder = holder.flatten();
+        Ok((cgroup::create(&cgroup, holder.as_ref().map(Holder::pid))?, holder))
+    });
+    let (cgroups, holder) = match made {
         Err(error) if plan.rootless && rootless::is_refusal(&error) => {
             rootless::forgo_cgroups(&plan, &cgroup, error)?;
+            drop(unit.take());
             claim.record_no_cgroups()?;
-            cgroup::create(&none)?
+            (cgroup::create(&none, None)?, None)
         }
         result => result?,
     };
+    let holder = Cell::new(holder);
     let holders = holders_of_failed(&plan);
     let undo_cgroups = || claim.if_ours(|| cgroups.undo(PATIENCE, holders));
-    let grouped = Undo::new("cgroups", || undo_cgroups().inspect_err(|_| claim.keep()));
+    let grouped = Undo::new("cgroups", || {
+        drop(holder.take());
+        undo_cgroups().inspect_err(|_| claim.keep())
+    });
     cgroups.apply_before()?;
     let prepared = Prepared {
         start: StartHandles {
@@ -151,8 +169,11 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     serve(&launched, interrupts, Until::Ready, patience, &mut parent)
         .map_err(|error| told_of_oom(error, cgroups.paths()))?;
     let console = parent.console.kept;
+    // init is in
+    drop(holder.take());
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
+    managed.as_ref().map_or(Ok(()), Managed::set_last)?;
     claim.record_ready(parent.handed_over)?;
     if let Some(socket) = pidfd_socket {
         socket.send(Role::Init, child.pidfd.as_fd())?;
@@ -163,7 +184,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    [followed, recorded, grouped, running].into_iter().chain(handed_over).chain(told).for_each(Undo::commit);
+    let more = [unit, handed_over, told].into_iter().flatten();
+    [followed, recorded, grouped, running].into_iter().chain(more).for_each(Undo::commit);
     Ok(Up { child: launched.child, console })
 }
 

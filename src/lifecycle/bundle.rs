@@ -7,47 +7,69 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use super::given_file::{Pipes, read_whole};
+use super::managed::{Found, Managed};
+use super::rootless;
 use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
+use crate::hooks::Stop;
 use crate::host::Host;
+use crate::host::security::Security;
 use crate::plan::build::Options;
-use crate::plan::cgroup_paths;
 use crate::plan::problems;
 use crate::plan::spec::document::is_within;
-use crate::plan::spec::{Lenient, Spec};
 use crate::plan::spec::resources::Resources;
-use crate::plan::{Descriptors, Plan};
+use crate::plan::spec::{Lenient, Spec};
+use crate::plan::unit::CgroupManager;
+use crate::plan::{Descriptors, Plan, cgroup_paths, labels};
+use crate::systemd::Absent;
 
 /// How the container is to be run, as far as the plan depends on it.
 #[derive(Default)]
-pub struct Manner {
+pub struct Manner<'s> {
     pub no_pivot: bool,
     pub detached: bool,
     pub console_socket: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
     pub notify: Option<PathBuf>,
+    pub cgroup_manager: CgroupManager,
+    /// Who ends the wait for systemd.
+    pub stop: Option<&'s dyn Stop>,
 }
 
-pub struct Decided {
+pub struct Decided<'s> {
     pub plan: Plan,
     pub cgroup: CgroupPlan,
+    /// Where systemd owns the cgroups.
+    pub managed: Option<Managed<'s>>,
     /// The bytes of config.json.
     pub config: Vec<u8>,
 }
 
 /// What is wrong with it is told by its first problem.
-pub fn decide(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) -> Result<Decided> {
+pub fn decide<'s>(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner<'s>) -> Result<Decided<'s>> {
     let bundle = open(bundle)?;
     let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
     let spec = Spec::parse(&config)?;
-    let host = detect()?;
+    let host = detect(&spec)?;
+    let (found, absent) = manager(id, &spec, &host, &manner)?;
     let rootfs = find_rootfs(&bundle, &spec)?;
     let first = |error| problems::all(error).swap_remove(0);
-    let options = options(id, &bundle, &rootfs, manner);
+    let options = options(id, &bundle, &rootfs, &manner, found.as_ref())?;
     let plan = Plan::build(&spec, &options, &host).map_err(first)?;
-    let cgroup = cgroups(id, &spec, &plan, &host).map_err(first)?;
-    Ok(Decided { plan, cgroup, config })
+    let resources = Resources::default();
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&resources);
+    let mut cgroup = cgroups(&options, resources, &plan, &host).map_err(first)?;
+    if let Some(error) = absent {
+        rootless::forgo_cgroups(&plan, &cgroup, error)?;
+        cgroup = CgroupPlan::none();
+    }
+    if manner.cgroup_manager == CgroupManager::Disabled {
+        rootless::forgo_by_choice(&plan, &cgroup)?;
+        cgroup = CgroupPlan::none();
+    }
+    let managed = found.map(|found| found.decide(id, &cgroup, &resources.devices)).transpose()?;
+    Ok(Decided { plan, cgroup, managed, config })
 }
 
 /// What was found out about a bundle.
@@ -56,6 +78,7 @@ pub struct Examined {
     /// Without what something is wrong with.
     pub plan: Plan,
     pub cgroup: Option<CgroupPlan>,
+    pub host: Host,
     pub problems: Vec<anyhow::Error>,
     /// Fields that have a value of a wrong type: that something is missing there is no problem of its own.
     lost: Vec<String>,
@@ -63,19 +86,22 @@ pub struct Examined {
     pub has_rootfs: bool,
 }
 
-/// As `decide`, and tells all of the problems. An error is one that hides all others.
-pub fn examine(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner) -> Result<Examined> {
+/// As `decide`, and tells all of the problems. An error is one that hides all others. Whose cgroups are to be is not
+/// asked: systemd would be told.
+pub fn examine(id: &str, bundle: &Path, config: Option<&Path>, manner: &Manner) -> Result<Examined> {
     let bundle = open(bundle)?;
     let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
     let Lenient { value: spec, faults, lost } = Spec::parse_leniently(&config)?;
-    let host = detect()?;
+    let host = detect(&spec)?;
     let problems = faults.into_iter().map(|fault| fault.context("config.json")).collect();
     let rootfs = find_rootfs(&bundle, &spec);
-    let options = options(id, &bundle, rootfs.as_deref().unwrap_or(&bundle), manner);
+    let options = options(id, &bundle, rootfs.as_deref().unwrap_or(&bundle), manner, None)?;
     let (plan, wrong) = Plan::draft(&spec, &options, &host);
-    let cgroup = cgroups(id, &spec, &plan, &host);
+    let resources = Resources::default();
+    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&resources);
+    let cgroup = cgroups(&options, resources, &plan, &host);
     let has_rootfs = rootfs.is_ok();
-    let mut examined = Examined { bundle, plan, cgroup: None, problems, lost, has_rootfs };
+    let mut examined = Examined { bundle, plan, cgroup: None, host, problems, lost, has_rootfs };
     examined.note(rootfs);
     examined.note(wrong);
     examined.cgroup = examined.note(cgroup);
@@ -106,14 +132,34 @@ fn open(bundle: &Path) -> Result<PathBuf> {
     bundle.canonicalize().doing("open", bundle.display()).context("--bundle")
 }
 
-fn detect() -> Result<Host> {
-    let host = Host::detect()?;
+fn detect(spec: &Spec) -> Result<Host> {
+    let mut host = Host::detect()?;
+    if labels::are_given(spec) {
+        host.security = Security::detect()?;
+    }
     host.cgroups.require_any()?;
     Ok(host)
 }
 
-fn options(id: &str, bundle: &Path, rootfs: &Path, manner: Manner) -> Options {
-    Options {
+/// The systemd that is to own the cgroups, or why there is none and it does not matter.
+fn manager<'s>(
+    id: &str,
+    spec: &Spec,
+    host: &Host,
+    manner: &Manner<'s>,
+) -> Result<(Option<Found<'s>>, Option<anyhow::Error>)> {
+    if manner.cgroup_manager != CgroupManager::Systemd {
+        return Ok((None, None));
+    }
+    match Found::new(id, spec.cgroups_path(), host, manner.stop) {
+        // then it is as for an ordinary user's own cgroups
+        Err(error) if host.rootless && error.is::<Absent>() => Ok((None, Some(error))),
+        found => Ok((Some(found.context("--systemd-cgroup")?), None)),
+    }
+}
+
+fn options(id: &str, bundle: &Path, rootfs: &Path, manner: &Manner, found: Option<&Found>) -> Result<Options> {
+    Ok(Options {
         id: id.to_string(),
         rootfs: rootfs.to_path_buf(),
         bundle: bundle.to_path_buf(),
@@ -122,14 +168,14 @@ fn options(id: &str, bundle: &Path, rootfs: &Path, manner: Manner) -> Options {
         console_socket: manner.console_socket,
         descriptors: manner.descriptors,
         no_new_keyring: manner.no_new_keyring,
-        notify: manner.notify,
-    }
+        cgroup_of_unit: found.map(Found::cgroup).transpose()?,
+        notify: manner.notify.clone(),
+    })
 }
 
-fn cgroups(id: &str, spec: &Spec, plan: &Plan, host: &Host) -> Result<CgroupPlan> {
-    let absent = Resources::default();
-    let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&absent);
-    let mut cgroup = cgroup::plan(id, plan.cgroups_path.as_deref(), resources, &host.cgroups).context("config.json")?;
+fn cgroups(options: &Options, resources: &Resources, plan: &Plan, host: &Host) -> Result<CgroupPlan> {
+    let path = options.cgroup_of_unit.as_deref().or(plan.cgroups_path.as_deref());
+    let mut cgroup = cgroup::plan(&options.id, path, resources, &host.cgroups).context("config.json")?;
     if plan.rootless {
         cgroup.forgo_devices();
     }

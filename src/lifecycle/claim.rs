@@ -6,14 +6,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::Store;
+use super::delete::delete;
 use crate::error::Matched;
+use crate::plan::unit::CgroupManager;
 use crate::plan::{Plan, namespaces};
 use crate::procfs::Proc;
 use crate::state::directory::Directory;
-use crate::state::{self, Process, State};
+use crate::state::{self, Process, State, Unit};
 use crate::timestamp;
 
 pub struct Claim {
@@ -24,17 +26,27 @@ pub struct Claim {
     forgotten: Cell<bool>,
 }
 
+/// Where a container's cgroups are to be, and who makes them.
+pub struct Cgroups {
+    pub manager: CgroupManager,
+    pub paths: BTreeMap<String, PathBuf>,
+    pub unit: Option<Unit>,
+}
+
 /// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
 pub fn refuse_taken(store: &Store, id: &str) -> Result<()> {
-    match Directory::open(&store.root, id)? {
-        Some(_) => Err(Matched::AlreadyExists.into()),
-        None => Ok(()),
+    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
+    match directory.read_state() {
+        Ok(Some(State { abandoned: true, .. })) => {
+            delete(store, id, true).context("what an earlier `create` has given up is in the way")
+        }
+        _ => Err(Matched::AlreadyExists.into()),
     }
 }
 
 impl Claim {
     /// Takes the id; nothing is recorded yet.
-    pub fn new(store: &Store, plan: &Plan, cgroup_paths: BTreeMap<String, PathBuf>) -> Result<Self> {
+    pub fn new(store: &Store, plan: &Plan, cgroups: Cgroups) -> Result<Self> {
         let own = nix::unistd::getpid();
         let creator = Process { pid: own.as_raw(), start_time: Proc::open()?.stat(own)?.start_time };
         let state = State {
@@ -47,8 +59,10 @@ impl Claim {
             creator,
             init: None,
             ready: false,
-            cgroup_manager: "cgroupfs".into(),
-            cgroup_paths,
+            cgroup_manager: cgroups.manager,
+            cgroup_paths: cgroups.paths,
+            unit: cgroups.unit,
+            abandoned: false,
             namespaces: plan.namespaces.iter().map(|namespace| namespaces::name(*namespace).to_string()).collect(),
             no_new_keyring: plan.no_new_keyring,
             net_devices: plan.net_devices.iter().map(|plan| (plan.name.clone(), plan.inside.clone())).collect(),
@@ -93,7 +107,17 @@ impl Claim {
 
     /// None could be made, and none were needed.
     pub fn record_no_cgroups(&self) -> Result<()> {
-        self.record(|state| state.cgroup_paths.clear())
+        self.record(|state| {
+            state.cgroup_paths.clear();
+            state.unit = None;
+        })
+    }
+
+    /// Before the creator gives up on a unit that may come or not: the record stays, and whoever wants the id next may
+    /// take all of it away.
+    pub fn abandon(&self) -> Result<()> {
+        self.keep();
+        self.record(|state| state.abandoned = true)
     }
 
     /// With the names of network devices inside.

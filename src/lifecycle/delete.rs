@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use super::Store;
 use super::container::Container;
 use super::hooks::{self, Runner};
+use super::managed;
 use super::process::{self, PATIENCE, ends_within};
 use crate::cgroup::Holders;
 use crate::error::{Matched, SysError};
@@ -170,6 +171,7 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<Option<Hooks
     // Also kills who is left inside: without a pid namespace of its own init takes nobody with it, and of an init that
     // its killed creator could not record the cgroup is the only trace.
     container.cgroups()?.remove(PATIENCE, Holders::Kill)?;
+    managed::remove(&container.state).context("systemd")?;
     let hooks = hooks::recorded(&directory, &container.state, &["poststop"]).unwrap_or_else(|error| {
         log::warning(&format!("delete {id}: hooks.poststop: {error:#}"));
         Hooks::default()

@@ -21,6 +21,7 @@ use super::seccomp_agent::Agent;
 use super::{Place, Store};
 use crate::cgroup::{self, Tree};
 use crate::error::{Doing, Matched};
+use crate::host::security::Security;
 use crate::host::{self, Host};
 use crate::init::{self, join::run_on, stdio};
 use crate::launch::foreground::{self, Relay};
@@ -34,7 +35,7 @@ use crate::plan::exec::{Base, ExecPlan, Flags, Manner, Target};
 use crate::plan::id_maps::host_id;
 use crate::plan::spec::{self, Spec};
 use crate::plan::sub_cgroups::SubCgroups;
-use crate::plan::{Descriptors, Namespace};
+use crate::plan::{Descriptors, Namespace, labels};
 use crate::procfs::Proc;
 use crate::state::pid_file::PidFile;
 use crate::state::{self, Process, Status};
@@ -107,7 +108,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let rootless = host::rootless()?;
     let mut container = way_in(running, proc.try_clone()?, rootless)?;
     let mapped = container.namespaces.contains(Namespace::User.flag());
-    let mut plan = decide(&running.container, options, &credentials(mapped)?)?;
+    let mut plan = decide(&running.container, options, credentials(mapped)?)?;
     if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| rootless) {
         filter.serve_user();
     }
@@ -185,7 +186,7 @@ fn credentials(mapped: bool) -> Result<Host> {
     Ok(if mapped { Host { capabilities: u64::MAX, ..host } } else { host })
 }
 
-fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<ExecPlan> {
+fn decide(container: &Container, options: &ExecOptions, mut host: Host) -> Result<ExecPlan> {
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
     let spec = Spec::parse(&config).context("the container's record")?;
     let first = spec.process.unwrap_or_else(|| spec::Process { cwd: Some("/".into()), ..Default::default() });
@@ -204,8 +205,11 @@ fn decide(container: &Container, options: &ExecOptions, host: &Host) -> Result<E
     };
     let (linux, keyring) = (spec.linux.as_ref(), !container.state.no_new_keyring);
     let target = Target { id: &options.id, process: &first, linux, keyring };
+    if options.flags.have_labels() || labels::are_given_to(&first) || base.has_labels() {
+        host.security = Security::detect()?;
+    }
     let mut warnings = Vec::new();
-    let plan = ExecPlan::build(target, base, &options.flags, manner, host, &mut warnings)?;
+    let plan = ExecPlan::build(target, base, &options.flags, manner, &host, &mut warnings)?;
     warnings.iter().for_each(|warning| log::warning(warning));
     Ok(plan)
 }

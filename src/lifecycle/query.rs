@@ -12,8 +12,9 @@ use super::bundle::{Manner, decide};
 use super::container::Container;
 use super::view::StateView;
 use super::{Store, bundle};
-use crate::cgroup::CgroupPlan;
+use crate::cgroup::{CgroupPlan, UnitPlan};
 use crate::error::{Doing, SysError};
+use crate::plan::unit::CgroupManager;
 use crate::plan::{Namespace, Plan};
 use crate::state::directory::Directory;
 use crate::state::{self, Status};
@@ -105,14 +106,17 @@ pub struct WholePlan {
     #[serde(flatten)]
     pub plan: Plan,
     cgroup: CgroupPlan,
+    /// What systemd would be asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<UnitPlan>,
 }
 
 /// Everything that `create` would do with the bundle; nothing is made.
-pub fn plan(bundle: &Path, id: Option<&str>, no_pivot: bool) -> Result<WholePlan> {
+pub fn plan(bundle: &Path, id: Option<&str>, no_pivot: bool, cgroup_manager: CgroupManager) -> Result<WholePlan> {
     // As `run` in the foreground would: a terminal needs no socket there.
-    let manner = Manner { no_pivot, ..Manner::default() };
+    let manner = Manner { no_pivot, cgroup_manager, ..Manner::default() };
     let id = id.unwrap_or("plan");
     state::check_id(id)?;
-    let bundle::Decided { plan, cgroup, .. } = decide(id, bundle, None, manner)?;
-    Ok(WholePlan { plan, cgroup })
+    let bundle::Decided { plan, cgroup, managed, .. } = decide(id, bundle, None, manner)?;
+    Ok(WholePlan { plan, cgroup, unit: managed.map(|managed| managed.plan) })
 }

@@ -35,7 +35,10 @@ pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
     for warning in after.plan.warnings.iter().filter(|warning| before.is_news(warning, update)) {
         log::warning(warning);
     }
-    let wanted = |write: &Write| update.names(&write.field) || !before.writes(write);
+    // BFQ forgets the weights of disks when it is given the one of all
+    let weighs = update.names("linux.resources.blockIO.weight");
+    let follows = |write: &Write| weighs && write.field.starts_with("linux.resources.blockIO.weightDevice");
+    let wanted = |write: &Write| update.names(&write.field) || !before.writes(write) || follows(write);
     let updated = cgroup::update(&after.plan, wanted, after.check_memory)?;
     let stored = serde_json::to_vec(&config).map_err(Into::into);
     stored.and_then(|config| Ok(container.directory.replace_config(&config)?)).or_else(|error: anyhow::Error| {

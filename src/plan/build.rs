@@ -14,7 +14,8 @@ use super::mount_ids::Container;
 use super::problems::Problems;
 use super::spec::{Linux, Spec, given, not_yet};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{hooks, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp, sysctl, time};
+use super::{hooks, labels, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp};
+use super::{sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -33,6 +34,8 @@ pub struct Options {
     pub console_socket: bool,
     pub descriptors: Descriptors,
     pub no_new_keyring: bool,
+    /// Where systemd will make the container's cgroup, absolute; `linux.cgroupsPath` names a unit then.
+    pub cgroup_of_unit: Option<String>,
     /// Where the socket will be that takes the program's sd_notify(3).
     pub notify: Option<PathBuf>,
 }
@@ -83,10 +86,14 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         problems.ok(refuse_without_mount_namespace(spec, linux));
     }
     let cgroups_path = given(&linux.cgroups_path);
-    problems.ok(CgroupsPath::new(&options.id, cgroups_path));
+    problems.ok(CgroupsPath::new(&options.id, options.cgroup_of_unit.as_deref().or(cgroups_path)));
     let cgroup = || cgroup_mount(linux, options, host, &apart);
     let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
-    let mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings, &mut problems);
+    let mut mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings, &mut problems);
+    let mount_label = problems.take(labels::of_mounts(linux, host.security, &mut warnings));
+    if let Some(label) = &mount_label {
+        labels::label(&mut mounts, label, user != User::Shared || host.rootless);
+    }
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = problems.take(namespaces::uts_name("domainname", &spec.domainname, &apart));
     let inside = inside_of(host, user);
@@ -128,6 +135,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         root,
         hostname,
         mounts,
+        mount_label,
         devices,
         links: devices::links(dev),
         masked_paths,
@@ -192,9 +200,7 @@ fn check_version(version: Option<&str>) -> Result<()> {
 /// Fields that the spec knows and this version does not act on. What concerns one mount, one namespace or the process
 /// is refused beside what reads it.
 fn refuse_unapplied(spec: &Spec) -> Result<()> {
-    let linux = spec.linux.as_ref().map(|linux| {
-        [("linux.intelRdt", linux.intel_rdt.is_some()), ("linux.mountLabel", given(&linux.mount_label).is_some())]
-    });
+    let linux = spec.linux.as_ref().map(|linux| [("linux.intelRdt", linux.intel_rdt.is_some())]);
     match linux.iter().flatten().find(|(_, set)| *set) {
         Some((field, _)) => Err(not_yet(field)),
         None => Ok(()),
@@ -221,7 +227,8 @@ fn refuse_without_mount_namespace(spec: &Spec, linux: &Linux) -> Result<()> {
 
 fn cgroup_mount(linux: &Linux, options: &Options, host: &Host, namespaces: &[Namespace]) -> Result<CgroupMount> {
     let own_view = namespaces.contains(&Namespace::Cgroup);
-    cgroup_paths::mount(&host.cgroups, &options.id, given(&linux.cgroups_path), own_view)
+    let path = options.cgroup_of_unit.as_deref().or(given(&linux.cgroups_path));
+    cgroup_paths::mount(&host.cgroups, &options.id, path, own_view)
 }
 
 fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool, problems: &mut Problems) -> RootPlan {

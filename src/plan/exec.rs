@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::affinity::{self, Affinity};
 use super::spec::given;
-use super::{Descriptors, ProcessPlan, build, capabilities, process, seccomp, spec};
+use super::{Descriptors, ProcessPlan, build, capabilities, labels, process, seccomp, spec};
 use crate::host::Host;
 
 #[derive(Debug)]
@@ -50,6 +50,18 @@ pub enum Base {
     Container,
     /// `--process FILE`, and the file's name.
     File(Box<spec::Process>, String),
+}
+
+impl Flags {
+    pub fn have_labels(&self) -> bool {
+        given(&self.apparmor_profile).or(given(&self.selinux_label)).is_some()
+    }
+}
+
+impl Base {
+    pub fn has_labels(&self) -> bool {
+        matches!(self, Self::File(process, _) if labels::are_given_to(process))
+    }
 }
 
 /// How the caller is connected to the process.
@@ -135,8 +147,13 @@ fn completed(mut process: spec::Process, container: &spec::Process) -> spec::Pro
 fn with_flags(mut process: spec::Process, flags: &Flags) -> spec::Process {
     process.env.extend(flags.env.iter().cloned());
     process.cwd = flags.cwd.clone().or(process.cwd);
-    process.apparmor_profile = flags.apparmor_profile.clone().or(process.apparmor_profile);
-    process.selinux_label = flags.selinux_label.clone().or(process.selinux_label);
+    // each has its own place in what is said of it
+    if given(&flags.apparmor_profile).is_some() {
+        process.apparmor_profile = None;
+    }
+    if given(&flags.selinux_label).is_some() {
+        process.selinux_label = None;
+    }
     let user = process.user.get_or_insert_default();
     if let Some(given) = flags.user {
         user.uid = Some(given.uid);
@@ -160,6 +177,12 @@ fn decide(
 ) -> Result<(ProcessPlan, Affinity)> {
     let affinity = process.exec_cpu_affinity.as_ref().map(affinity::plan).transpose()?.unwrap_or_default();
     let mut planned = process::plan(process, host, warnings)?;
+    if let Some(profile) = labels::apparmor("--apparmor", given(&flags.apparmor_profile), host)? {
+        planned.apparmor_profile = Some(profile);
+    }
+    if let Some(label) = labels::selinux("--process-label", given(&flags.selinux_label), host)? {
+        planned.selinux_label = Some(label);
+    }
     for name in &flags.capabilities {
         add_capability(&mut planned, name, host).map_err(|error| anyhow!("--cap: {error}"))?;
     }

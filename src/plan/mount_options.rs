@@ -9,7 +9,7 @@ use libc::{
     MOUNT_ATTR_STRICTATIME as STRICTATIME,
 };
 
-use super::{AttrChange, Parameter, Propagation, PropagationKind};
+use super::{AttrChange, Parameter, Propagation, PropagationKind, labels};
 use Change::{Clear, NotTimes, Set, Times};
 use PropagationKind::{Private, Shared, Slave, Unbindable};
 
@@ -149,6 +149,7 @@ pub fn propagation_words() -> String {
 fn parameter(word: &str, field: &dyn std::fmt::Display) -> Result<Parameter> {
     let Some((key, value)) = word.split_once('=') else { return Ok(Parameter::Flag(word.into())) };
     ensure!(!key.is_empty(), "{field}: {word} has no name before the =");
+    let value = labels::unquoted(key, value);
     if key.len() > FSCONFIG_MAX || (value.len() > FSCONFIG_MAX && key != "lowerdir") {
         bail!("{field}: {word} is too long; fsconfig(2) takes {FSCONFIG_MAX} bytes");
     }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::mount_ids::{self, Container};
-use super::problems::Problems;
 use super::mount_options::{self, FSCONFIG_MAX, Words};
+use super::problems::Problems;
 use super::spec::{self, given};
 use super::{CgroupMount, MountIds, MountPlan, Parameter, Source, SourceLink};
 use crate::rootfs::InRoot;
@@ -225,7 +225,18 @@ fn assemble(field: String, target: InRoot, source: Source, ids: Option<MountIds>
             change.set &= !libc::MOUNT_ATTR_RDONLY;
         }
     }
-    MountPlan { field, target, source, attributes, recursive, propagation, ids, target_nofollow, readonly_at_end }
+    MountPlan {
+        field,
+        target,
+        source,
+        attributes,
+        recursive,
+        propagation,
+        ids,
+        target_nofollow,
+        readonly_at_end,
+        label: None,
+    }
 }
 
 /// Whether the container's /dev is a directory of the host.

@@ -32,6 +32,7 @@ pub fn add(plan: &mut Plan, directory: &Path) -> Result<()> {
         ids: None,
         target_nofollow: false,
         readonly_at_end: false,
+        label: None,
     });
     set_variable(&mut plan.process.env, VARIABLE, &format!("{INSIDE}/{SOCKET}"));
     Ok(())

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::id_maps::{IdMaps, IdRange, host_id};
 use super::problems::Problems;
-use super::spec::{self, given, not_yet};
+use super::spec::{self, given};
 use super::{Descriptors, ProcessPlan, Rlimit, Terminal};
-use super::{affinity, capabilities, io_priority, memory_policy, personality, scheduler};
+use super::{affinity, capabilities, io_priority, labels, memory_policy, personality, scheduler};
 use crate::host::Host;
 
 /// Managers rely on this when the field is absent (the spec: keep the caller's).
@@ -45,12 +45,7 @@ pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) ->
 }
 
 /// As `plan`, without what something is wrong with.
-pub fn draft(
-    process: &spec::Process,
-    host: &Host,
-    warnings: &mut Vec<String>,
-    problems: &mut Problems,
-) -> ProcessPlan {
+pub fn draft(process: &spec::Process, host: &Host, warnings: &mut Vec<String>, problems: &mut Problems) -> ProcessPlan {
     let args = problems.take(args(&process.args));
     ProcessPlan { args, ..without_program(process, host, warnings, problems) }
 }
@@ -74,7 +69,6 @@ fn without_program(
     warnings: &mut Vec<String>,
     problems: &mut Problems,
 ) -> ProcessPlan {
-    problems.ok(refuse_unapplied(process));
     problems.ok(check_affinity(process));
     let user = process.user.clone().unwrap_or_default();
     let scheduler = process.scheduler.as_ref().map(|written| scheduler::plan(written, warnings)).transpose();
@@ -89,6 +83,12 @@ fn without_program(
         capabilities: problems.take(capabilities::plan(process.capabilities.as_ref(), host, warnings)),
         rlimits: problems.take(rlimits(&process.rlimits)),
         no_new_privileges: process.no_new_privileges == Some(true),
+        apparmor_profile: problems.take(labels::apparmor(
+            "process.apparmorProfile",
+            given(&process.apparmor_profile),
+            host,
+        )),
+        selinux_label: problems.take(labels::selinux("process.selinuxLabel", given(&process.selinux_label), host)),
         oom_score_adj: problems.take(oom_score_adj(process.oom_score_adj)),
         scheduler: problems.take(scheduler),
         io_priority: problems.take(process.io_priority.as_ref().map(io_priority::plan).transpose()),
@@ -145,17 +145,6 @@ pub fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
 fn check_affinity(process: &spec::Process) -> Result<()> {
     let Some(affinity) = &process.exec_cpu_affinity else { return Ok(()) };
     affinity::plan(affinity).map(drop)
-}
-
-fn refuse_unapplied(process: &spec::Process) -> Result<()> {
-    let later = [
-        ("apparmorProfile", given(&process.apparmor_profile).is_some()),
-        ("selinuxLabel", given(&process.selinux_label).is_some()),
-    ];
-    match later.iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(not_yet(format_args!("process.{field}"))),
-        None => Ok(()),
-    }
 }
 
 fn args(args: &[String]) -> Result<Vec<String>> {

@@ -95,6 +95,10 @@ impl Spec {
     }
 
     /// `root.path` as written; relative to the bundle.
+    pub fn cgroups_path(&self) -> Option<&str> {
+        given(&self.linux.as_ref()?.cgroups_path)
+    }
+
     pub fn root_path(&self) -> Result<&str> {
         let root = self.root.as_ref().context("root: missing; add the directory of the root file system as root.path");
         root.and_then(|root| given(&root.path).context("root.path: missing; add the directory of the root file system"))

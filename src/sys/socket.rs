@@ -24,15 +24,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub fn connect_stream(path: &Path) -> Result<OwnedFd, SysError> {
-    let shown = path.display();
+    let connected = UnixAddr::new(path).and_then(|address| connect_to(&address, Instant::now() + PATIENCE));
+    connected.doing("connect", path.display())
+}
+
+/// A stream that does not block.
+pub fn connect_to(address: &UnixAddr, deadline: Instant) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None).doing("socket", &shown)?;
-    let address = UnixAddr::new(path).doing("connect", &shown)?;
-    let deadline = Instant::now() + PATIENCE;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     loop {
-        match connect(socket.as_raw_fd(), &address) {
+        match connect(socket.as_raw_fd(), address) {
             Err(Errno::EAGAIN) if Instant::now() < deadline => sleep(PAUSE),
-            result => return result.map(|()| socket).doing("connect", &shown),
+            result => return result.map(|()| socket),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! never touched.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -101,4 +102,13 @@ pub fn cgroups() -> Result<String> {
         parents.push(if controllers.is_empty() { format!("v2={parent}") } else { parent });
     }
     Ok(parents.join(","))
+}
+
+/// Whether limits of memory can be set.
+pub fn has_memory(cgroups: &str) -> bool {
+    cgroups.split(',').any(|parent| match parent.strip_prefix("v2=") {
+        Some(tree) => fs::read_to_string(Path::new(tree).join("cgroup.controllers"))
+            .is_ok_and(|names| names.split_whitespace().any(|name| name == "memory")),
+        None => parent.contains("/memory"),
+    })
 }

@@ -25,7 +25,7 @@ pub fn run(bench: &mut Bench, wanted: &[&str]) -> Result<()> {
             in_turns(bench.rounds, &bench.runtimes, |at, runtime| {
                 pace.wait();
                 let calls = bench.calls(runtime, profiled)?;
-                samples[at].push(bench.stopwatch.time(&calls.run(&bundle, &[PROGRAM, "true"]))?);
+                samples[at].push(bench.run(&calls, &calls.run(&bundle, &[PROGRAM, "true"]))?);
                 Ok(())
             })?;
             let names = bench.names();

@@ -4,15 +4,20 @@
 mod bench;
 mod bundle;
 mod check;
+mod counted;
+mod growth;
 mod layout;
 #[path = "../../../integration/leftovers.rs"]
 #[allow(dead_code)]
 mod leftovers;
 mod lifecycle;
+mod list;
 mod measure;
+mod parallel;
 mod report;
 mod runtime;
 mod setting;
+mod targets;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +30,7 @@ use runtime::{Kind, Runtime};
 use setting::Setting;
 
 const USAGE: &str = "lane RRUN PROGRAMS RESULT: the release binary, the directory of floor and stopwatch, the file to write. \
-    SCENARIOS=run,exec ROUNDS=40 LAYOUTS=v1,v2 PACES=hot,spaced PEERS_DIR=";
+    SCENARIOS=run,exec ROUNDS=40 LAYOUTS=v1,v2 PACES=hot,spaced SIZES=10,100 PEERS_DIR=";
 
 fn main() -> ExitCode {
     match bench() {

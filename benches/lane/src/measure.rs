@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 /// What no command of the bench takes even on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(20);
 /// Longer than the kernel takes for a grace period of RCU: who waits for one shows only then.
 const SPACE: Duration = Duration::from_millis(50);
 
@@ -26,6 +26,15 @@ pub struct Sample {
 pub enum Pace {
     Hot,
     Spaced,
+}
+
+impl Sample {
+    /// Of a round that gave nothing: others' rounds keep their places beside it.
+    pub const NONE: Self = Self { wall: f64::NAN, cpu: f64::NAN, rss_kib: f64::NAN, faults: f64::NAN };
+
+    pub fn is_none(&self) -> bool {
+        self.cpu.is_nan()
+    }
 }
 
 impl Pace {
@@ -49,25 +58,59 @@ pub struct Stopwatch {
     pub errors: PathBuf,
 }
 
+/// How a command ended, and what it took.
+pub struct Outcome {
+    pub end: End,
+    pub sample: Sample,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    Well,
+    /// Its status, and what it said.
+    Failed(String),
+    /// It was killed, by its pid.
+    Hung,
+}
+
 impl Stopwatch {
-    /// Fails if the command does, with what it said; one that hangs is killed, by its pid.
-    pub fn time(&self, command: &[String]) -> Result<Sample> {
+    pub fn watch(&self, command: &[String], deadline: Duration) -> Result<Outcome> {
         check_interrupt()?;
         let mut stopwatch = Command::new(&self.program);
-        stopwatch.arg(DEADLINE.as_millis().to_string()).arg(&self.errors).args(command);
+        stopwatch.arg(deadline.as_millis().to_string()).arg(&self.errors).args(command);
         let output = stopwatch.output().context("the stopwatch")?;
         let line = String::from_utf8_lossy(&output.stdout);
         let fields: Vec<&str> = line.split_whitespace().collect();
         let &[status, wall, user, system, rss, faults] = &fields[..] else { bail!("the stopwatch says {line}") };
-        if status != "0" {
-            // a signal from the terminal reaches the command too
-            check_interrupt()?;
-            let said = std::fs::read_to_string(&self.errors).unwrap_or_default();
-            bail!("{}: {status}: {}", command.join(" "), said.trim_end());
-        }
         let number = |field: &str| field.parse::<f64>().with_context(|| format!("the stopwatch says {line}"));
         let cpu = (number(user)? + number(system)?) / 1000.0;
-        Ok(Sample { wall: number(wall)? / 1000.0, cpu, rss_kib: number(rss)?, faults: number(faults)? })
+        let sample = Sample { wall: number(wall)? / 1000.0, cpu, rss_kib: number(rss)?, faults: number(faults)? };
+        let said = || std::fs::read_to_string(&self.errors).unwrap_or_default();
+        let end = match status {
+            "0" => End::Well,
+            "hung" => End::Hung,
+            status => End::Failed(format!("{status}: {}", said().trim_end())),
+        };
+        Ok(Outcome { end, sample })
+    }
+
+    /// Fails if the command does.
+    pub fn time(&self, command: &[String]) -> Result<Sample> {
+        self.time_unless_hung(command)?.with_context(|| format!("{}: hangs", command.join(" ")))
+    }
+
+    /// Fails if the command does; `None` if it hung.
+    pub fn time_unless_hung(&self, command: &[String]) -> Result<Option<Sample>> {
+        let outcome = self.watch(command, DEADLINE)?;
+        match outcome.end {
+            End::Well => Ok(Some(outcome.sample)),
+            End::Hung => Ok(None),
+            End::Failed(said) => {
+                // a signal from the terminal reaches the command too
+                check_interrupt()?;
+                bail!("{}: {said}", command.join(" "))
+            }
+        }
     }
 }
 
@@ -112,7 +155,7 @@ pub struct Spread {
 
 impl Spread {
     pub fn of(numbers: impl Iterator<Item = f64>) -> Self {
-        let mut sorted: Vec<f64> = numbers.collect();
+        let mut sorted: Vec<f64> = numbers.filter(|number| !number.is_nan()).collect();
         sorted.sort_by(f64::total_cmp);
         let at = |share: f64| match sorted.len() {
             0 => f64::NAN,
@@ -137,6 +180,7 @@ mod tests {
             (vec![1.0], 1.0, 1.0, 1.0),
             (vec![3.0, 1.0, 2.0], 1.0, 2.0, 3.0),
             ((0..=10).map(f64::from).collect(), 1.0, 5.0, 9.0),
+            (vec![f64::NAN, 2.0], 2.0, 2.0, 2.0),
         ] {
             assert_eq!(Spread::of(numbers.iter().copied()), Spread { p10, median, p90 }, "{numbers:?}");
         }

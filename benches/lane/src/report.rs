@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::bench::{Bench, Measured};
+use crate::bench::{Bench, Count, Measured};
 use crate::measure::{Pace, Sample, Spread};
 
 type Number = fn(&Sample) -> f64;
@@ -45,6 +45,19 @@ impl Measured {
     }
 }
 
+impl Count {
+    pub fn json(&self) -> Value {
+        json!({"layout": self.layout, "what": self.what, "who": self.who, "number": self.number})
+    }
+}
+
+/// Numbers of one kind.
+pub fn counts(bench: &Bench, what: &str) {
+    let row = |count: &Count| format!("{} {}", count.who, count.number);
+    let rows: Vec<_> = bench.counts.iter().filter(|count| count.what == what).map(row).collect();
+    println!("  {what}: {}", rows.join(", "));
+}
+
 /// One scenario: a row for each who took part, and rrun's share of it.
 pub fn scenario(bench: &Bench, pace: Pace, scenario: &str) {
     let rows: Vec<&Measured> = bench
@@ -63,14 +76,22 @@ pub fn scenario(bench: &Bench, pace: Pace, scenario: &str) {
         let range = |s: Spread, digits: usize| format!("{:.digits$} ({:.digits$}-{:.digits$})", s.median, s.p10, s.p90);
         let share = |spread: Spread| if row.who == "rrun" { String::new() } else { range(spread, 3) };
         println!(
-            "  {:<16} {:>22}   {:>24}   {:>6.0} {:>6.0}   {:>20}   {:>20}",
+            "  {:<16} {:>22}   {:>24}   {:>6} {:>6}   {:>20}   {:>20}",
             row.who,
             range(row.spread(CPU), 2),
             range(row.spread(WALL), 2),
-            row.spread(|sample| sample.rss_kib).median,
-            row.spread(|sample| sample.faults).median,
+            whole(row.spread(|sample| sample.rss_kib).median),
+            whole(row.spread(|sample| sample.faults).median),
             share(rrun.cpu_ratio(row)),
             share(rrun.wall_ratio(row)),
         );
+        let hung = row.samples.iter().filter(|sample| sample.is_none()).count();
+        if hung > 0 {
+            println!("  {:<16} hung in {hung} of {} rounds", "", row.samples.len());
+        }
     }
+}
+
+fn whole(number: f64) -> String {
+    if number.is_nan() { "-".into() } else { format!("{number:.0}") }
 }

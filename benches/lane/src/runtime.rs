@@ -141,6 +141,10 @@ impl Calls<'_> {
         self.other(&["run", "-b", &Self::text(bundle), &self.id])
     }
 
+    pub fn run_detached(&self, bundle: &Path) -> Vec<String> {
+        self.other(&["run", "-d", "-b", &Self::text(bundle), &self.id])
+    }
+
     pub fn create(&self, bundle: &Path, program: &[&str]) -> Vec<String> {
         if self.runtime.is_floor() {
             return self.floor("create", program);
@@ -161,6 +165,14 @@ impl Calls<'_> {
 
     pub fn kill(&self) -> Vec<String> {
         if self.runtime.is_floor() { self.floor("kill", &[]) } else { self.other(&["kill", &self.id, "KILL"]) }
+    }
+
+    pub fn list(&self) -> Vec<String> {
+        self.other(&["list"])
+    }
+
+    pub fn delete_force(&self) -> Vec<String> {
+        self.other(&["delete", "--force", &self.id])
     }
 
     /// Of the container's init, after `create`.

@@ -12,9 +12,34 @@ use crate::layout::{self, Layout};
 use crate::leftovers::Leftovers;
 use crate::measure::{Pace, Stopwatch};
 use crate::runtime::{Kind, Runtime};
-use crate::{check, lifecycle};
+use crate::{check, counted, growth, lifecycle, list, parallel, targets};
 
-const SCENARIOS: [&str; 9] = ["check", "run", "run-plain", "create", "start", "state", "exec", "kill", "delete"];
+const SCENARIOS: [&str; 14] = [
+    "check",
+    "run",
+    "run-plain",
+    "create",
+    "start",
+    "state",
+    "exec",
+    "kill",
+    "delete",
+    "calls",
+    "memory",
+    "parallel",
+    "growth",
+    "list",
+];
+type Measure = fn(&mut Bench) -> Result<()>;
+
+/// Those that are families of their own.
+const MANY: [(&str, Measure); 5] = [
+    ("calls", counted::calls),
+    ("memory", counted::memory),
+    ("parallel", parallel::measure),
+    ("growth", growth::measure),
+    ("list", list::measure),
+];
 /// Of directories and of containers.
 const PREFIX: &str = "rrun-bench-";
 
@@ -23,6 +48,7 @@ pub struct Setting {
     rounds: usize,
     pub layouts: Vec<Layout>,
     paces: Vec<Pace>,
+    sizes: Vec<usize>,
 }
 
 fn words(variable: &str, default: &str) -> Vec<String> {
@@ -46,7 +72,10 @@ impl Setting {
             _ => Err(anyhow::anyhow!("PACES: {word} is none of hot, spaced")),
         };
         let paces = words("PACES", "hot,spaced").iter().map(pace).collect::<Result<_>>()?;
-        Ok(Self { scenarios, rounds, layouts, paces })
+        let number = |word: &String| word.parse().with_context(|| format!("SIZES: {word} is no number"));
+        let mut sizes: Vec<usize> = words("SIZES", "10,100,300,1000").iter().map(number).collect::<Result<_>>()?;
+        sizes.sort_unstable();
+        Ok(Self { scenarios, rounds, layouts, paces, sizes })
     }
 
     pub fn measure(&self, layout: Layout, all: &[Runtime], programs: &Path) -> Result<Vec<Value>> {
@@ -56,6 +85,7 @@ impl Setting {
             layout: layout.name(),
             rounds: self.rounds,
             paces: self.paces.clone(),
+            sizes: self.sizes.clone(),
             runtimes: all.to_vec(),
             programs: programs.into(),
             stopwatch: Stopwatch { program: programs.join("stopwatch"), errors: dir.join("errors") },
@@ -64,6 +94,7 @@ impl Setting {
             mark: workplace.mark.clone(),
             dir,
             results: Vec::new(),
+            counts: Vec::new(),
         };
         println!("\n== {}: cgroups below {}", layout.name(), bench.cgroups);
         leave_out_who_cannot(&mut bench)?;
@@ -73,7 +104,14 @@ impl Setting {
         }
         lifecycle::run(&mut bench, wanted)?;
         lifecycle::phases(&mut bench, wanted)?;
-        Ok(bench.results.iter().map(|row| row.json()).collect())
+        for (scenario, measure) in MANY {
+            if wanted.contains(&scenario) {
+                measure(&mut bench)?;
+            }
+        }
+        targets::print(&bench);
+        let counts = bench.counts.iter().map(|count| count.json());
+        Ok(bench.results.iter().map(|row| row.json()).chain(counts).collect())
     }
 }
 

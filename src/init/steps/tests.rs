@@ -40,6 +40,7 @@ fn plan(no_new_privileges: bool, terminal: bool, hooks: bool) -> Plan {
         console_socket: false,
         descriptors: Descriptors::default(),
         no_new_keyring: false,
+        cgroup_of_unit: None,
         notify: None,
     };
     Plan::build(&spec, &options, &Host::default()).unwrap()
@@ -152,8 +153,44 @@ fn what_forbids_forks_comes_after_the_hooks_that_are_forked() {
 }
 
 #[test]
-fn without_hooks_nothing_is_asked() {
+fn when_labels_are_asked_for() {
+    for no_new_privileges in [false, true] {
+        let mut plan = plan(no_new_privileges, false, true);
+        let labels = &mut plan.process;
+        (labels.apparmor_profile, labels.selinux_label) = (Some("p".into()), Some("u:r:t".into()));
+        let affinity = Affinity { initial: None, last: Last::All };
+        let exec = ExecPlan { id: "c".into(), process: plan.process.clone(), affinity, keyring: true };
+        for (new, order) in [(true, names(&steps(&plan))), (false, names(&steps_of_exec(&exec)))] {
+            let keyring = if new { "SessionKeyring" } else { "ShareSessionKeyring" };
+            let of_new: &[_] = &[
+                ("HoldProcfs", "JoinCgroups", "before any namespace of the container is entered"),
+                ("ContainerHooks", "ApparmorProfile", "hooks of the host are not to be confined"),
+                ("ContainerHooks", "SelinuxLabel", ""),
+            ];
+            for (first, then, why) in [
+                ("LabelKeys", keyring, "the keyring gets the label"),
+                (keyring, "LabelKeysAsUsual", ""),
+                ("SelinuxLabel", "Limits", "it opens a descriptor"),
+                ("SelinuxLabel", "CloseOtherDescriptors", "the host's procfs goes"),
+                ("ApparmorProfile", "CloseOtherDescriptors", ""),
+            ]
+            .iter()
+            .chain(of_new.iter().filter(|_| new))
+            {
+                let at = |name: &str| order.iter().position(|step| step == name);
+                assert!(at(first).is_some() && at(first) < at(then), "{first} before {then}: {why}; {order:?}");
+            }
+            let at = |name: &str| order.iter().position(|step| step == name);
+            let bound = at("NoNewPrivileges").is_none_or(|bound| Some(bound) < at("ApparmorProfile"));
+            assert!(bound, "whether profiles are stacked depends on it; {order:?}");
+        }
+    }
+}
+
+#[test]
+fn without_hooks_and_labels_nothing_is_asked() {
     let order = names(&steps(&plan(false, false, false)));
+    assert!(!order.iter().any(|step| step.contains("Label") || step == "HoldProcfs"), "{order:?}");
     assert!(!order.iter().any(|step| step.ends_with("Hooks")), "{order:?}");
 }
 

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::host::security::Security;
 
 fn options() -> Options {
     Options {
@@ -12,6 +13,7 @@ fn options() -> Options {
         console_socket: false,
         descriptors: Descriptors::default(),
         no_new_keyring: false,
+        cgroup_of_unit: None,
         notify: None,
     }
 }
@@ -69,16 +71,8 @@ fn the_version_is_a_version_one() {
 
 #[test]
 fn what_cannot_be_applied_yet_is_refused_by_name() {
-    for (pointer, value) in [
-        ("/linux/intelRdt", json!({})),
-        ("/linux/mountLabel", json!("system_u:object_r:x_t:s0")),
-        ("/process/apparmorProfile", json!("p")),
-        ("/process/selinuxLabel", json!("l")),
-    ] {
-        let field = pointer[1..].replace('/', ".");
-        let want = format!("config.json: {field}: this version of rrun cannot apply it yet; remove it");
-        assert_eq!(build_error(&with(pointer, value)), want);
-    }
+    let want = "config.json: linux.intelRdt: this version of rrun cannot apply it yet; remove it";
+    assert_eq!(build_error(&with("/linux/intelRdt", json!({}))), want);
     for (pointer, value) in [
         ("/linux/uidMappings", json!([])),
         ("/linux/netDevices", json!({})),
@@ -215,6 +209,30 @@ fn names_paths_and_annotations_are_taken_over() {
     assert_eq!(build(&with("/linux/cgroupsPath", json!("")), &options()).unwrap().cgroups_path, None);
     config["linux"]["sysctl"] = json!({"kernel.domainname": "wan"});
     assert!(build_error(&config).contains("contradicts the field domainname"));
+}
+
+#[test]
+fn labels_are_of_the_process_and_of_what_is_mounted() {
+    let mut config = with("/linux/mountLabel", json!("u:object_r:file_t:s0:c1,c2"));
+    config["process"]["apparmorProfile"] = json!("p");
+    config["process"]["selinuxLabel"] = json!("u:r:t:s0");
+    config["mounts"] =
+        json!([{"destination": "/dev", "type": "tmpfs"}, {"destination": "/dev/mqueue", "type": "mqueue"}]);
+    let spec = Spec::parse(config.to_string().as_bytes()).unwrap();
+    let host = Host { security: Security { apparmor: true, selinux: true }, ..Host::default() };
+    let plan = serde_json::to_value(Plan::build(&spec, &options(), &host).unwrap()).unwrap();
+    assert_eq!(
+        (&plan["process"]["apparmor_profile"], &plan["process"]["selinux_label"]),
+        (&json!("p"), &json!("u:r:t:s0"))
+    );
+    assert_eq!(
+        plan["mounts"][0]["source"]["filesystem"]["parameters"],
+        json!([["context", config["linux"]["mountLabel"]]])
+    );
+    assert_eq!(
+        (&plan["mounts"][1]["label"], &plan["mount_label"]),
+        (&config["linux"]["mountLabel"], &config["linux"]["mountLabel"])
+    );
 }
 
 #[test]

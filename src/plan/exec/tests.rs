@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::host::security::Security;
 use crate::plan::Rlimit;
 use crate::plan::affinity::Last;
 
@@ -144,7 +145,7 @@ fn what_is_wrong_is_named_with_its_flag_or_file() {
             Base::Container,
             Flags { apparmor_profile: Some("p".into()), ..args(&["sh"]) },
             RELAYED,
-            "process.apparmorProfile: this version",
+            "--apparmor: p cannot be applied: AppArmor is off",
         ),
         (file(json!({"cwd": "/"})), Flags::default(), RELAYED, "--process /p.json: process.args: empty"),
         (file(json!({"args": ["x"]})), Flags::default(), RELAYED, "--process /p.json: process.cwd: missing"),
@@ -165,6 +166,34 @@ fn what_is_wrong_is_named_with_its_flag_or_file() {
         let error = build(base, &flags, manner).map(|_| ()).unwrap_err();
         let line = format!("{error:#}");
         assert!(line.starts_with(want), "{line}, wanted {want}");
+    }
+}
+
+#[test]
+fn labels_are_the_containers_the_callers_or_those_of_flags() {
+    const FIRST: &str = "u:r:first_t:s0";
+    let security = Security { apparmor: true, selinux: true };
+    let mut first = container();
+    (first.apparmor_profile, first.selinux_label) = (Some("first".into()), Some(FIRST.into()));
+    let given = |apparmor: &str, selinux: &str| Flags {
+        apparmor_profile: Some(apparmor.into()),
+        selinux_label: Some(selinux.into()),
+        ..args(&["sh"])
+    };
+    let own = json!({"args": ["x"], "cwd": "/", "apparmorProfile": "own", "selinuxLabel": "u:r:own_t"});
+    for (base, flags, want) in [
+        (Base::Container, args(&["sh"]), (Some("first"), Some(FIRST))),
+        (Base::Container, given("", ""), (Some("first"), Some(FIRST))),
+        (Base::Container, given("p", "u:r:t"), (Some("p"), Some("u:r:t"))),
+        (file(json!({"args": ["x"], "cwd": "/"})), Flags::default(), (None, Some(FIRST))),
+        (file(own.clone()), Flags::default(), (Some("own"), Some("u:r:own_t"))),
+        (file(own), given("p", "u:r:t"), (Some("p"), Some("u:r:t"))),
+    ] {
+        let shown = format!("{base:?} {flags:?}");
+        let target = Target { id: "c1", process: &first, linux: None, keyring: true };
+        let host = Host { security, ..host() };
+        let plan = ExecPlan::build(target, base, &flags, RELAYED, &host, &mut Vec::new()).unwrap();
+        assert_eq!((plan.process.apparmor_profile.as_deref(), plan.process.selinux_label.as_deref()), want, "{shown}");
     }
 }
 

@@ -98,8 +98,8 @@ fn a_bad_value_is_named_with_its_path() {
         (r#""terminal":true,"consoleSize":{"height":1,"width":65536}"#, "consoleSize.width: 65536 is above 65535"),
         (r#""scheduler":{"policy":"OTHER"}"#, "scheduler.policy: OTHER is no policy"),
         (r#""ioPriority":{"class":"BE"}"#, "ioPriority.class: BE is no class"),
-        (r#""apparmorProfile":"docker-default""#, "apparmorProfile: this version"),
-        (r#""selinuxLabel":"system_u""#, "selinuxLabel: this version"),
+        (r#""apparmorProfile":"docker-default""#, "apparmorProfile: docker-default cannot be applied: AppArmor is off"),
+        (r#""selinuxLabel":"system_u""#, "selinuxLabel: system_u cannot be applied: SELinux is off"),
     ] {
         let error = plan_with(field).unwrap_err().to_string();
         assert!(error.starts_with(&format!("process.{want}")), "{field}: {error}");

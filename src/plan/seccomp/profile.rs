@@ -126,18 +126,18 @@ impl<'s> Profile<'s> {
         let default = problems.take(default);
         problems.ensure(
             action(default) != libc::SECCOMP_RET_USER_NOTIF,
-            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would ask the listener about every call; name calls instead"
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would ask the listener about every call; name calls instead",
         );
         let rules = problems.each(written.syscalls.iter().enumerate().map(|(index, syscall)| rule(index, syscall)));
         let notifies = rules.iter().any(|rule| action(rule.verdict) == libc::SECCOMP_RET_USER_NOTIF);
         let path = given(&written.listener_path);
         problems.ensure(
             path.is_some() || !notifies,
-            "linux.seccomp.listenerPath: missing; SCMP_ACT_NOTIFY needs the socket of who decides"
+            "linux.seccomp.listenerPath: missing; SCMP_ACT_NOTIFY needs the socket of who decides",
         );
         problems.ensure(
             path.is_some() || given(&written.listener_metadata).is_none(),
-            "linux.seccomp.listenerMetadata: set without listenerPath; set both or neither"
+            "linux.seccomp.listenerMetadata: set without listenerPath; set both or neither",
         );
         let architectures = problems.take(architectures(&written.architectures, family));
         let flags = problems.take(flags(written.flags.as_deref(), notifies));

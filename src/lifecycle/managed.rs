@@ -1,0 +1,132 @@
+//! Containers whose cgroups systemd owns: the unit that is asked for when one is made, and that goes with it. What the
+//! unit is to be, the plan says; when it is asked for, `bring_up`.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::claim::Claim;
+use crate::cgroup::{self, CgroupPlan, Surroundings, UnitPlan};
+use crate::hooks::Stop;
+use crate::host::Host;
+use crate::launch::holder::Holder;
+use crate::plan::spec::resources::DeviceRule;
+use crate::plan::unit::Unit;
+use crate::state::{self, State};
+use crate::systemd::{Absent, Address, Manager, Unsure, Value, Whose};
+
+/// A systemd that answers, and the unit that a container is to have there.
+pub struct Found<'s> {
+    unit: Unit,
+    manager: Manager<'s>,
+    of_user: bool,
+}
+
+impl<'s> Found<'s> {
+    pub fn new(id: &str, cgroups_path: Option<&str>, host: &Host, stop: Option<&'s dyn Stop>) -> Result<Self> {
+        let of_user = host.rootless;
+        let unit = Unit::new(id, cgroups_path, of_user).context("config.json")?;
+        if of_user && !host.cgroups.v1.is_empty() {
+            bail!(Absent::new("a user's own systemd has cgroups to give on cgroup v2 alone, and this host has v1"));
+        }
+        let whose = if of_user { Whose::User } else { Whose::System };
+        let manager = Manager::connect(&whose, stop)?;
+        Ok(Self { unit, manager, of_user })
+    }
+
+    /// Of the unit to be, from the top of every hierarchy.
+    pub fn cgroup(&self) -> Result<String> {
+        let group = Path::new("/").join(self.manager.control_group.trim_start_matches('/'));
+        // all of it came from texts
+        Ok(group.join(self.unit.cgroup()?).to_string_lossy().into_owned())
+    }
+
+    pub fn decide(self, id: &str, cgroup: &CgroupPlan, devices: &[DeviceRule]) -> Result<Managed<'s>> {
+        let Self { unit, manager, of_user } = self;
+        // a kernel without one has no driver to name
+        let known = std::fs::read_to_string("/proc/devices").unwrap_or_default();
+        let around = Surroundings {
+            container: id,
+            version: manager.version,
+            of_user,
+            bfq: Path::new("/sys/module/bfq").exists(),
+            known_devices: &known,
+            annotated: Vec::new(),
+        };
+        let plan = UnitPlan::new(unit, cgroup, devices, &around).context("config.json")?;
+        Ok(Managed { plan, of_user, manager: RefCell::new(manager) })
+    }
+}
+
+/// A container's unit, decided and not yet asked for.
+pub struct Managed<'s> {
+    pub plan: UnitPlan,
+    of_user: bool,
+    manager: RefCell<Manager<'s>>,
+}
+
+impl Managed<'_> {
+    pub fn record(&self) -> state::Unit {
+        let bus = self.of_user.then(|| self.manager.borrow().address().to_string());
+        state::Unit { name: self.plan.unit.name.clone(), bus }
+    }
+
+    /// Makes the unit. A scope lives as long as somebody is in it: the holder, until init is.
+    pub fn ask(&self, claim: &Claim, cgroup: &CgroupPlan) -> Result<Option<Holder>> {
+        let name = &self.plan.unit.name;
+        let mut properties = self.plan.properties.clone();
+        let holder = match self.plan.unit.is_slice() {
+            true => None,
+            false => {
+                let holder = Holder::new().context("a process for the scope")?;
+                properties.push(("PIDs".into(), Value::List("u", vec![Value::U32(holder.pid().as_raw() as u32)])));
+                Some(holder)
+            }
+        };
+        let pid = holder.as_ref().map(Holder::pid);
+        let asked = self.manager.borrow_mut().start(name, &properties, || cgroup::refuse_occupied(cgroup, pid));
+        match asked {
+            Ok(()) => Ok(holder),
+            Err(error) if error.is::<Unsure>() => {
+                claim.abandon()?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What would have limited init's own set-up.
+    pub fn set_last(&self) -> Result<()> {
+        match self.plan.last.is_empty() {
+            true => Ok(()),
+            false => self.manager.borrow_mut().set(&self.plan.unit.name, &self.plan.last),
+        }
+    }
+
+    pub fn remove(&self) -> Result<()> {
+        self.manager.borrow_mut().stop(&self.plan.unit.name)
+    }
+}
+
+/// The systemd that a container's unit was asked from.
+fn manager_of(unit: &state::Unit) -> Result<Manager<'static>> {
+    let whose = match &unit.bus {
+        None => Whose::System,
+        Some(bus) => match Address::parse_list(OsStr::new(bus)).into_iter().next() {
+            Some(address) => Whose::At(address),
+            None => bail!("the record names no bus: {bus}"),
+        },
+    };
+    Manager::connect(&whose, None)
+}
+
+/// By `delete`, when nobody is inside any more. A systemd that is gone has taken its units along.
+pub fn remove(state: &State) -> Result<()> {
+    let Some(unit) = &state.unit else { return Ok(()) };
+    match manager_of(unit) {
+        Err(error) if error.is::<Absent>() => Ok(()),
+        manager => manager?.stop(&unit.name),
+    }
+}
