@@ -18,6 +18,7 @@ mod tty;
 mod bad_input;
 mod cgroups;
 mod cgroups_v2;
+mod check;
 mod cli;
 mod device_filter;
 mod devices;

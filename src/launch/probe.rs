@@ -4,6 +4,7 @@ use anyhow::Result;
 use nix::sched::CloneFlags;
 
 use super::serve::reap;
+use super::stages::{self, Around};
 use crate::init::{Handles, probe};
 use crate::plan::{Namespace, Plan, sysctl};
 use crate::protocol::{Ask, Channel, Ready};
@@ -28,9 +29,17 @@ pub fn probe(mut plan: Plan) -> Result<Vec<anyhow::Error>> {
         joins: Vec::new(),
         container: None,
     });
-    let child = clone::spawn(flags, None, || handles.take().map_or(1, |handles| probe::main(&plan, handles)))?;
-    drop(handles);
     let mut failures = Vec::new();
+    let mut spawn = || clone::spawn(flags, None, || handles.take().map_or(1, |handles| probe::main(&plan, handles)));
+    let offsets = if plan.admin { &plan.time_offsets[..] } else { &[] };
+    let child = match stages::within(&Around { entries: Vec::new(), offsets }, &mut spawn) {
+        Err(error) if !offsets.is_empty() => {
+            failures.push(error.context("config.json"));
+            spawn()?
+        }
+        child => child?,
+    };
+    drop(handles);
     while let Some((said, _)) = channel.listen()? {
         if let Ask::Failed(report) = said {
             failures.push(report.into_error());

@@ -64,13 +64,15 @@ pub struct CheckOptions {
     pub no_pivot: bool,
 }
 
+const FILE: &str = "config.json";
+
 /// What a container is called that there will not be.
 const ID: &str = "check";
 
 /// Adds the problems with this host, and gives what cannot be told.
 fn look_around(examined: &mut Examined) -> Vec<String> {
     let mut warnings = Vec::new();
-    let of_config = |result: Result<()>| result.context("config.json");
+    let of_config = |result: Result<()>| result.context(FILE);
     let plan = examined.plan.clone();
     examined.note(of_config(joined::open(&plan).map(drop)));
     examined.note(of_config(host::refuse_lacking(&plan, &mut warnings)));
@@ -108,7 +110,9 @@ impl Finding {
     }
 
     fn new(text: &str, remedy: Option<&str>) -> Self {
-        let text = text.strip_prefix("config.json: ").unwrap_or(text);
+        let within = text.strip_prefix(&format!("{FILE}: ")).unwrap_or(text);
+        // what concerns no value of it is about the file
+        let text = if within.split_once(": ").is_some_and(|(field, _)| is_field(field)) { within } else { text };
         let (field, reason) = match text.split_once(": ").filter(|(field, _)| is_field(field)) {
             Some((field, reason)) => (Some(field), reason),
             None => (None, text),
@@ -140,7 +144,7 @@ mod tests {
             ),
             (
                 anyhow::anyhow!("line 3, column 11: expected value").context("config.json"),
-                finding(None, "line 3, column 11: expected value", None),
+                finding(Some("config.json"), "line 3, column 11: expected value", None),
             ),
             (
                 Error::new(error::SysError::new("fsopen", "x", nix::errno::Errno::ENODEV)).context("mounts[0]"),

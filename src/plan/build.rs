@@ -108,7 +108,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         problems.ok(id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process));
         problems.ok(id_maps::check_mounts(maps, &mounts, &apart));
     }
-    let hooks = problems.take(hooks::plan(spec));
+    let hooks = hooks::draft(spec, &mut problems);
     if !hooks.start_container.is_empty() {
         problems.ok(scheduler::check_start_hooks(&process, user != User::Shared));
     }
@@ -119,7 +119,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
     let devices = problems.take(devices::plan(&linux.devices, dev, &mut warnings));
     let masked_paths = problems.take(paths("linux.maskedPaths", &linux.masked_paths));
     let readonly_paths = problems.take(paths("linux.readonlyPaths", &linux.readonly_paths));
-    let sysctls = problems.take(sysctl::plan(&linux.sysctl, &apart, domainname.as_deref()));
+    let sysctls = sysctl::plan(&linux.sysctl, &apart, domainname.as_deref(), &mut problems);
     let net_devices = problems.take(net_devices::plan(&linux.net_devices, &apart, admin));
     if let Some(written) = &linux.seccomp {
         let start_hooks = !hooks.start_container.is_empty();

@@ -25,7 +25,8 @@ pub fn plan<'a>(
     sysctls: impl IntoIterator<Item = (&'a String, &'a String)>,
     namespaces: &[Namespace],
     domainname: Option<&str>,
-) -> Result<Vec<Sysctl>> {
+    problems: &mut Problems,
+) -> Vec<Sysctl> {
     let mut paths = BTreeSet::new();
     let one = |(key, value): (&String, &String)| {
         let path = path(key)?;
@@ -37,9 +38,7 @@ pub fn plan<'a>(
         ensure!(paths.insert(path.clone()), "linux.sysctl: {key}: given twice, with dots and with slashes; keep one");
         Ok(Sysctl { key: key.clone(), path, value: value.clone() })
     };
-    let mut problems = Problems::default();
-    let planned = problems.each(sysctls.into_iter().map(one));
-    problems.result(planned)
+    problems.each(sysctls.into_iter().map(one))
 }
 
 /// As sysctl.d(5) has it: the first `.` or `/` is the separator, the other one is part of a name. So an interface

@@ -6,12 +6,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, Pid, access};
 
 use crate::error::SysError;
+use crate::init::node_of_host;
+use crate::init::steps::Step;
 use crate::launch::id_maps;
 use crate::plan::problems::Problems;
-use crate::plan::{Namespace, Plan, hooks::Hook, namespaces, seccomp};
+use crate::plan::{DeviceKind, Namespace, Plan, hooks::Hook, namespaces, seccomp};
+use crate::procfs::Proc;
 
 /// An error may be of several problems.
 pub fn refuse_lacking(plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
@@ -21,6 +24,14 @@ pub fn refuse_lacking(plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
     }
     if let Some(maps) = plan.id_maps.as_ref().filter(|_| plan.has_new(Namespace::User)) {
         problems.ok(id_maps::refuse_without_helpers(maps));
+    }
+    if let Some(join) = plan.joined.iter().find(|join| join.kind == Namespace::User) {
+        problems.ok(joined_maps(plan, &join.path));
+    }
+    // in a user namespace only FIFOs can be made
+    let bound = plan.devices.iter().filter(|device| plan.has(Namespace::User) && device.kind != DeviceKind::Fifo);
+    for device in bound {
+        problems.ok(node_of_host(device).with_context(|| Step::Device(device).to_string()));
     }
     if let Some(filter) = &plan.process.seccomp {
         problems.ok(actions(filter));
@@ -38,6 +49,13 @@ pub fn refuse_lacking(plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
         }
     }
     problems.result(())
+}
+
+/// Where the path tells a process of that namespace; a file that is only bound somewhere has none to ask.
+fn joined_maps(plan: &Plan, path: &Path) -> Result<()> {
+    let pid = path.to_str().and_then(|path| path.strip_prefix("/proc/")?.strip_suffix("/ns/user")?.parse().ok());
+    let Some(pid) = pid.filter(|_| path.exists()) else { return Ok(()) };
+    id_maps::check_joined(&Proc::open()?, Pid::from_raw(pid), plan.id_maps.as_ref(), &plan.process).map(drop)
 }
 
 fn namespace(kind: Namespace) -> Result<()> {

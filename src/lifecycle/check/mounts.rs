@@ -9,21 +9,31 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::unistd::Pid;
 
 use crate::error::{Doing, SysError};
 use crate::init;
 use crate::init::steps::Step;
+use crate::launch::mount_ids::IdMapper;
+use crate::plan::id_maps::{IdMap, IdMaps, host_id};
+use crate::plan::mounts::is_allowed_inside_proc;
 use crate::plan::problems::Problems;
-use crate::plan::{MountPlan, Plan, Source, SourceLink, mounts::is_allowed_inside_proc};
+use crate::plan::{MountIds, MountMaps, MountPlan, Namespace, Plan, Source, SourceLink};
+use crate::procfs::Proc;
 use crate::rootfs::{InRoot, Rootfs, Symlinks, kind_of, open_host_directory};
 
 /// An error may be of several problems.
 pub fn refuse_impossible(plan: &Plan, has_rootfs: bool) -> Result<()> {
     let mut problems = Problems::default();
-    let mut image = if has_rootfs { problems.ok(Image::open(&plan.root.path)) } else { None };
+    let maps = plan.id_maps.as_ref().filter(|_| plan.has_new(Namespace::User));
+    let image = if has_rootfs { Image::open(&plan.root.path, maps).map(Some) } else { Ok(None) };
+    let mut image = problems.take(image.context("root.path"));
     for mount in &plan.mounts {
         let source = problems.ok(source(plan, mount).with_context(|| Step::Mount(mount).to_string()));
+        if source.is_some() {
+            problems.ok(ids(plan, mount).with_context(|| Step::Mount(mount).to_string()));
+        }
         let (Some(image), Some(is_directory)) = (&mut image, source) else { continue };
         problems.ok(image.mount(mount, is_directory).with_context(|| Step::Mount(mount).to_string()));
     }
@@ -50,9 +60,26 @@ fn source(plan: &Plan, mount: &MountPlan) -> Result<bool> {
     }
 }
 
+/// Maps the ids of a mount that goes nowhere. Those of a namespace that is joined are left to `create`.
+fn ids(plan: &Plan, mount: &MountPlan) -> Result<()> {
+    let (Some(ids), Source::Bind { from, recursive, symlink }) = (&mount.ids, &mount.source) else { return Ok(()) };
+    let maps = match (&ids.maps, &plan.id_maps) {
+        (MountMaps::Container, Some(IdMaps { uids, gids, .. })) => {
+            MountMaps::Own { uids: uids.ranges.clone(), gids: gids.ranges.clone() }
+        }
+        (MountMaps::Container, None) => return Ok(()),
+        (own, _) => own.clone(),
+    };
+    let ids = MountIds { maps, recursive: ids.recursive };
+    let tree = init::clone_source(from, *recursive, *symlink)?;
+    IdMapper::default().map(&Proc::open()?, Pid::this(), &ids, tree.as_fd(), &mount.target)
+}
+
 /// The image, and what of it is covered.
-struct Image {
+struct Image<'p> {
     rootfs: Rootfs,
+    /// Of a new user namespace: then root inside is not root here.
+    maps: Option<&'p IdMaps>,
     /// Where they lead, in the order of the mounts, and whether it is a procfs that is there.
     covered: Vec<(InRoot, bool)>,
 }
@@ -60,10 +87,41 @@ struct Image {
 /// As many symlinks as the kernel follows in one path: path_resolution(7).
 const MOST_SYMLINKS: usize = 40;
 
-impl Image {
-    fn open(path: &Path) -> Result<Self> {
-        let dir = open_host_directory(path).context("root.path")?;
-        Ok(Self { rootfs: Rootfs::new(dir), covered: Vec::new() })
+impl<'p> Image<'p> {
+    fn open(path: &Path, maps: Option<&'p IdMaps>) -> Result<Self> {
+        let image = Self { rootfs: Rootfs::new(open_host_directory(path)?), maps, covered: Vec::new() };
+        match image.lets_root(&fstat(image.rootfs.as_fd()).doing("fstat", "the rootfs")?, Mode::S_IXOTH) {
+            true => Ok(image),
+            false => Err(SysError::new("open", path.display(), Errno::EACCES)).context(init::NOT_THEIRS),
+        }
+    }
+
+    /// Whether root inside may do it (a bit for others): by its rights there, if the owner is of the namespace, else by the
+    /// mode.
+    fn lets_root(&self, stat: &FileStat, bit: Mode) -> bool {
+        let Some(IdMaps { uids, gids, .. }) = self.maps else { return true };
+        let is_mapped =
+            |map: &IdMap, id| map.ranges.iter().any(|range| id >= range.host && id - range.host < range.size);
+        let is_root = |map: &IdMap, id| host_id(&map.ranges, 0) == Some(id);
+        let shift = match () {
+            () if is_mapped(uids, stat.st_uid) && is_mapped(gids, stat.st_gid) => return true,
+            () if is_root(uids, stat.st_uid) => 6,
+            () if is_root(gids, stat.st_gid) => 3,
+            () => 0,
+        };
+        stat.st_mode >> shift & bit.bits() != 0
+    }
+
+    /// What is missing is made in the nearest directory that is there.
+    fn can_be_made(&self, target: &InRoot, place: &InRoot) -> Result<()> {
+        for above in place.as_path().ancestors().skip(1).map(InRoot::new) {
+            let Ok(fd) = self.rootfs.open_errno(&above, OFlag::O_PATH, Symlinks::NotTheLast) else { continue };
+            return match self.lets_root(&fstat(&fd).doing("fstat", &above)?, Mode::S_IWOTH) {
+                true => Ok(()),
+                false => Err(SysError::new("create in rootfs", target, Errno::EACCES).into()),
+            };
+        }
+        Ok(())
     }
 
     fn mount(&mut self, mount: &MountPlan, is_directory: bool) -> Result<()> {
@@ -92,10 +150,10 @@ impl Image {
     }
 
     fn refuse_other_kind(&self, target: &InRoot, place: &InRoot, is_directory: bool) -> Result<()> {
-        if let Some(kind) = self.kind(place)? {
-            init::refuse_other_kind(is_directory, kind == SFlag::S_IFDIR, target)?;
+        match self.kind(place)? {
+            Some(kind) => init::refuse_other_kind(is_directory, kind == SFlag::S_IFDIR, target),
+            None => self.can_be_made(target, place),
         }
-        Ok(())
     }
 
     fn working_directory(&self, cwd: &str) -> Result<()> {
