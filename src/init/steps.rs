@@ -146,11 +146,17 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps
 }
 
-/// What tells something without a container. Limits last: they may keep the others from opening a file.
+/// What tells something without a container. In a session of its own, since an I/O priority is that of a process group.
+/// Limits last: they may keep the others from opening a file.
 pub fn probes(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
-    let mut steps: Vec<_> = process.args.first().map(|name| Step::FindProgram(name)).into_iter().collect();
+    let mut steps = vec![Step::NewSession];
+    steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
     steps.extend(plan.sysctls.iter().map(Step::Sysctl));
+    steps.extend(process.memory_policy.as_ref().map(Step::MemoryPolicy));
+    steps.extend(process.personality.map(Step::Personality));
+    steps.extend(process.io_priority.map(Step::IoPriority));
+    steps.extend(process.scheduler.as_ref().map(Step::Scheduler));
     steps.extend((!process.rlimits.is_empty()).then_some(Step::Limits));
     steps
 }

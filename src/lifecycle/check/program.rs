@@ -24,6 +24,8 @@ pub fn seen_from_outside(plan: &Plan, host: &Host, has_rootfs: bool) -> Plan {
         process.additional_gids.clear();
         // those that are raised from outside are no matter of the process
         process.rlimits.clear();
+        process.scheduler = None;
+        process.io_priority = None;
     }
     let may_look = !plan.rootless || process.uid == host.uid;
     if !has_rootfs || !may_look {
@@ -35,6 +37,9 @@ pub fn seen_from_outside(plan: &Plan, host: &Host, has_rootfs: bool) -> Plan {
 /// Where a mount covers the place, or a hook may bring the program, only the finished container can tell.
 pub fn reason_to_doubt(plan: &Plan, failure: &Error) -> Option<String> {
     let text = format!("{failure:#}");
+    if text.starts_with("process.scheduler") && text.contains("EPERM") {
+        return Some("it depends on the container's cgroups".into());
+    }
     if !text.starts_with("process.args") {
         return None;
     }
