@@ -52,7 +52,30 @@ check: cc ## format, lints, unit tests, golden plans, command line; no root
 .PHONY: integration
 integration: root tools $(if $(RUNTIME),,build) ## containers of every kind; RUNTIME=runc: on a peer; STRICT=1: no skips (root)
 	$(TIMED)
-	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(TESTS)
+	mkdir -p $(RESULTS)
+	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(TESTS) $(KEEP_RESULTS)
+
+.PHONY: conformance
+conformance: root tools $(if $(RUNTIME),,build) ## which demands of the OCI runtime-spec are met, one by one; RUNTIME=runc: by a peer (root)
+	$(TIMED)
+	mkdir -p $(RESULTS)
+	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(if $(RUNTIME),--include-ignored) \
+		--exact $$($(TABLE) tests) >$(RESULTS)/host.out 2>$(RESULTS)/host.err || true
+	$(SCORE)
+
+# What tests said, by the name of the runtime. What ran on several machines is scored together.
+RESULTS = $(TARGET_DIR)/conformance/$(notdir $(or $(RUNTIME),$(BINARY)))
+KEEP_RESULTS = $(if $(TESTS),,> >(tee $(RESULTS)/host.out) 2> >(tee $(RESULTS)/host.err >&2))
+TABLE = cargo test --quiet --test conformance --
+define SCORE
+	$(if $(RUNTIME),,cargo test --lib -- --exact $$($(TABLE) units) >$(RESULTS)/units.out 2>&1 || true)
+	$(if $(RUNTIME),,find $(RESULTS) -name guest.out ! -newer $(BINARY) -delete)
+	$(TABLE) score $(RESULTS)/*
+endef
+
+.PHONY: score
+score:
+	$(SCORE)
 
 .PHONY: seccomp
 seccomp: cc ## filters against libseccomp's, verdict by verdict; PROFILES=5000 for more of them
@@ -79,6 +102,10 @@ bench: root build ## what commands cost beside peers and the kernel's floor; SCE
 	cargo build --quiet -p lane
 	$(TARGET_DIR)/debug/lane $(or $(RUNTIME),$(BINARY)) $(TARGET_DIR)/$(TARGET)/release $(TARGET_DIR)/bench/result.json
 
+.PHONY: bench-parts
+bench-parts: cc ## what makes no system call: config.json read, planned, its filter compiled (criterion)
+	cargo bench -p lane --bench parts
+
 .PHONY: bench-seccomp
 bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds per call, time to compile
 	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
@@ -95,7 +122,7 @@ IN_GUEST = cargo --config "target.'cfg(all())'.runner='$(CURDIR)/integration/vm/
 GUESTS = v2 v1 hybrid
 # On v2 everything but the topics that neither the layout of cgroups nor systemd makes a difference to: `integration` has
 # them. What is new runs there until it is listed here. On the layouts that the host may have too, what is about cgroups.
-SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks joined layout leftovers mount_options mounts \
+SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks host_mounts joined layout leftovers mount_options mounts \
 	need notify pidfd_socket process protection races root runtime seccomp state stdio terminal tracer tty
 SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
 ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: update::
@@ -115,7 +142,8 @@ vm-all: guest build ## all of integration in a guest of each layout: long (root)
 vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup v2 (root)
 	$(TIMED)
 	integration/vm/selftest.sh
-	$(call IN_GUEST,v2,300) $(VM_SHORT)
+	mkdir -p $(RESULTS)
+	$(call IN_GUEST,v2,300) $(VM_SHORT) 2>&1 | tee $(RESULTS)/guest.out
 VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces:: labels::a_program
 
 .PHONY: test
@@ -127,13 +155,14 @@ test: ## check, seccomp, integration, managers, faults and vm-short (root)
 	$(MAKE) managers
 	$(MAKE) faults
 	$(MAKE) vm-short
+	$(MAKE) score
 
 .PHONY: test-all
 test-all: test ## test, vm-all, and integration and managers on Debian's runc to see that they test behaviour (root)
 	$(TIMED)
 	$(MAKE) vm-all
 	command -v runc >/dev/null || $(call INSTALL,runc)
-	$(MAKE) integration RUNTIME=runc STRICT=
+	$(MAKE) integration RUNTIME=runc STRICT= TESTS="--skip conformance::"
 	$(MAKE) managers RUNTIME=runc STRICT=
 
 .PHONY: install

@@ -88,8 +88,14 @@ impl Call {
     }
 
     #[track_caller]
-    pub fn wait(mut self) -> Output {
-        match wait_within(&mut self.child, DEADLINE) {
+    pub fn wait(self) -> Output {
+        self.wait_for(DEADLINE)
+    }
+
+    /// For what is more than one command of a runtime.
+    #[track_caller]
+    pub fn wait_for(mut self, deadline: Duration) -> Output {
+        match wait_within(&mut self.child, deadline) {
             Some(status) => Output {
                 code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
                 stdout: read(&self.stdout),

@@ -16,7 +16,8 @@ use nix::sys::termios::{Termios, tcgetattr};
 
 use crate::runtime::eventually_within;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A machine may have much else to do; who waits in vain has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What `--console-socket` or `--pidfd-socket` names.
 pub struct ConsoleSocket {

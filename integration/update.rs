@@ -16,17 +16,17 @@ fn value(bundle: &Bundle, controller: &str, file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim_end().to_string()
 }
 
-fn update(bundle: &Bundle, flags: &[&str]) -> Output {
+pub fn update(bundle: &Bundle, flags: &[&str]) -> Output {
     bundle.call(&[&["update"], flags, &[&*bundle.id]].concat())
 }
 
 /// By a file.
-fn update_to(bundle: &Bundle, resources: &str) -> Output {
+pub fn update_to(bundle: &Bundle, resources: &str) -> Output {
     let file = bundle.host_file("resources.json", resources);
     update(bundle, &["--resources", file.to_str().unwrap()])
 }
 
-fn running(resources: Value) -> Bundle {
+pub fn running(resources: Value) -> Bundle {
     let mut bundle = Bundle::sleeping();
     for (section, value) in resources.as_object().unwrap() {
         bundle.set(&format!("/linux/resources/{section}"), value.clone());
@@ -35,7 +35,7 @@ fn running(resources: Value) -> Bundle {
     bundle
 }
 
-fn stored(bundle: &Bundle) -> Value {
+pub fn stored(bundle: &Bundle) -> Value {
     let config = fs::read(bundle.state_root.join(&bundle.id).join("config.json")).unwrap();
     serde_json::from_slice::<Value>(&config).unwrap()["linux"]["resources"].clone()
 }
@@ -338,8 +338,8 @@ fn bad_values_are_refused_and_change_nothing() {
         (&["--pids-limit", "many"], "--pids-limit: many is not"),
         (&["--resources", "/nowhere/r.json"], "--resources /nowhere/r.json: open /nowhere/r.json: missing (ENOENT)"),
         (&["--resources", "/"], "--resources /: / is not a regular file"),
-        (&["--l3-cache-schema", "L3:0=f"], "--l3-cache-schema: not in this version yet"),
-        (&["--mem-bw-schema", "MB:0=20"], "--mem-bw-schema: not in this version yet"),
+        (&["--l3-cache-schema", "L3:0=f"], "linux.intelRdt: the container was made without it"),
+        (&["--mem-bw-schema", "0=20"], "--mem-bw-schema: linux.intelRdt.memBwSchema: 0=20 does not begin with MB:"),
     ] {
         update(&bundle, &[&["--pids-limit", "9"], flags].concat()).refused(&[says]);
         assert_eq!(value(&bundle, "pids", "pids.max"), "44", "{flags:?}");
@@ -473,28 +473,6 @@ fn many_at_once_all_count() {
     }
     let want = json!({"limit": 50 << 20, "reservation": 40 << 20, "swap": 60 << 20});
     assert_eq!(stored(&bundle)["memory"], want);
-}
-
-#[test]
-fn hosts_with_a_v2_tree_alone() {
-    layout!(V2);
-    let bundle = running(json!({"memory": {"limit": 60 << 20, "swap": 80 << 20}}));
-    let file = |name: &str| value(&bundle, "unified", name);
-    for (flags, name, want) in [
-        (&["--cpu-quota", "30000", "--cpu-period", "50000"][..], "cpu.max", "30000 50000"),
-        (&["--cpu-quota", "20000"], "cpu.max", "20000 50000"),
-        (&["--cpu-share", "1024"], "cpu.weight", "100"),
-        (&["--memory", "50M"], "memory.max", "52428800"),
-        (&["--pids-limit", "77"], "pids.max", "77"),
-        (&["--cpuset-cpus", "0"], "cpuset.cpus", "0"),
-    ] {
-        update(&bundle, flags).ok();
-        assert_eq!(file(name), want, "{flags:?}");
-    }
-    assert_eq!(file("memory.swap.max"), (30 << 20).to_string(), "what is left of 80M");
-    let text = json!({"memory": {"limit": 4096, "checkBeforeUpdate": true}, "pids": {"limit": 5}}).to_string();
-    assert!(update_to(&bundle, &text).code == 1);
-    assert_eq!((&*file("memory.max"), &*file("pids.max")), ("52428800", "77"));
 }
 
 /// A FIFO that nobody writes to keeps nobody waiting.

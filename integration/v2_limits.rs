@@ -20,6 +20,7 @@ fn update_to(bundle: &Bundle, resources: Value) -> Output {
 #[test]
 fn unified_sets_what_no_other_field_does() {
     layout!(V2);
+    need!(rrun); // runc writes line by line since 1.2
     let (major, minor) = disk();
     let lines = format!("{major}:{minor} rbps=1000000\n{major}:{minor} wiops=300\n");
     let bundle = created_with(&[(
@@ -168,6 +169,7 @@ fn a_file_of_unified_that_is_refused_brings_the_others_back() {
 #[test]
 fn memory_that_is_in_use_is_checked_before_it_is_limited() {
     layout!(V2);
+    need!(rrun); // runc since 1.2
     let mut bundle = Bundle::sh("head -c 12000000 /dev/zero > /dev/shm/file; echo done; sleep 1000");
     bundle.mount("/dev/shm", "tmpfs", "tmpfs", &["size=64m"]);
     bundle.set("/linux/resources/memory", json!({"limit": 60 << 20, "swap": 60 << 20}));

@@ -165,13 +165,22 @@ impl fmt::Display for Matched {
             Self::ProgramStat { program, errno } => {
                 write!(f, "exec: \"{program}\": stat {program}: {}", strerror(*errno))
             }
-            Self::Program { program, errno } => write!(f, "exec: \"{program}\": {}", strerror(*errno)),
-            Self::Part { program, part, errno } => write!(f, "exec: \"{program}\": {part}: {}", strerror(*errno)),
+            Self::Program { program, errno } => write!(f, "exec: \"{program}\": {}", unfit(*errno)),
+            Self::Part { program, part, errno } => write!(f, "exec: \"{program}\": {part}: {}", unfit(*errno)),
         }
     }
 }
 
 impl std::error::Error for Matched {}
+
+/// Why a file cannot be executed. Of a directory execve(2) says EACCES, and docker before 23.0 knows no other words for
+/// exit code 126.
+fn unfit(errno: Errno) -> String {
+    match errno {
+        Errno::EISDIR => format!("{}: {}", strerror(errno), strerror(Errno::EACCES)),
+        _ => strerror(errno),
+    }
+}
 
 /// One level of an error on its way from the child to the parent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -319,6 +328,7 @@ const HINTS: &[(&str, Errno, &str)] = &[
         Errno::EINVAL,
         "some kinds of devices stay where they are, as lo: see `netns-local` in ethtool -k",
     ),
+    ("mkdir resctrl", Errno::ENOSPC, "the processor has no more classes, or counters, to give: remove a group"),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
     ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
     ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),

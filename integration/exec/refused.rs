@@ -26,7 +26,7 @@ fn what_is_wrong_with_the_program_is_said_as_create_says_it() {
         assert!(!bundle.dir.join("pid").exists(), "{program}: a pid file is left");
     }
     let output = exec(&bundle, &["-d", "--pid-file", "pid"], &["/etc"]);
-    fails(&output, if on_rrun() { &["exec: \"/etc\": is a directory"] } else { &["/etc"] });
+    fails(&output, if on_rrun() { &["exec: \"/etc\": is a directory: permission denied"] } else { &["/etc"] });
     if on_rrun() {
         fails(&exec(&bundle, &[], &["bad"]), &["its interpreter /missing/interpreter"]);
     }

@@ -98,8 +98,10 @@ impl Daemon {
     }
 
     /// A line of shell, as a user types it.
+    #[track_caller]
     pub fn sh(&self, line: &str) -> Output {
-        run(&mut self.command(line))
+        // a loop over many containers on a busy machine
+        Call::new(&mut self.command(line)).wait_for(Duration::from_secs(120))
     }
 
     /// One that goes on meanwhile.

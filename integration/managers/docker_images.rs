@@ -12,13 +12,18 @@ fn build() {
     std::fs::write(
         dir.join("Dockerfile"),
         "FROM box\nRUN echo built > /f && echo bob:x:1234:1234::/w:/bin/sh >> /etc/passwd\nVOLUME /v\nUSER bob\nWORKDIR /w\nRUN id -u > /tmp/id\n\
-         HEALTHCHECK CMD true\nCMD cat /f /tmp/id && pwd && test -d /v\n",
+         HEALTHCHECK --interval=0.5s CMD true\nCMD cat /f /tmp/id && pwd && test -d /v\n",
     )
     .unwrap();
     let output = docker().sh("DOCKER_BUILDKIT=0 docker build -t built $DIR/build");
     assert_eq!(output.code, 0, "{output}");
     let output = docker().sh("docker run --rm built");
     assert_eq!(output.ok(), "built\n1234\n/w\n");
+    docker().sh("docker run -d --name checked built sleep 1000").ok();
+    let health = || docker().sh("docker inspect -f '{{.State.Health.Status}}' checked").stdout;
+    let is_well = || (health() == "healthy\n").then_some(());
+    eventually_within(Duration::from_secs(10), is_well).unwrap_or_else(|| panic!("{}", health()));
+    docker().sh("docker rm -f checked").ok();
     std::fs::write(dir.join("Dockerfile"), "FROM box\nRUN exit 3\n").unwrap();
     let output = docker().sh("DOCKER_BUILDKIT=0 docker build -q $DIR/build");
     assert!(output.code != 0 && output.stderr.contains("returned a non-zero code: 3"), "{output}");

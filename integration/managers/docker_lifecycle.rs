@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::daemon::docker;
-use crate::runtime::{Output, eventually_within};
+use crate::runtime::{Output, eventually_within, wait_within};
 use crate::tty::Terminal;
 
 fn sh(line: &str) -> Output {
@@ -184,6 +184,26 @@ fn attach() {
     let output = sh("(echo word; sleep 1) | docker attach attached");
     assert!(output.stdout == "got word\n", "{output}");
     prints("docker wait attached; docker rm attached", "4\nattached\n");
+}
+
+/// Left by its keys, the container goes on; its terminal is the same for who comes next.
+#[test]
+fn attach_to_a_terminal() {
+    let script = "while read line; do echo got $line; done";
+    sh(&format!("docker run -dit --name seen box sh -c '{script}'")).ok();
+    for word in ["one", "two"] {
+        let mut terminal = Terminal::new(20, 70);
+        let mut command = docker().command("docker attach seen");
+        let mut child =
+            command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
+        terminal.master.types(&format!("{word}\r"));
+        terminal.master.hears(&format!("got {word}"));
+        terminal.master.types("\x10\x11");
+        terminal.master.hears("read escape sequence");
+        wait_within(&mut child, Duration::from_secs(10)).expect("it stays attached");
+        assert_eq!(status("seen"), "running");
+    }
+    sh("docker rm -f seen").ok();
 }
 
 #[test]

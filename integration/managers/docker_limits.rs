@@ -27,6 +27,22 @@ fn limits_are_in_the_cgroup() {
 }
 
 #[test]
+fn disks_are_throttled() {
+    let found =
+        "for disk in /sys/block/*; do [ -b /dev/${disk##*/} ] && echo ${disk##*/} $(cat $disk/dev) && break; done";
+    let found = docker().sh(found).stdout;
+    let Some((disk, numbers)) = found.trim().split_once(' ') else { return crate::need::skip("a disk in /dev") };
+    let options = [("read-bps", "1mb"), ("write-bps", "2mb"), ("read-iops", "300"), ("write-iops", "400")];
+    let options = options.map(|(what, rate)| format!("--device-{what} /dev/{disk}:{rate} ")).concat();
+    let files = "read_bps_device write_bps_device read_iops_device write_iops_device";
+    let output = run(&format!(
+        "{options} box sh -c 'cd /sys/fs/cgroup/blkio; for f in {files}; do cat blkio.throttle.$f; done'"
+    ));
+    let want = ["1048576", "2097152", "300", "400"].map(|rate| format!("{numbers} {rate}\n")).concat();
+    assert_eq!(output.ok(), want);
+}
+
+#[test]
 fn want_of_memory_is_reported() {
     // dockerd hears of the kill and of the end by two ways, and now and then of the end first
     let told = || {

@@ -35,6 +35,10 @@ pub struct Pod {
 impl Pod {
     /// Its processes see each other if `pid` is POD.
     pub fn new(name: &str, pid: &str) -> Self {
+        Self::of_handler(name, pid, "rrun")
+    }
+
+    pub fn of_handler(name: &str, pid: &str, handler: &str) -> Self {
         let dir = &containerd().dir;
         let logs = dir.join("logs").join(name);
         let config = json!({
@@ -45,7 +49,7 @@ impl Pod {
                 "securityContext": {"namespaceOptions": {"network": "NODE", "pid": pid}, "seccomp": {"profileType": "RuntimeDefault"}},
             },
         });
-        let response = call("RunPodSandbox", json!({"config": config, "runtimeHandler": "rrun"}));
+        let response = call("RunPodSandbox", json!({"config": config, "runtimeHandler": handler}));
         Self { id: response["podSandboxId"].as_str().unwrap().into(), config, logs }
     }
 

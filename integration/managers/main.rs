@@ -39,5 +39,6 @@ mod docker_limits;
 mod docker_network;
 mod docker_run;
 
+mod documented;
 mod played;
 mod podman;

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail, ensure};
 use caps::Capability;
 
@@ -12,9 +14,11 @@ use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::mount_ids::Container;
 use super::problems::Problems;
-use super::spec::{Linux, Spec, given, not_yet};
+use super::spec::{Linux, Spec, given};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{hooks, labels, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp};
+use super::{
+    hooks, intel_rdt, labels, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp,
+};
 use super::{sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
@@ -64,7 +68,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
     let mut problems = Problems::default();
     let mut warnings = Vec::new();
     problems.ok(check_version(given(&spec.oci_version)));
-    problems.ok(refuse_unapplied(spec));
+    let annotations = problems.take(annotations(&spec.annotations));
     let absent = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&absent);
     let (namespaces, joined) = namespaces::plan(&linux.namespaces, &mut problems);
@@ -108,6 +112,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         problems.ok(id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process));
         problems.ok(id_maps::check_mounts(maps, &mounts, &apart));
     }
+    let intel_rdt = |written| intel_rdt::plan(written, &options.id, host.rootless, &mut warnings);
+    let intel_rdt = problems.take(linux.intel_rdt.as_ref().map(intel_rdt).transpose());
     let hooks = hooks::draft(spec, &mut problems);
     if !hooks.start_container.is_empty() {
         problems.ok(scheduler::check_start_hooks(&process, user != User::Shared));
@@ -131,7 +137,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
     let plan = Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
-        annotations: (*spec.annotations).clone(),
+        annotations,
         root,
         hostname,
         mounts,
@@ -141,6 +147,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         masked_paths,
         readonly_paths,
         sysctls,
+        intel_rdt,
         net_devices,
         process,
         id_maps,
@@ -181,6 +188,11 @@ fn inside_of(host: &Host, user: User) -> Cow<'_, Host> {
     }
 }
 
+fn annotations(annotations: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    ensure!(!annotations.contains_key(""), "annotations: a key is empty; name it or remove it");
+    Ok(annotations.clone())
+}
+
 /// Semver with major 1: a minor one adds fields, and unknown fields are ignored.
 fn check_version(version: Option<&str>) -> Result<()> {
     let version = version.context("ociVersion: missing; add the version of the spec, such as 1.3.0")?;
@@ -195,16 +207,6 @@ fn check_version(version: Option<&str>) -> Result<()> {
     );
     ensure!(numbers[0] == "1", "ociVersion: {version} is not supported; rrun knows 1.x");
     Ok(())
-}
-
-/// Fields that the spec knows and this version does not act on. What concerns one mount, one namespace or the process
-/// is refused beside what reads it.
-fn refuse_unapplied(spec: &Spec) -> Result<()> {
-    let linux = spec.linux.as_ref().map(|linux| [("linux.intelRdt", linux.intel_rdt.is_some())]);
-    match linux.iter().flatten().find(|(_, set)| *set) {
-        Some((field, _)) => Err(not_yet(field)),
-        None => Ok(()),
-    }
 }
 
 /// Without one, each of these would change the host.
