@@ -15,6 +15,7 @@ use crate::launch::id_maps;
 use crate::plan::problems::Problems;
 use crate::plan::{DeviceKind, Namespace, Plan, hooks::Hook, namespaces, seccomp};
 use crate::procfs::Proc;
+use crate::resctrl::Group;
 
 /// An error may be of several problems.
 pub fn refuse_lacking(plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
@@ -27,6 +28,9 @@ pub fn refuse_lacking(plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
     }
     if let Some(join) = plan.joined.iter().find(|join| join.kind == Namespace::User) {
         problems.ok(joined_maps(plan, &join.path));
+    }
+    if let Some(rdt) = &plan.intel_rdt {
+        problems.ok(Group::find(rdt, &Proc::open()?).map(drop));
     }
     // in a user namespace only FIFOs can be made
     let bound = plan.devices.iter().filter(|device| plan.has(Namespace::User) && device.kind != DeviceKind::Fifo);
