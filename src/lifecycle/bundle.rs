@@ -8,12 +8,13 @@ use nix::errno::Errno;
 
 use super::given_file::{Pipes, read_whole};
 use super::managed::{Found, Managed};
-use super::rootless;
+use super::{permitted, rootless};
 use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
 use crate::hooks::Stop;
 use crate::host::Host;
 use crate::host::security::Security;
+use crate::plan::annotations::{self, Annotated};
 use crate::plan::build::Options;
 use crate::plan::problems;
 use crate::plan::spec::document::is_within;
@@ -44,14 +45,16 @@ pub struct Decided<'s> {
     pub managed: Option<Managed<'s>>,
     /// The bytes of config.json.
     pub config: Vec<u8>,
+    pub annotated: Annotated,
 }
 
 /// What is wrong with it is told by its first problem.
 pub fn decide<'s>(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner<'s>) -> Result<Decided<'s>> {
     let bundle = open(bundle)?;
     let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
-    let spec = Spec::parse(&config)?;
-    let host = detect(&spec)?;
+    let mut spec = Spec::parse(&config)?;
+    let (host, annotated) = detect(&mut spec)?;
+    let annotated = annotated?;
     let (found, absent) = manager(id, &spec, &host, &manner)?;
     let rootfs = find_rootfs(&bundle, &spec)?;
     let first = |error| problems::all(error).swap_remove(0);
@@ -69,7 +72,7 @@ pub fn decide<'s>(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner
         cgroup = CgroupPlan::none();
     }
     let managed = found.map(|found| found.decide(&plan, &cgroup, &resources.devices)).transpose()?;
-    Ok(Decided { plan, cgroup, managed, config })
+    Ok(Decided { plan, cgroup, managed, config, annotated })
 }
 
 /// What was found out about a bundle.
@@ -91,8 +94,8 @@ pub struct Examined {
 pub fn examine(id: &str, bundle: &Path, config: Option<&Path>, manner: &Manner) -> Result<Examined> {
     let bundle = open(bundle)?;
     let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
-    let Lenient { value: spec, faults, lost } = Spec::parse_leniently(&config)?;
-    let host = detect(&spec)?;
+    let Lenient { value: mut spec, faults, lost } = Spec::parse_leniently(&config)?;
+    let (host, annotated) = detect(&mut spec)?;
     let problems = faults.into_iter().map(|fault| fault.context("config.json")).collect();
     let rootfs = find_rootfs(&bundle, &spec);
     let options = options(id, &bundle, rootfs.as_deref().unwrap_or(&bundle), manner, None)?;
@@ -102,6 +105,7 @@ pub fn examine(id: &str, bundle: &Path, config: Option<&Path>, manner: &Manner) 
     let cgroup = cgroups(&options, resources, &plan, &host);
     let has_rootfs = rootfs.is_ok();
     let mut examined = Examined { bundle, plan, cgroup: None, host, problems, lost, has_rootfs };
+    examined.note(annotated);
     examined.note(rootfs);
     examined.note(wrong);
     examined.cgroup = examined.note(cgroup);
@@ -132,13 +136,15 @@ fn open(bundle: &Path) -> Result<PathBuf> {
     bundle.canonicalize().doing("open", bundle.display()).context("--bundle")
 }
 
-fn detect(spec: &Spec) -> Result<Host> {
+/// The host, and what the annotations have made of the config.
+fn detect(spec: &mut Spec) -> Result<(Host, Result<Annotated>)> {
     let mut host = Host::detect()?;
+    let annotated = annotations::apply(spec, host.rootless, permitted::annotations).context("config.json");
     if labels::are_given(spec) {
         host.security = Security::detect()?;
     }
     host.cgroups.require_any()?;
-    Ok(host)
+    Ok((host, annotated))
 }
 
 /// The systemd that is to own the cgroups, or why there is none and it does not matter.

@@ -71,6 +71,10 @@ fn without_program(
 ) -> ProcessPlan {
     problems.ok(check_affinity(process));
     let user = process.user.clone().unwrap_or_default();
+    let gids = if process.keep_groups { &[][..] } else { &user.additional_gids };
+    if gids.len() < user.additional_gids.len() {
+        warnings.push("process.user.additionalGids: left out: those of rrun's caller stay, by annotation".into());
+    }
     let scheduler = process.scheduler.as_ref().map(|written| scheduler::plan(written, warnings)).transpose();
     ProcessPlan {
         args: Vec::new(),
@@ -78,7 +82,8 @@ fn without_program(
         cwd: problems.take(cwd(&process.cwd)),
         uid: problems.take(id(&"process.user.uid", user.uid.unwrap_or(0))),
         gid: problems.take(id(&"process.user.gid", user.gid.unwrap_or(0))),
-        additional_gids: problems.take(groups(&user.additional_gids)),
+        additional_gids: problems.take(groups(gids)),
+        keep_groups: process.keep_groups,
         umask: problems.take(umask(user.umask)),
         capabilities: problems.take(capabilities::plan(process.capabilities.as_ref(), host, warnings)),
         rlimits: problems.take(rlimits(&process.rlimits)),
