@@ -102,6 +102,10 @@ bench: root build ## what commands cost beside peers and the kernel's floor; SCE
 	cargo build --quiet -p lane
 	$(TARGET_DIR)/debug/lane $(or $(RUNTIME),$(BINARY)) $(TARGET_DIR)/$(TARGET)/release $(TARGET_DIR)/bench/result.json
 
+.PHONY: bench-docs
+bench-docs: cc ## the last bench's tables into docs/performance.md
+	cargo run --quiet -p lane -- docs $(TARGET_DIR)/bench/result.json docs/performance.md
+
 .PHONY: bench-parts
 bench-parts: cc ## what makes no system call: config.json read, planned, its filter compiled (criterion)
 	cargo bench -p lane --bench parts
@@ -125,7 +129,7 @@ GUESTS = v2 v1 hybrid
 SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks host_mounts joined layout leftovers mount_options mounts \
 	need notify pidfd_socket process protection races root runtime seccomp state stdio terminal tracer tty
 SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
-ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: systemd:: update::
+ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: systemd:: update:: managers_on_systemd::limits_of_docker
 USUAL = $(if $(filter v2,$(1)),$(SKIPS),$(ABOUT_CGROUPS))
 
 .PHONY: vm-test

@@ -161,7 +161,7 @@ fn by_systemd_killed_anywhere() {
     let mut lane = Lane::of(bundle);
     lane.by_systemd = true;
     // a guest is slow
-    lane.step = if few_rounds() { 11 } else { 1 };
+    lane.step = if few_rounds() { 29 } else { 1 };
     (lane.answer_within, lane.patience) = (Duration::from_secs(5), Duration::from_secs(5));
     for verb in [Verb::Create, Verb::Delete] {
         lane.is_clean(verb, &[Who::Parent]);
