@@ -101,11 +101,11 @@ impl Drop for Held {
 
 /// In turns, also with few rounds, which are every other one.
 fn who_is_held(round: u64) -> fn() -> Held {
-    if round / 2 % 2 == 0 { Held::bus } else { Held::systemd }
+    if (round / 2).is_multiple_of(2) { Held::bus } else { Held::systemd }
 }
 
 fn is_deleted(round: u64) -> bool {
-    round / 4 % 2 == 0
+    (round / 4).is_multiple_of(2)
 }
 
 // runc #3904, #4481: hangs for ever
