@@ -52,7 +52,30 @@ check: cc ## format, lints, unit tests, golden plans, command line; no root
 .PHONY: integration
 integration: root tools $(if $(RUNTIME),,build) ## containers of every kind; RUNTIME=runc: on a peer; STRICT=1: no skips (root)
 	$(TIMED)
-	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(TESTS)
+	mkdir -p $(RESULTS)
+	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(TESTS) $(KEEP_RESULTS)
+
+.PHONY: conformance
+conformance: root tools $(if $(RUNTIME),,build) ## which demands of the OCI runtime-spec are met, one by one; RUNTIME=runc: by a peer (root)
+	$(TIMED)
+	mkdir -p $(RESULTS)
+	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(if $(RUNTIME),--include-ignored) \
+		--exact $$($(TABLE) tests) >$(RESULTS)/host.out 2>$(RESULTS)/host.err || true
+	$(SCORE)
+
+# What tests said, by the name of the runtime. What ran on several machines is scored together.
+RESULTS = $(TARGET_DIR)/conformance/$(notdir $(or $(RUNTIME),$(BINARY)))
+KEEP_RESULTS = $(if $(TESTS),,> >(tee $(RESULTS)/host.out) 2> >(tee $(RESULTS)/host.err >&2))
+TABLE = cargo test --quiet --test conformance --
+define SCORE
+	$(if $(RUNTIME),,cargo test --lib -- --exact $$($(TABLE) units) >$(RESULTS)/units.out 2>&1 || true)
+	$(if $(RUNTIME),,find $(RESULTS) -name guest.out ! -newer $(BINARY) -delete)
+	$(TABLE) score $(RESULTS)/*
+endef
+
+.PHONY: score
+score:
+	$(SCORE)
 
 .PHONY: seccomp
 seccomp: cc ## filters against libseccomp's, verdict by verdict; PROFILES=5000 for more of them
@@ -115,7 +138,8 @@ vm-all: guest build ## all of integration in a guest of each layout: long (root)
 vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup v2 (root)
 	$(TIMED)
 	integration/vm/selftest.sh
-	$(call IN_GUEST,v2,300) $(VM_SHORT)
+	mkdir -p $(RESULTS)
+	$(call IN_GUEST,v2,300) $(VM_SHORT) 2>&1 | tee $(RESULTS)/guest.out
 VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces:: labels::a_program
 
 .PHONY: test
@@ -127,13 +151,14 @@ test: ## check, seccomp, integration, managers, faults and vm-short (root)
 	$(MAKE) managers
 	$(MAKE) faults
 	$(MAKE) vm-short
+	$(MAKE) score
 
 .PHONY: test-all
 test-all: test ## test, vm-all, and integration and managers on Debian's runc to see that they test behaviour (root)
 	$(TIMED)
 	$(MAKE) vm-all
 	command -v runc >/dev/null || $(call INSTALL,runc)
-	$(MAKE) integration RUNTIME=runc STRICT=
+	$(MAKE) integration RUNTIME=runc STRICT= TESTS="--skip conformance::"
 	$(MAKE) managers RUNTIME=runc STRICT=
 
 .PHONY: install

@@ -167,6 +167,17 @@ refused! {
         b.set("/linux/resources/devices/-", json!({"allow": true, "type": "z", "access": "r"}))
         => ["linux.resources.devices[1]"];
 
+    /// REQUIRED by the spec
+    device_rule_that_neither_allows_nor_denies: Rrun, |b|
+        b.set("/linux/resources/devices/-", json!({"type": "c", "access": "r"}))
+        => ["linux.resources.devices[1]", "allow"];
+    weight_of_a_disk_without_a_weight: Rrun, |b|
+        b.set("/linux/resources/blockIO/weightDevice", json!([{"major": 7, "minor": 0}]))
+        => ["linux.resources.blockIO.weightDevice[0]: weighs nothing"];
+    adapter_without_a_limit: Rrun, |b| b.set("/linux/resources/rdma", json!({"mlx5_1": {}}))
+        => ["linux.resources.rdma"];
+    annotation_without_a_name: Rrun, |b| b.set("/annotations", json!({"": "x"})) => ["annotations", "empty"];
+
     unknown_rlimit: Everybody, |b| b.set("/process/rlimits", json!([{"type": "RLIMIT_FUN", "soft": 1, "hard": 1}]))
         => ["process.rlimits", "RLIMIT_FUN"];
     duplicate_rlimit: Rrun, |b| b.set("/process/rlimits", json!([nofile(9), nofile(8)]))

@@ -19,6 +19,7 @@ mod bad_input;
 mod cgroups;
 mod cgroups_v2;
 mod cli;
+mod conformance;
 mod device_filter;
 mod devices;
 mod events;

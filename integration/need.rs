@@ -44,6 +44,11 @@ pub fn newuidmap() -> bool {
     Path::new("/usr/bin/newuidmap").exists() && Path::new("/usr/bin/newgidmap").exists()
 }
 
+/// A runtime that tells its features: that is its own choice.
+pub fn features() -> bool {
+    runtime::features()["ociVersionMin"].is_string()
+}
+
 /// A namespace type that the runtime knows: peers lack some.
 pub fn namespace(kind: &str) -> bool {
     runtime::features()["linux"]["namespaces"].as_array().is_some_and(|known| known.iter().any(|k| k == kind))

@@ -180,7 +180,9 @@ pub const HOOKS_DONE: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Executed,
-    /// A startContainer hook, or execve(2).
+    /// A startContainer hook.
+    HookFailed,
+    /// execve(2).
     Failed(Errno),
     /// Init ended without having read its start.
     NotRead,
@@ -193,6 +195,7 @@ pub fn outcome(bytes_left: usize, has_hooks: bool) -> Outcome {
         None => Outcome::NotRead,
         Some(0) if has_hooks => Outcome::EndedInHooks,
         Some(0 | HOOKS_DONE) => Outcome::Executed,
+        Some(1..HOOKS_DONE) if has_hooks => Outcome::HookFailed,
         Some(errno) => Outcome::Failed(Errno::from_raw((errno % HOOKS_DONE) as i32)),
     }
 }
@@ -211,7 +214,7 @@ mod tests {
             (511, true, Outcome::EndedInHooks),
             (255, true, Outcome::Executed),
             (511 - NOEXEC, false, Outcome::Failed(Errno::ENOEXEC)),
-            (511 - NOEXEC, true, Outcome::Failed(Errno::ENOEXEC)),
+            (511 - libc::ECANCELED as usize, true, Outcome::HookFailed),
             (255 - NOEXEC, true, Outcome::Failed(Errno::ENOEXEC)),
             (511 - libc::EHWPOISON as usize, false, Outcome::Failed(Errno::EHWPOISON)),
         ] {

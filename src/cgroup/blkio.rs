@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 
 use super::write::{Otherwise, Write};
-use crate::plan::spec::resources::{BlockIo, ThrottleDevice};
+use crate::plan::spec::resources::{BlockIo, ThrottleDevice, WeightDevice};
 
 const WEIGHT: &[(Errno, &str)] =
     &[(Errno::ENOENT, "this kernel has no weights of disk traffic; they come with the BFQ scheduler: modprobe bfq")];
@@ -56,7 +56,7 @@ pub fn v2(io: &BlockIo) -> Result<Vec<Write>> {
     }
     for (n, device) in io.weight_device.iter().enumerate() {
         let field = format!("linux.resources.blockIO.weightDevice[{n}]");
-        let number = number(&field, device.major, device.minor)?;
+        let number = weighed(&field, device)?;
         if let Some(weight) = weight(&format!("{field}.weight"), device.weight)? {
             writes.push(weight_v2(format!("{field}.weight"), &format!("{number} "), weight));
         }
@@ -136,7 +136,7 @@ fn throttles(io: &BlockIo) -> Result<Vec<Throttle>> {
 fn weights_of_devices(io: &BlockIo, writes: &mut Vec<Write>) -> Result<()> {
     for (n, device) in io.weight_device.iter().enumerate() {
         let field = format!("linux.resources.blockIO.weightDevice[{n}]");
-        let number = number(&field, device.major, device.minor)?;
+        let number = weighed(&field, device)?;
         if let Some(weight) = weight(&format!("{field}.weight"), device.weight)? {
             writes.push(
                 Write::new(format!("{field}.weight"), "blkio.weight_device", format_args!("{number} {weight}"))
@@ -164,6 +164,14 @@ fn weight(field: &str, weight: Option<u16>) -> Result<Option<u16>> {
     }
 }
 
+/// The disk that is meant.
+fn weighed(field: &str, device: &WeightDevice) -> Result<String> {
+    if device.weight.is_none() && device.leaf_weight.is_none() {
+        bail!("{field}: weighs nothing; give weight, leafWeight or both");
+    }
+    number(field, device.major, device.minor)
+}
+
 fn number(field: &str, major: i64, minor: i64) -> Result<String> {
     if major < 0 || minor < 0 {
         bail!("{field}: {major}:{minor} is no number of a disk");
@@ -175,7 +183,6 @@ fn number(field: &str, major: i64, minor: i64) -> Result<String> {
 mod tests {
     use super::super::write::shown;
     use super::*;
-    use crate::plan::spec::resources::WeightDevice;
 
     fn device(weight: Option<u16>, leaf_weight: Option<u16>) -> BlockIo {
         let weight_device = vec![WeightDevice { major: 8, minor: 16, weight, leaf_weight }];
@@ -204,7 +211,6 @@ mod tests {
             (weights(Some(0), Some(0)), vec![]),
             (weights(Some(10), None), vec![bfq("10")]),
             (weights(Some(1000), Some(10)), vec![bfq("1000"), "blkio.leaf_weight = 10".into()]),
-            (device(None, None), vec![]),
             (device(Some(0), Some(0)), vec![]),
             (device(Some(500), None), vec![bfq_device("8:16 500")]),
             (device(None, Some(20)), vec!["blkio.leaf_weight_device = 8:16 20".into()]),
@@ -229,6 +235,7 @@ mod tests {
             (BlockIo { weight: Some(9), ..BlockIo::default() }, "linux.resources.blockIO.weight: 9 is outside"),
             (BlockIo { weight: Some(1001), ..BlockIo::default() }, "linux.resources.blockIO.weight: 1001 is outside"),
             (BlockIo { leaf_weight: Some(1), ..BlockIo::default() }, "linux.resources.blockIO.leafWeight: 1 is"),
+            (device(None, None), "linux.resources.blockIO.weightDevice[0]: weighs nothing"),
             (device(Some(1), None), "linux.resources.blockIO.weightDevice[0].weight: 1 is outside"),
             (device(None, Some(u16::MAX)), "linux.resources.blockIO.weightDevice[0].leafWeight: 65535 is outside"),
             (throttle(-1, 0, 1), "linux.resources.blockIO.throttleReadBpsDevice[0]: -1:0 is no number"),

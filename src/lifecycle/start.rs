@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -54,10 +54,10 @@ pub(super) fn start_unready(
 /// The start, and the hooks that follow it.
 fn start_and_follow(store: &Store, id: &str, host: Option<notify::Host>, stop: Option<&dyn Stop>) -> Result<Given> {
     let given = give(store, id, host)?;
-    await_outcome(&given, stop)?;
     let pid = given.container.state.init.map_or(0, |init| init.pid);
     let runner = Runner::of_state(&given.container.state, stop);
-    let Err(error) = runner.poststart(&given.hooks, pid) else { return Ok(given) };
+    let hooks = await_outcome(&given, stop)?.and_then(|()| runner.poststart(&given.hooks, pid));
+    let Err(error) = hooks else { return Ok(given) };
     // runtime.md, "Lifecycle": it is stopped, and all that follows is done.
     if let Err(left) = delete_failed(store, id, given.container, stop) {
         log::warning(&format!("start {id}: what is left could not be removed: {left:#}"));
@@ -110,8 +110,8 @@ fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
     Ok(Given { container, channel, init: pidfd, hooks, readiness })
 }
 
-/// Init holds the FIFO until its execve, or its end.
-fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<()> {
+/// Init holds the FIFO until its execve, or its end. The inner error is that of a startContainer hook.
+fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<Result<()>> {
     let hooks = &given.hooks.start_container;
     // without hooks it is over in a moment, and a signal is the container's
     let stop = stop.filter(|_| !hooks.is_empty());
@@ -140,17 +140,23 @@ fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<()> {
             bail!("init did not execute the program within {seconds} s; the start stays given");
         }
     }
+    let told = || given.container.directory.read_start_error();
     let outcome = protocol::outcome(bytes_waiting(given.channel.as_fd())?, !hooks.is_empty());
     let ended = ends_within(&given.init, Duration::ZERO)?;
     if ended && given.container.cgroups()?.oom_kills()? > 0 {
         bail!("out of memory: linux.resources.memory.limit is too small to start the program; give more");
     }
     match outcome {
-        Outcome::Executed => Ok(()),
+        Outcome::Executed => Ok(Ok(())),
+        Outcome::HookFailed => Ok(Err(match told()? {
+            // its filter lets init say nothing
+            silent if silent.is_empty() => anyhow!("hooks.startContainer: one of them failed"),
+            told => anyhow!(told),
+        })),
         Outcome::NotRead => bail!("init was ended before it could execute the program"),
         Outcome::EndedInHooks => bail!("init was ended while its startContainer hooks ran"),
         Outcome::Failed(errno) => {
-            let told = given.container.directory.read_start_error()?;
+            let told = told()?;
             ensure!(told.is_empty(), "{told}");
             bail!("exec: {} ({errno:?})", strerror(errno))
         }

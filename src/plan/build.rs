@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail, ensure};
 use caps::Capability;
 
@@ -113,7 +115,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     Ok(Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
-        annotations: (*spec.annotations).clone(),
+        annotations: annotations(&spec.annotations)?,
         root: root(spec, linux, options, own_mounts)?,
         hostname: namespaces::uts_name("hostname", &spec.hostname, &apart)?,
         mounts,
@@ -163,6 +165,11 @@ fn inside_of(host: &Host, user: User) -> Cow<'_, Host> {
 }
 
 /// Semver with major 1: a minor one adds fields, and unknown fields are ignored.
+fn annotations(annotations: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    ensure!(!annotations.contains_key(""), "annotations: a key is empty; name it or remove it");
+    Ok(annotations.clone())
+}
+
 fn check_version(version: Option<&str>) -> Result<()> {
     let version = version.context("ociVersion: missing; add the version of the spec, such as 1.3.0")?;
     let core = version.split(['-', '+']).next().unwrap_or_default();

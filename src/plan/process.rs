@@ -203,7 +203,7 @@ fn terminal(process: &spec::Process) -> Result<Option<Terminal>> {
         return Ok(None);
     }
     let side = |name: &str, value: Option<u64>| {
-        let value = value.unwrap_or(0);
+        let value = value.with_context(|| format!("process.consoleSize.{name}: is missing; set it, or remove both"))?;
         u16::try_from(value).map_err(|_| anyhow!("process.consoleSize.{name}: {value} is above 65535"))
     };
     let Some(size) = &process.console_size else { return Ok(Some(Terminal { size: None })) };

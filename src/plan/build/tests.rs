@@ -194,7 +194,7 @@ fn a_terminal_must_go_to_somebody() {
 
 #[test]
 fn names_paths_and_annotations_are_taken_over() {
-    let mut config = with("/annotations", json!({"a": "b", "": "\u{1}\n"}));
+    let mut config = with("/annotations", json!({"a": "b", "c": "\u{1}\n"}));
     config["hostname"] = json!("box");
     config["domainname"] = json!("lan");
     config["linux"]["sysctl"] = json!({"kernel.domainname": "lan"});
@@ -203,7 +203,7 @@ fn names_paths_and_annotations_are_taken_over() {
     let plan = build(&config, &options()).unwrap();
     assert_eq!((plan.hostname.as_deref(), plan.domainname.as_deref()), (Some("box"), Some("lan")));
     assert_eq!(plan.annotations.len(), 2);
-    assert_eq!(plan.annotations[""], "\u{1}\n");
+    assert_eq!(plan.annotations["c"], "\u{1}\n");
     assert_eq!(plan.masked_paths, ["/proc/kcore", "/x"].map(InRoot::new));
     assert_eq!((plan.cgroups_path.as_deref(), plan.sysctls.len()), (Some("/a/b"), 1));
     assert_eq!(build(&with("/linux/cgroupsPath", json!("")), &options()).unwrap().cgroups_path, None);

@@ -52,9 +52,7 @@ fn a_terminal_has_a_size_only_when_both_sides_are_given() {
     for (field, want) in [
         (r#""terminal":false,"consoleSize":{"height":70000,"width":1}"#, None),
         (r#""terminal":true"#, Some(None)),
-        (r#""terminal":true,"consoleSize":{}"#, Some(None)),
         (r#""terminal":true,"consoleSize":{"height":0,"width":80}"#, Some(None)),
-        (r#""terminal":true,"consoleSize":{"height":25}"#, Some(None)),
         (r#""terminal":true,"consoleSize":{"height":25,"width":80}"#, Some(Some((25, 80)))),
     ] {
         assert_eq!(plan_with(field).unwrap().terminal, want.map(|size| Terminal { size }), "{field}");
@@ -94,6 +92,8 @@ fn a_bad_value_is_named_with_its_path() {
             r#""rlimits":[{"type":"RLIMIT_AS","soft":1,"hard":1},{"type":"RLIMIT_AS","soft":1,"hard":1}]"#,
             "rlimits[1].type: RLIMIT_AS is listed twice",
         ),
+        (r#""terminal":true,"consoleSize":{}"#, "consoleSize.height: is missing"),
+        (r#""terminal":true,"consoleSize":{"height":25}"#, "consoleSize.width: is missing"),
         (r#""terminal":true,"consoleSize":{"height":65536,"width":1}"#, "consoleSize.height: 65536 is above 65535"),
         (r#""terminal":true,"consoleSize":{"height":1,"width":65536}"#, "consoleSize.width: 65536 is above 65535"),
         (r#""scheduler":{"policy":"OTHER"}"#, "scheduler.policy: OTHER is no policy"),

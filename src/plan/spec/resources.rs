@@ -30,7 +30,6 @@ pub struct Resources {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
 pub struct DeviceRule {
     #[serde(deserialize_with = "null_is_empty")]
     pub allow: bool,
