@@ -102,6 +102,10 @@ bench: root build ## what commands cost beside peers and the kernel's floor; SCE
 	cargo build --quiet -p lane
 	$(TARGET_DIR)/debug/lane $(or $(RUNTIME),$(BINARY)) $(TARGET_DIR)/$(TARGET)/release $(TARGET_DIR)/bench/result.json
 
+.PHONY: bench-parts
+bench-parts: cc ## what makes no system call: config.json read, planned, its filter compiled (criterion)
+	cargo bench -p lane --bench parts
+
 .PHONY: bench-seccomp
 bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds per call, time to compile
 	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
@@ -118,7 +122,7 @@ IN_GUEST = cargo --config "target.'cfg(all())'.runner='$(CURDIR)/integration/vm/
 GUESTS = v2 v1 hybrid
 # On v2 everything but the topics that neither the layout of cgroups nor systemd makes a difference to: `integration` has
 # them. What is new runs there until it is listed here. On the layouts that the host may have too, what is about cgroups.
-SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks joined layout leftovers mount_options mounts \
+SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks host_mounts joined layout leftovers mount_options mounts \
 	need notify pidfd_socket process protection races root runtime seccomp state stdio terminal tracer tty
 SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
 ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: update::

@@ -273,7 +273,8 @@ impl Drop for Bundle {
         let left = Leftovers::after(PATIENCE, &self.id, &self.state_root);
         Leftovers::remove(&self.id, &self.state_root);
         let _ = fs::remove_dir_all(&self.dir);
-        if !std::thread::panicking() {
+        // of a peer a test fails for what it is about
+        if !std::thread::panicking() && runtime::on_rrun() {
             assert_eq!(deleted.code, 0, "{deleted}");
             assert!(left.is_empty(), "`delete --force` leaves behind: {left}");
         }

@@ -36,6 +36,7 @@ mod features;
 mod hooks;
 mod linux;
 mod mount_options;
+mod net_devices;
 mod runtime;
 mod seccomp;
 

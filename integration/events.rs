@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
@@ -44,6 +46,8 @@ struct Watching {
 impl Watching {
     fn new(bundle: &Bundle, interval: &str) -> Self {
         let (reader, writer) = std::io::pipe().unwrap();
+        // less than one line of some kernels
+        fcntl(&reader, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
         let mut command = bundle.command(&["events", "--interval", interval, &bundle.id]);
         let child = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
         Self { child, lines: Some(BufReader::new(reader)), since: Instant::now() }
@@ -271,8 +275,9 @@ fn a_reader_that_does_not_read_holds_nobody_for_long() {
     let bundle = Bundle::sleeping();
     bundle.run_detached().ok();
     let mut watching = Watching::new(&bundle, "1ms");
-    fcntl(watching.lines.as_ref().unwrap().get_ref(), FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
-    std::thread::sleep(Duration::from_millis(200));
+    let mut readable = [PollFd::new(watching.lines.as_ref().unwrap().get_ref().as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut readable, PollTimeout::from(20_000u16)), Ok(1));
+    std::thread::sleep(Duration::from_millis(300));
     watching.waits(); // for room
     bundle.delete_force().ok();
     let (code, said) = watching.ends();

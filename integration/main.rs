@@ -29,6 +29,7 @@ mod fds;
 mod freeze;
 mod hook_failures;
 mod hooks;
+mod host_mounts;
 mod joined;
 mod kill;
 mod labels;

@@ -10,10 +10,10 @@ use crate::runtime::{self, DEADLINE, Output, eventually_within};
 use crate::userns::mapped;
 
 /// A network namespace, held by a process that sleeps.
-struct Network(Child);
+pub struct Network(Child);
 
 impl Network {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut command = Command::new("unshare");
         let network = Self(command.args(["--net", "sleep", "1000"]).stdout(Stdio::null()).spawn().unwrap());
         let file = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
@@ -24,7 +24,7 @@ impl Network {
 
     /// With `a` and `b`, the ends of a veth pair. `a` has an address that lasts, with a peer, one of IPv6, one that does
     /// not last, and one of a link; another size of packets; and it is up.
-    fn with_pair() -> Self {
+    pub fn with_pair() -> Self {
         let network = Self::new();
         for command in [
             "link add name a mtu 1400 type veth peer name b",
@@ -42,15 +42,15 @@ impl Network {
         network
     }
 
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         file_of(self.0.id() as i32)
     }
 
-    fn ip(&self, command: &str) -> Value {
+    pub fn ip(&self, command: &str) -> Value {
         ip(self.0.id() as i32, command)
     }
 
-    fn call(&self, bundle: &Bundle, args: &[&str]) -> Output {
+    pub fn call(&self, bundle: &Bundle, args: &[&str]) -> Output {
         let inside = bundle.command(args);
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path())).arg(inside.get_program()).args(inside.get_args());
@@ -60,7 +60,7 @@ impl Network {
         runtime::run(command.current_dir(&bundle.dir))
     }
 
-    fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         names(&self.ip("addr")).iter().any(|other| other == name)
     }
 }
@@ -77,7 +77,7 @@ fn file_of(pid: i32) -> String {
 }
 
 /// ip(8) in the network namespace of a process.
-fn ip(pid: i32, command: &str) -> Value {
+pub fn ip(pid: i32, command: &str) -> Value {
     let net = format!("--net={}", file_of(pid));
     let output =
         Command::new("nsenter").args([&net, "ip", "-json", "-details"]).args(command.split(' ')).output().unwrap();
@@ -85,16 +85,16 @@ fn ip(pid: i32, command: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
 }
 
-fn names(links: &Value) -> Vec<String> {
+pub fn names(links: &Value) -> Vec<String> {
     links.as_array().unwrap().iter().map(|link| link["ifname"].as_str().unwrap().to_string()).collect()
 }
 
-fn link<'a>(links: &'a Value, name: &str) -> &'a Value {
+pub fn link<'a>(links: &'a Value, name: &str) -> &'a Value {
     links.as_array().unwrap().iter().find(|link| link["ifname"] == name).unwrap_or_else(|| panic!("{name}: {links}"))
 }
 
 /// What an address is, without those that the kernel makes itself.
-fn addresses(link: &Value) -> Vec<Value> {
+pub fn addresses(link: &Value) -> Vec<Value> {
     let of_link = |address: &&Value| address["local"].as_str().is_some_and(|local| !local.starts_with("fe80"));
     let told = |address: &Value| {
         json!([address["local"], address["address"], address["prefixlen"], address["broadcast"], address["label"]])
@@ -102,7 +102,7 @@ fn addresses(link: &Value) -> Vec<Value> {
     link["addr_info"].as_array().unwrap().iter().filter(of_link).map(told).collect()
 }
 
-fn is_up(link: &Value) -> bool {
+pub fn is_up(link: &Value) -> bool {
     link["flags"].as_array().unwrap().iter().any(|flag| flag == "UP")
 }
 

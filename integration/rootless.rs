@@ -252,6 +252,8 @@ fn its_processes_are_known_without_a_cgroup() {
     };
     let pids = eventually_within(DEADLINE, pids).expect("the shell and both of its children");
     assert!(pids.contains(&user.pid()), "{pids:?}");
+    let stats: Value = serde_json::from_str(user.call(&["events", "--stats", &user.bundle.id]).ok()).unwrap();
+    assert_eq!(stats["data"]["pids"], json!({}), "whoever else is in rrun's own cgroup is not counted: {stats}");
 }
 
 #[test]
@@ -347,6 +349,10 @@ fn a_cgroup_that_is_his_is_used() {
     );
     let limit = user.cgroups.iter().find_map(|cgroup| fs::read_to_string(cgroup.join(&id).join("pids.max")).ok());
     assert_eq!(limit.as_deref(), Some("77\n"));
+    if crate::need::events() {
+        let stats: Value = serde_json::from_str(user.call(&["events", "--stats", &id]).ok()).unwrap();
+        assert_eq!(stats["data"]["pids"]["limit"], 77, "{stats}");
+    }
     user.call(&["delete", "--force", &id]).ok();
     assert!(!user.cgroups.iter().any(|cgroup| cgroup.join(&id).exists()));
 }

@@ -338,8 +338,8 @@ fn bad_values_are_refused_and_change_nothing() {
         (&["--pids-limit", "many"], "--pids-limit: many is not"),
         (&["--resources", "/nowhere/r.json"], "--resources /nowhere/r.json: open /nowhere/r.json: missing (ENOENT)"),
         (&["--resources", "/"], "--resources /: / is not a regular file"),
-        (&["--l3-cache-schema", "L3:0=f"], "--l3-cache-schema: not in this version yet"),
-        (&["--mem-bw-schema", "MB:0=20"], "--mem-bw-schema: not in this version yet"),
+        (&["--l3-cache-schema", "L3:0=f"], "linux.intelRdt: the container was made without it"),
+        (&["--mem-bw-schema", "0=20"], "--mem-bw-schema: linux.intelRdt.memBwSchema: 0=20 does not begin with MB:"),
     ] {
         update(&bundle, &[&["--pids-limit", "9"], flags].concat()).refused(&[says]);
         assert_eq!(value(&bundle, "pids", "pids.max"), "44", "{flags:?}");

@@ -108,6 +108,35 @@ fn a_container_may_tell_its_threads_apart() {
     bundle.leaves_nothing();
 }
 
+// where others have told their threads apart, new cgroups can be threaded alone
+#[test]
+fn beside_threaded_cgroups_a_container_is_one_too() {
+    layout!(V2);
+    need!(rrun);
+    let mut bundle = Bundle::sleeping();
+    let top = std::path::Path::new(TREE).join(&bundle.id);
+    fs::create_dir(&top).unwrap();
+    fs::create_dir(top.join("other")).unwrap();
+    fs::write(top.join("other/cgroup.type"), "threaded").unwrap();
+    assert_eq!(fs::read_to_string(top.join("cgroup.type")).unwrap(), "domain threaded\n");
+    bundle.set("/linux/cgroupsPath", format!("/{}/c1", bundle.id)).set("/linux/resources/memory/limit", 50 << 20);
+    bundle.create().refused(&["c1: lies below a threaded cgroup, where there is no memory controller"]);
+    assert!(!top.join("c1").exists());
+    bundle.unset("/linux/resources/memory").set("/linux/resources/pids/limit", 20);
+    bundle.run_detached().ok();
+    let own = |file: &str| fs::read_to_string(top.join("c1").join(file)).unwrap();
+    assert_eq!((&*own("cgroup.type"), &*own("pids.max")), ("threaded\n", "20\n"));
+    let stats = bundle.call(&["events", "--stats", &bundle.id]);
+    let stats: serde_json::Value = serde_json::from_str(stats.ok()).unwrap();
+    assert_eq!(stats["data"]["memory"].get("usage"), None, "memory is counted for the whole domain: {stats}");
+    assert_eq!(stats["data"]["pids"], json!({"current": 1, "limit": 20}));
+    bundle.kill("9").ok();
+    bundle.wait_until("stopped");
+    bundle.delete().ok();
+    fs::remove_dir(top.join("other")).unwrap();
+    crate::cgroups::without_parents(&bundle);
+}
+
 // the first cgroup with a limit that only whole processes can have is told
 #[test]
 fn a_threaded_cgroup_above_is_told_with_what_it_cannot_give() {

@@ -328,6 +328,7 @@ const HINTS: &[(&str, Errno, &str)] = &[
         Errno::EINVAL,
         "some kinds of devices stay where they are, as lo: see `netns-local` in ethtool -k",
     ),
+    ("mkdir resctrl", Errno::ENOSPC, "the processor has no more classes, or counters, to give: remove a group"),
     ("keyctl join", Errno::EDQUOT, "the quota of keys is used up: see sysctl kernel.keys.maxkeys"),
     ("exec", Errno::ENOENT, "it is missing, or the interpreter or loader that it names is"),
     ("exec", Errno::EACCES, "it must be a file that may be executed: see its mode and its mount's options"),

@@ -10,7 +10,7 @@
 //! (tests/floors.rs reads this list and the imports):
 //!
 //! ```text
-//! 7 cli → 6 lifecycle → 5 launch → 4 init | cgroup → 3 hooks | protocol | state | notify | netdev | systemd → 2 plan
+//! 7 cli → 6 lifecycle → 5 launch → 4 init | cgroup → 3 hooks | protocol | state | notify | netdev | resctrl | systemd → 2 plan
 //!   → 1 host | procfs | rootfs | undo | log | timestamp → 0 sys → error
 //! ```
 
@@ -26,6 +26,7 @@ pub mod hooks;
 pub mod netdev;
 pub mod notify;
 pub mod protocol;
+pub mod resctrl;
 pub mod state;
 pub mod systemd;
 

@@ -22,6 +22,7 @@ pub mod devices;
 pub mod exec;
 pub mod hooks;
 pub mod id_maps;
+pub mod intel_rdt;
 pub mod io_priority;
 pub mod labels;
 pub mod memory_policy;
@@ -84,6 +85,8 @@ pub struct Plan {
     pub sysctls: Vec<Sysctl>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub net_devices: Vec<net_devices::NetDevice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<intel_rdt::IntelRdt>,
     pub process: ProcessPlan,
     #[serde(skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,

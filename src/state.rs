@@ -54,6 +54,8 @@ pub struct State {
     /// The config has no `process`, so there is nothing to be started.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_process: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<RdtGroup>,
     /// The kinds that the container has hooks of. They stand in config.json; most containers have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<String>,
@@ -66,6 +68,17 @@ pub struct State {
     /// What the spec let rrun leave out, for a person who looks for it later.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// A group of the resctrl file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RdtGroup {
+    pub path: PathBuf,
+    /// It goes with the container.
+    pub ours: bool,
+    /// The container's own for monitoring, which goes with it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<PathBuf>,
 }
 
 /// A unit of systemd's, and where that is found.

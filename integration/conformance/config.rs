@@ -71,7 +71,7 @@ fn id_mapped(mut bundle: Bundle, words: &[&str]) -> Bundle {
     fs::write(dir.join("file"), "").unwrap();
     bundle.host_tmpfs("data/sub", "mode=755");
     fs::write(dir.join("sub/file"), "").unwrap();
-    bundle.mount("/data", "none", "data", words);
+    bundle.mount("/data", "none", dir.to_str().unwrap(), words);
     bundle.args(&["stat", "-c", "%u:%g", "/data/file", "/data/sub/file"]);
     bundle
 }

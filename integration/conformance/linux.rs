@@ -331,7 +331,4 @@ bad_values! {
 
 refused! {
     fn intel_rdt_needs_a_resctrl: |bundle| bundle.set("/linux/intelRdt", json!({"closID": "guaranteed"}));
-    fn a_line_of_mb_begins_as_such: |bundle| bundle.set("/linux/intelRdt", json!({"memBwSchema": "0=20"}));
-    fn a_line_of_mb_is_one: |bundle| bundle.set("/linux/intelRdt", json!({"memBwSchema": "MB:0=20\nMB:1=10"}));
-    fn a_line_of_a_schemata_is_one: |bundle| bundle.set("/linux/intelRdt", json!({"schemata": ["L3:0=1\nL3:1=1"]}));
 }

@@ -24,6 +24,12 @@ fn sets(word: &str, option: &str) {
     assert!(!shows(&tmpfs(&[]), option), "{option} is set anyway");
 }
 
+/// As the kernel has it by default.
+#[track_caller]
+fn shown(word: &str, option: &str) {
+    assert!(shows(&tmpfs(&[word]), option), "{word}");
+}
+
 /// `word` takes back what `before` did.
 #[track_caller]
 fn clears(word: &str, before: &str, option: &str) {
@@ -68,19 +74,13 @@ words! {
     fn word_norelatime: taken("norelatime");
     fn word_nosuid: sets("nosuid", "nosuid");
     fn word_nosymfollow: sets("nosymfollow", "nosymfollow");
-    fn word_private: clears("private", "shared", "shared");
-    fn word_relatime: clears("relatime", "noatime", "noatime");
+    fn word_relatime: shown("relatime", "relatime");
     fn word_ro: sets("ro", "ro");
-    fn word_rprivate: clears("rprivate", "shared", "shared");
-    fn word_rshared: sets("rshared", "shared");
-    fn word_runbindable: sets("runbindable", "unbindable");
     fn word_rw: clears("rw", "ro", "ro");
-    fn word_shared: sets("shared", "shared");
     fn word_silent: taken("silent");
     fn word_suid: clears("suid", "nosuid", "nosuid");
     fn word_symfollow: clears("symfollow", "nosymfollow", "nosymfollow");
     fn word_sync: sets("sync", "sync");
-    fn word_unbindable: sets("unbindable", "unbindable");
 }
 
 #[test]
@@ -132,30 +132,66 @@ fn word_rbind() {
     assert_eq!(mount_at(&mounts, "/m/sub").fstype, "tmpfs");
 }
 
-/// Of a tree that is in a peer group of the host's.
+/// What each mount of a bound tree shows of its propagation. The tree is in peer groups of the host's, and the root of
+/// the container does not cut it off.
 #[track_caller]
-fn is_a_slave(word: &str, points: &[&str]) {
+fn propagation(word: &str) -> Vec<String> {
     let mut bundle = tree("rw");
     for dir in ["tree", "tree/sub"] {
         let made = Command::new("mount").arg("--make-shared").arg(bundle.dir.join(dir)).status();
         assert!(made.is_ok_and(|status| status.success()));
     }
+    bundle.set("/linux/rootfsPropagation", "slave");
     let mounts = bound(&mut bundle, &["rbind", word]);
-    for point in points {
-        let mount = mount_at(&mounts, point);
-        assert!(mount.propagation.iter().any(|field| field.starts_with("master:")), "{mount:?}");
-        assert!(!mount.propagation.iter().any(|field| field.starts_with("shared:")), "{mount:?}");
-    }
+    ["/m", "/m/sub"].map(|point| mount_at(&mounts, point).propagation.join(" ")).to_vec()
+}
+
+/// The mount of that word, and all below it if the word is one for the tree.
+#[track_caller]
+fn propagates(word: &str, is_so: fn(&str) -> bool) {
+    let mounts = propagation(word);
+    let reached = if word.starts_with('r') { &mounts[..] } else { &mounts[..1] };
+    assert!(reached.iter().all(|mount| is_so(mount)), "{word}: {mounts:?}");
+}
+
+#[test]
+fn word_shared() {
+    propagates("shared", |mount| mount.contains("shared:"));
+}
+
+#[test]
+fn word_rshared() {
+    propagates("rshared", |mount| mount.contains("shared:"));
 }
 
 #[test]
 fn word_slave() {
-    is_a_slave("slave", &["/m"]);
+    propagates("slave", |mount| mount.contains("master:") && !mount.contains("shared:"));
 }
 
 #[test]
 fn word_rslave() {
-    is_a_slave("rslave", &["/m", "/m/sub"]);
+    propagates("rslave", |mount| mount.contains("master:") && !mount.contains("shared:"));
+}
+
+#[test]
+fn word_private() {
+    propagates("private", str::is_empty);
+}
+
+#[test]
+fn word_rprivate() {
+    propagates("rprivate", str::is_empty);
+}
+
+#[test]
+fn word_unbindable() {
+    propagates("unbindable", |mount| mount == "unbindable");
+}
+
+#[test]
+fn word_runbindable() {
+    propagates("runbindable", |mount| mount == "unbindable");
 }
 
 /// On a tree that has the opposite, as `host` mounted it: both mounts show `option`, or neither.

@@ -118,7 +118,7 @@ fn an_agent_is_given_the_filters_descriptor() {
 #[test]
 fn an_agent_is_told_a_version() {
     let (_bundle, _, message) = told();
-    assert!(message["ociVersion"].as_str().is_some_and(|version| version.starts_with("1.")), "{message}");
+    assert!(message["ociVersion"].is_string(), "{message}");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn linux() -> Result<LinuxFeature> {
         .seccomp(seccomp.build()?)
         .apparmor(ApparmorBuilder::default().enabled(true).build()?)
         .selinux(SelinuxBuilder::default().enabled(true).build()?)
-        .intel_rdt(IntelRdtBuilder::default().enabled(false).schemata(false).monitoring(false).build()?)
+        .intel_rdt(IntelRdtBuilder::default().enabled(true).schemata(true).monitoring(true).build()?)
         .memory_policy(
             MemoryPolicyBuilder::default().modes(memory_policy::modes()).flags(memory_policy::flags()).build()?,
         )

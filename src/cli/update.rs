@@ -8,12 +8,12 @@ use anyhow::{Context, Result, bail};
 use clap::Arg;
 use serde_json::Value;
 
-use super::{Call, Verb, id, later, value};
+use super::{Call, Verb, id, value};
 use crate::error::{Doing, Wording};
 use crate::lifecycle;
 use crate::lifecycle::given_file::{Pipes, read_whole};
 use crate::plan::spec::document::MAX_BYTES;
-use crate::plan::update::Update;
+use crate::plan::update::{Schemas, Update};
 
 pub const VERB: Verb = Verb {
     wording: Wording::Unmatched,
@@ -55,15 +55,13 @@ const FLAGS: [(&str, &str, &str, Kind, &str); 16] = [
     ("pids-limit", "pids", "limit", Kind::Signed, "Most processes and threads; -1: without limit"),
 ];
 
-/// Of resctrl.
-const LATER: [&str; 2] = ["l3-cache-schema", "mem-bw-schema"];
-
 fn args() -> Vec<Arg> {
     let resources =
         value("resources", "FILE", "Read linux.resources from FILE, or from stdin by -; other flags are left out");
     let mut args = vec![id(), resources.short('r')];
     args.extend(FLAGS.iter().map(|(flag, _, _, kind, help)| value(flag, kind.label(), help)));
-    args.extend(LATER.iter().map(|flag| value(flag, "SCHEMA", "Not in this version yet")));
+    args.push(value("l3-cache-schema", "SCHEMA", "Share of the cache, such as L3:0=f"));
+    args.push(value("mem-bw-schema", "SCHEMA", "Share of memory bandwidth, such as MB:0=20"));
     args
 }
 
@@ -90,10 +88,9 @@ fn read(file: &OsStr) -> Result<Vec<u8>> {
 }
 
 fn by_flags(call: &Call) -> Result<Update> {
-    if let Some(flag) = LATER.iter().find(|flag| call.value(flag).is_some()) {
-        return Err(later::flag(&format!("--{flag}")));
-    }
     let mut update = Update::default();
+    let (l3_cache, mem_bw) = (call.text("l3-cache-schema"), call.text("mem-bw-schema"));
+    update.set_schemas(Schemas { l3_cache, mem_bw })?;
     for (flag, section, key, kind, _) in FLAGS {
         if let Some(text) = call.text(flag) {
             let value = kind.parse(&text).with_context(|| format!("--{flag}"))?;

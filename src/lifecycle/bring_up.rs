@@ -32,6 +32,7 @@ use crate::netdev::Devices;
 use crate::notify;
 use crate::plan::{Namespace, Plan, hooks};
 use crate::procfs::Proc;
+use crate::resctrl::Group;
 use crate::state::Process;
 use crate::state::directory::Directory;
 use crate::state::pid_file::PidFile;
@@ -82,6 +83,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let joins = joined::open(&plan).context("config.json")?;
     let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
     let net_devices = net_devices.context("config.json")?;
+    let rdt = plan.intel_rdt.as_ref().map(|planned| Group::find(planned, &Proc::open()?)).transpose();
+    let rdt = rdt.context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
@@ -90,7 +93,11 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
     let unit = managed.as_ref().map(Managed::record);
-    let claim = Claim::new(store, &plan, Cgroups { manager: options.cgroup_manager, paths: cgroup.paths(), unit })?;
+    let claim = Claim::new(
+        store,
+        &plan,
+        Cgroups { manager: options.cgroup_manager, paths: cgroup.paths(), unit, rdt: rdt.as_ref().map(Group::record) },
+    )?;
     let hooks = CreateHooks { plan: &plan, runner: Runner::of_plan(&plan, Some(interrupts)), begun: Cell::new(false) };
     let followed = Undo::new("hooks", || hooks.undo(&claim));
     let recorded = Undo::new("record of the container", || claim.forget());
@@ -102,6 +109,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
+    rdt.as_ref().map(Group::make).transpose()?;
+    let rdt_made = rdt.as_ref().map(|group| Undo::new("resctrl group", || claim.if_ours(|| group.undo())));
     let none = CgroupPlan::none();
     let asked = managed.as_ref().map(|managed| managed.ask(&claim, &cgroup)).transpose();
     let remove_unit = |managed: &Managed| claim.if_ours(|| managed.remove()).inspect_err(|_| claim.keep());
@@ -145,6 +154,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let proc = Proc::open()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
+    rdt.as_ref().map(|group| group.record().add(child.pid)).transpose()?;
     let init = child.pid;
     let run_hooks = || hooks.run(init);
     let console = Console { socket: console_socket, kept: None };
@@ -184,7 +194,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    let more = [unit, handed_over, told].into_iter().flatten();
+    let more = [unit, handed_over, rdt_made, told].into_iter().flatten();
     [followed, recorded, grouped, running].into_iter().chain(more).for_each(Undo::commit);
     Ok(Up { child: launched.child, console })
 }

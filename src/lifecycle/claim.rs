@@ -15,7 +15,7 @@ use crate::plan::unit::CgroupManager;
 use crate::plan::{Plan, namespaces};
 use crate::procfs::Proc;
 use crate::state::directory::Directory;
-use crate::state::{self, Process, State, Unit};
+use crate::state::{self, Process, RdtGroup, State, Unit};
 use crate::timestamp;
 
 pub struct Claim {
@@ -31,6 +31,8 @@ pub struct Cgroups {
     pub manager: CgroupManager,
     pub paths: BTreeMap<String, PathBuf>,
     pub unit: Option<Unit>,
+    /// Of resctrl, which groups processes too.
+    pub rdt: Option<RdtGroup>,
 }
 
 /// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
@@ -67,6 +69,7 @@ impl Claim {
             no_new_keyring: plan.no_new_keyring,
             net_devices: plan.net_devices.iter().map(|plan| (plan.name.clone(), plan.inside.clone())).collect(),
             no_process: plan.process.is_absent(),
+            intel_rdt: cgroups.rdt,
             hooks: plan.hooks.kinds().map(String::from).collect(),
             init_process_pid: None,
             namespace_paths: BTreeMap::new(),

@@ -172,6 +172,7 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<Option<Hooks
     // its killed creator could not record the cgroup is the only trace.
     container.cgroups()?.remove(PATIENCE, Holders::Kill)?;
     managed::remove(&container.state).context("systemd")?;
+    container.state.intel_rdt.as_ref().map(|group| group.remove()).transpose()?;
     let hooks = hooks::recorded(&directory, &container.state, &["poststop"]).unwrap_or_else(|error| {
         log::warning(&format!("delete {id}: hooks.poststop: {error:#}"));
         Hooks::default()

@@ -131,7 +131,8 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let asks = mapped && plan.process.may_need_parent();
     // The listener of a filter goes with execve.
     let agent = Agent::connect(&plan.process)?;
-    let later = pid_file.is_some() || relayed || asks || agent.is_some();
+    let rdt = running.container.state.intel_rdt.as_ref();
+    let later = pid_file.is_some() || relayed || asks || agent.is_some() || rdt.is_some();
     let commit = if later { Commit::Later } else { Commit::Given };
     let prepared = Prepared {
         cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
@@ -147,6 +148,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     log::debug(format_args!("{}: process {} is on its way", options.id, child.pid));
     let started = Undo::new("process", || end(child));
 
+    rdt.map(|group| group.add(child.pid)).transpose()?;
     // A frozen container lets nobody through until it is thawed.
     let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
     let console = Console { socket: console_socket, kept: None };

@@ -14,6 +14,7 @@ use crate::log;
 use crate::plan::spec::resources::Resources;
 use crate::plan::update::Update;
 use crate::procfs::Proc;
+use crate::resctrl::Before;
 use crate::state::directory::Directory;
 use crate::state::{self, Status};
 
@@ -39,12 +40,24 @@ pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
     let weighs = update.names("linux.resources.blockIO.weight");
     let follows = |write: &Write| weighs && write.field.starts_with("linux.resources.blockIO.weightDevice");
     let wanted = |write: &Write| update.names(&write.field) || !before.writes(write) || follows(write);
-    let updated = cgroup::update(&after.plan, wanted, after.check_memory)?;
+    let schemas = set_schemas(&container, update)?;
+    let put_back = || schemas.as_ref().map_or(Ok(()), Before::put_back);
+    let updated = cgroup::update(&after.plan, wanted, after.check_memory);
+    let updated = updated.or_else(|error| put_back().and(Err(error)))?;
     let stored = serde_json::to_vec(&config).map_err(Into::into);
     stored.and_then(|config| Ok(container.directory.replace_config(&config)?)).or_else(|error: anyhow::Error| {
         updated.take_back()?;
+        put_back()?;
         Err(error)
     })
+}
+
+/// Not even looked at where none are given.
+fn set_schemas<'a>(container: &'a Container, update: &Update) -> Result<Option<Before<'a>>> {
+    let Some(schemas) = update.schemas() else { return Ok(None) };
+    let group = container.state.intel_rdt.as_ref();
+    let group = group.context("linux.intelRdt: the container was made without it; no schema can be set")?;
+    group.set(schemas.l3_cache.as_deref(), schemas.mem_bw.as_deref()).map(Some)
 }
 
 /// What a config makes of the container's cgroups.

@@ -13,9 +13,11 @@ use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::mount_ids::Container;
-use super::spec::{Linux, Spec, given, not_yet};
+use super::spec::{Linux, Spec, given};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{hooks, labels, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp};
+use super::{
+    hooks, intel_rdt, labels, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp,
+};
 use super::{sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
@@ -62,7 +64,6 @@ impl Plan {
 
 fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     check_version(given(&spec.oci_version))?;
-    refuse_unapplied(spec)?;
     let absent = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&absent);
     let (namespaces, joined) = namespaces::plan(&linux.namespaces)?;
@@ -108,6 +109,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     }
     let time_offsets = time::plan(&linux.time_offsets, &namespaces, &joined)?;
     ensure!(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
+    let intel_rdt = |written| intel_rdt::plan(written, &options.id, host.rootless, &mut warnings);
+    let intel_rdt = linux.intel_rdt.as_ref().map(intel_rdt).transpose()?;
     let hooks = hooks::plan(spec)?;
     if !hooks.start_container.is_empty() {
         scheduler::check_start_hooks(&process, user != User::Shared)?;
@@ -125,6 +128,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
         readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
         sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref())?,
+        intel_rdt,
         net_devices: net_devices::plan(&linux.net_devices, &apart, admin)?,
         process,
         id_maps,
@@ -183,16 +187,6 @@ fn check_version(version: Option<&str>) -> Result<()> {
     );
     ensure!(numbers[0] == "1", "ociVersion: {version} is not supported; rrun knows 1.x");
     Ok(())
-}
-
-/// Fields that the spec knows and this version does not act on. What concerns one mount, one namespace or the process
-/// is refused beside what reads it.
-fn refuse_unapplied(spec: &Spec) -> Result<()> {
-    let linux = spec.linux.as_ref().map(|linux| [("linux.intelRdt", linux.intel_rdt.is_some())]);
-    match linux.iter().flatten().find(|(_, set)| *set) {
-        Some((field, _)) => Err(not_yet(field)),
-        None => Ok(()),
-    }
 }
 
 /// Without one, each of these would change the host.

@@ -106,11 +106,5 @@ pub fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().filter(|text| !text.is_empty())
 }
 
-/// A field that is known but that this version does not act on. To ignore it would run a container with less
-/// protection, or other resources, than was asked for.
-pub fn not_yet(field: impl std::fmt::Display) -> anyhow::Error {
-    anyhow::anyhow!("{field}: this version of rrun cannot apply it yet; remove it")
-}
-
 #[cfg(test)]
 mod tests;

@@ -4,12 +4,20 @@
 use anyhow::{Result, anyhow};
 use serde_json::{Map, Value, json};
 
+use super::intel_rdt::check_update;
 use super::spec::document;
 use super::spec::resources::Resources;
 
 /// Members of `linux.resources` that were given; everything else stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Update(Map<String, Value>);
+pub struct Update(Map<String, Value>, Schemas);
+
+/// Members of `linux.intelRdt` that were given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schemas {
+    pub l3_cache: Option<String>,
+    pub mem_bw: Option<String>,
+}
 
 /// Where 0 or an empty string says "not set", as at `create`: Go's encoder writes it for every field that nobody set.
 const ZERO_IS_ABSENT: [(&str, &[&str]); 4] = [
@@ -30,7 +38,7 @@ impl Update {
         }
         document::read::<Resources>(text)?;
         match document::read(text)? {
-            Value::Object(members) => Ok(Self(members).without_absent()),
+            Value::Object(members) => Ok(Self(members, Schemas::default()).without_absent()),
             _ => Err(anyhow!("is not an object such as {{\"cpu\": {{\"shares\": 512}}}}")),
         }
     }
@@ -40,8 +48,18 @@ impl Update {
         let mut members = Value::Object(given.0);
         members[section][key] = value.into();
         if let Value::Object(members) = members {
-            *self = Self(members).without_absent();
+            *self = Self(members, given.1).without_absent();
         }
+    }
+
+    pub fn set_schemas(&mut self, schemas: Schemas) -> Result<()> {
+        check_update(schemas.l3_cache.as_deref(), schemas.mem_bw.as_deref())?;
+        self.1 = schemas;
+        Ok(())
+    }
+
+    pub fn schemas(&self) -> Option<&Schemas> {
+        Some(&self.1).filter(|schemas| **schemas != Schemas::default())
     }
 
     /// Device rules are the container's for good.
@@ -89,8 +107,14 @@ impl Update {
         if given("cpu", "idle").is_some() && given("cpu", "shares").is_none() {
             remove(resources, "cpu", "shares");
         }
+        let schemas = [("l3CacheSchema", &self.1.l3_cache), ("memBwSchema", &self.1.mem_bw)];
         for (section, value) in &self.0 {
             overlay(&mut resources[section.as_str()], value);
+        }
+        for (key, schema) in schemas {
+            if let Some(schema) = schema {
+                config["linux"]["intelRdt"][key] = schema.as_str().into();
+            }
         }
     }
 }

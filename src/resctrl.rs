@@ -1,0 +1,174 @@
+//! `linux.intelRdt`: a container's group in the resctrl file system (Documentation/arch/x86/resctrl.rst): looked for,
+//! made, joined and removed. What it is to be is decided in `plan::intel_rdt`.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::error::{Doing, SysError};
+use crate::host::mountpoints::mountpoints;
+use crate::plan::intel_rdt::{IntelRdt, L3, MB, ROOT, check_existing, line_of};
+use crate::procfs::Proc;
+use crate::state::RdtGroup;
+
+/// The group of a container to be.
+pub struct Group<'p> {
+    plan: &'p IntelRdt,
+    mount: PathBuf,
+    is_new: bool,
+}
+
+impl<'p> Group<'p> {
+    /// Looks and changes nothing.
+    pub fn find(plan: &'p IntelRdt, proc: &Proc) -> Result<Self> {
+        let mount = mountpoints(&proc.own_mountinfo()?, &["resctrl"]).into_iter().next();
+        let mount = mount.context(
+            "linux.intelRdt: no resctrl file system is mounted here; mount it on /sys/fs/resctrl, if processor and kernel \
+             have it, or remove the field",
+        )?;
+        Self::find_at(plan, mount)
+    }
+
+    fn find_at(plan: &'p IntelRdt, mount: PathBuf) -> Result<Self> {
+        let group = Self { plan, is_new: false, mount };
+        let is_new = match fs::read_to_string(group.path().join("schemata")).doing("read", group.path().display()) {
+            Err(SysError { errno: Errno::ENOENT, .. }) => true,
+            schemata => {
+                check_existing(plan, &schemata?, group.granularity())?;
+                false
+            }
+        };
+        ensure!(
+            !is_new || !plan.named || !plan.lines().is_empty(),
+            "linux.intelRdt.closID: resctrl has no group {}; make it, or say by a schema what it is to be",
+            plan.group
+        );
+        if let Some(monitor) = group.monitor().filter(|monitor| monitor.exists()) {
+            anyhow::bail!("linux.intelRdt.enableMonitoring: {} is there already; remove it", monitor.display());
+        }
+        Ok(Self { is_new, ..group })
+    }
+
+    fn path(&self) -> PathBuf {
+        match self.plan.group.as_str() {
+            ROOT => self.mount.clone(),
+            name => self.mount.join(name),
+        }
+    }
+
+    fn monitor(&self) -> Option<PathBuf> {
+        self.plan.monitor.as_ref().map(|name| self.path().join("mon_groups").join(name))
+    }
+
+    /// Of bandwidth, in percent.
+    fn granularity(&self) -> u64 {
+        let told = fs::read_to_string(self.mount.join("info/MB/bandwidth_gran")).ok();
+        told.and_then(|told| told.trim().parse().ok()).unwrap_or(1)
+    }
+
+    /// What `delete` will need, to be recorded before anything is made.
+    pub fn record(&self) -> RdtGroup {
+        RdtGroup { path: self.path(), ours: self.is_new && !self.plan.named, monitor: self.monitor() }
+    }
+
+    /// Takes back what was made when it fails.
+    pub fn make(&self) -> Result<()> {
+        self.make_all().inspect_err(|_| {
+            let _ = self.undo();
+        })
+    }
+
+    fn make_all(&self) -> Result<()> {
+        let path = self.path();
+        if self.is_new {
+            fs::create_dir(&path).doing("mkdir resctrl", path.display()).context("linux.intelRdt.closID")?;
+        }
+        for (field, line) in self.plan.lines() {
+            write_line(&path, line).context(field)?;
+        }
+        if let Some(monitor) = self.monitor() {
+            let made = fs::create_dir(&monitor).doing("mkdir resctrl", monitor.display());
+            made.context("linux.intelRdt.enableMonitoring")?;
+        }
+        Ok(())
+    }
+
+    /// Of a container that does not come up: also a group that would have stayed with its name, if it is new.
+    pub fn undo(&self) -> Result<()> {
+        RdtGroup { ours: self.is_new, ..self.record() }.remove()
+    }
+}
+
+/// One write, as the kernel wants it: with its end of line, and alone. What is wrong with it the kernel tells in a file.
+fn write_line(group: &Path, line: &str) -> Result<()> {
+    let file = group.join("schemata");
+    let open = fs::File::options().append(true).open(&file).doing("open", file.display());
+    let written = open.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()).doing("write", line));
+    let Err(error) = written else { return Ok(()) };
+    // in the file system's root, whichever group it is
+    let told = group.ancestors().take(2).find_map(|dir| fs::read_to_string(dir.join("info/last_cmd_status")).ok());
+    match told.as_deref().map(str::trim).filter(|told| !told.is_empty() && *told != "ok") {
+        Some(told) => Err(error).with_context(|| format!("resctrl says: {told}")),
+        None => Err(error.into()),
+    }
+}
+
+impl RdtGroup {
+    /// Before it forks: a thread keeps the group of who made it.
+    pub fn add(&self, pid: Pid) -> Result<()> {
+        for group in [&self.path].into_iter().chain(&self.monitor) {
+            let tasks = group.join("tasks");
+            let file = fs::File::options().append(true).open(&tasks);
+            let written = file.and_then(|mut file| file.write_all(pid.to_string().as_bytes()));
+            written.doing("write resctrl", tasks.display()).context("linux.intelRdt")?;
+        }
+        Ok(())
+    }
+
+    /// Whoever is still in it is put into the one above by the kernel.
+    pub fn remove(&self) -> Result<()> {
+        let own = self.ours.then_some(&self.path);
+        for group in self.monitor.iter().chain(own) {
+            match fs::remove_dir(group).doing("rmdir", group.display()) {
+                Err(SysError { errno: Errno::ENOENT, .. }) => {}
+                result => result.context("linux.intelRdt")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// `update`: writes these instead of what was there, or changes nothing. The result puts that back.
+    pub fn set(&self, l3: Option<&str>, mb: Option<&str>) -> Result<Before<'_>> {
+        let file = self.path.join("schemata");
+        let present = fs::read_to_string(&file).doing("read", file.display()).context("linux.intelRdt")?;
+        let mut before = Before { group: self, lines: Vec::new() };
+        for (field, line) in [(L3, l3), (MB, mb)] {
+            let Some(line) = line else { continue };
+            if let Err(error) = write_line(&self.path, line).context(field) {
+                before.put_back()?;
+                return Err(error);
+            }
+            before.lines.extend(line_of(&present, line).map(String::from));
+        }
+        Ok(before)
+    }
+}
+
+/// Lines of `schemata` as they were.
+pub struct Before<'a> {
+    group: &'a RdtGroup,
+    lines: Vec<String>,
+}
+
+impl Before<'_> {
+    pub fn put_back(&self) -> Result<()> {
+        self.lines.iter().try_for_each(|line| write_line(&self.group.path, line).context("linux.intelRdt"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
