@@ -102,6 +102,10 @@ bench: root build ## what commands cost beside peers and the kernel's floor; SCE
 	cargo build --quiet -p lane
 	$(TARGET_DIR)/debug/lane $(or $(RUNTIME),$(BINARY)) $(TARGET_DIR)/$(TARGET)/release $(TARGET_DIR)/bench/result.json
 
+.PHONY: bench-docs
+bench-docs: cc ## the last bench's tables into docs/performance.md
+	cargo run --quiet -p lane -- docs $(TARGET_DIR)/bench/result.json docs/performance.md
+
 .PHONY: bench-parts
 bench-parts: cc ## what makes no system call: config.json read, planned, its filter compiled (criterion)
 	cargo bench -p lane --bench parts

@@ -39,12 +39,12 @@ pub fn memberships(pid: i32) -> Vec<(String, String)> {
 #[test]
 fn the_container_is_in_its_cgroup_in_every_hierarchy() {
     let bundle = created_with(&[]);
-    let own = format!("/{}", bundle.id);
+    let own = format!("/{}", bundle.cgroup_path());
     for (controllers, path) in memberships(bundle.pid()) {
         assert_eq!(path, own, "in {controllers:?}");
     }
     for hierarchy in hierarchies() {
-        assert!(hierarchy.join(&bundle.id).is_dir(), "{}", hierarchy.display());
+        assert!(hierarchy.join(bundle.cgroup_path()).is_dir(), "{}", hierarchy.display());
     }
 }
 

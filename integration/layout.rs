@@ -28,6 +28,25 @@ macro_rules! layout {
     };
 }
 
+/// As `layout!`, for what systemd has to make the cgroups for. Every guest is run by it.
+macro_rules! systemd {
+    () => {
+        if !crate::layout::has_systemd() {
+            return;
+        }
+    };
+}
+
+pub fn has_systemd() -> bool {
+    let has = Path::new("/run/systemd/system").exists();
+    if !has {
+        assert!(std::env::var_os("LAYOUT").is_none(), "a guest without systemd");
+        let test = std::thread::current().name().unwrap_or("test").to_string();
+        let _ = writeln!(std::io::stderr(), "{test}: is about hosts that systemd runs");
+    }
+    has
+}
+
 pub fn layout() -> Layout {
     static LAYOUT: OnceLock<Layout> = OnceLock::new();
     *LAYOUT.get_or_init(|| {

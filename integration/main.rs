@@ -52,6 +52,7 @@ mod scheduling;
 mod seccomp;
 mod state;
 mod stdio;
+mod systemd;
 mod terminal;
 mod update;
 mod update_v2;

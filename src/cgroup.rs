@@ -30,7 +30,7 @@ pub use oom::{Oom, OomWatch};
 pub use recorded::Recorded;
 pub use remove::Holders;
 pub use stats::Stats;
-pub use unit::{Surroundings, UnitPlan};
+pub use unit::{Surroundings, UnitPlan, changed_properties, is_rounded};
 pub use update::{Updated, update};
 pub use write::Write;
 

@@ -19,6 +19,7 @@ use crate::plan::hooks::Hooks;
 use crate::plan::seccomp::calls::ARCHITECTURES;
 use crate::plan::seccomp::profile::{ACTIONS, FLAGS, OPERATORS};
 use crate::plan::{capabilities, memory_policy, mount_options, namespaces};
+use crate::systemd::annotation;
 
 pub const VERB: Verb = Verb {
     stderr: log::Stderr::ErrorOnly,
@@ -42,7 +43,7 @@ fn features() -> Result<Features> {
         .mount_options(mount_options::all_words())
         .linux(linux()?)
         .annotations(HashMap::new())
-        .potentially_unsafe_config_annotations(Vec::new())
+        .potentially_unsafe_config_annotations(vec![annotation::PREFIX.to_string()])
         .build()?)
 }
 

@@ -136,6 +136,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         undo_cgroups().inspect_err(|_| claim.keep())
     });
     cgroups.apply_before()?;
+    let attach = |pid| managed.as_ref().map_or(Ok(()), |managed| managed.attach(pid));
     let prepared = Prepared {
         start: StartHandles {
             channel: claim.directory.make_start_channel()?,
@@ -143,6 +144,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         },
         tasks: cgroups.tasks()?,
         unified: cgroups.unified()?,
+        attach: unit.is_some().then_some(&attach),
         joins,
     };
 

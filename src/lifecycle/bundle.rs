@@ -94,7 +94,7 @@ pub fn decide<'s>(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner
         rootless::forgo_by_choice(&plan, &cgroup)?;
         cgroup = CgroupPlan::none();
     }
-    let managed = found.map(|found| found.decide(id, &cgroup, &resources.devices)).transpose()?;
+    let managed = found.map(|found| found.decide(&plan, &cgroup, &resources.devices)).transpose()?;
     Ok(Decided { plan, cgroup, managed, config })
 }
 

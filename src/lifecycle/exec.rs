@@ -15,6 +15,7 @@ use super::bring_up::end;
 use super::container::Container;
 use super::duties::{Console, ExecParent};
 use super::given_file::{Pipes, read_whole};
+use super::managed;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
 use super::seccomp_agent::Agent;
@@ -134,7 +135,9 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let rdt = running.container.state.intel_rdt.as_ref();
     let later = pid_file.is_some() || relayed || asks || agent.is_some() || rdt.is_some();
     let commit = if later { Commit::Later } else { Commit::Given };
+    let attach = |pid| managed::attach(&running.container.state, pid);
     let prepared = Prepared {
+        attach: running.container.state.unit.is_some().then_some(&attach),
         cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
         present: &present,
         pid_namespace: own_pids && !by_user,

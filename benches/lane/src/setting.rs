@@ -109,9 +109,11 @@ impl Setting {
                 measure(&mut bench)?;
             }
         }
-        targets::print(&bench);
+        let reached = targets::reached(&bench);
+        targets::print(&bench, &reached);
+        let rows = bench.results.iter().map(|row| row.json());
         let counts = bench.counts.iter().map(|count| count.json());
-        Ok(bench.results.iter().map(|row| row.json()).chain(counts).collect())
+        Ok(rows.chain(counts).chain(reached.iter().map(|target| target.json())).collect())
     }
 }
 
