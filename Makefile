@@ -129,7 +129,7 @@ GUESTS = v2 v1 hybrid
 SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks host_mounts joined layout leftovers mount_options mounts \
 	need notify pidfd_socket process protection races root runtime seccomp state stdio terminal tracer tty
 SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
-ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: update::
+ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: update:: managers_on_systemd::limits_of_docker
 USUAL = $(if $(filter v2,$(1)),$(SKIPS),$(ABOUT_CGROUPS))
 
 .PHONY: vm-test
