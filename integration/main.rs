@@ -15,6 +15,7 @@ mod runtime;
 mod tracer;
 mod tty;
 
+mod annotations;
 mod bad_input;
 mod cgroups;
 mod cgroups_v2;

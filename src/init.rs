@@ -136,7 +136,7 @@ impl<'p> Init<'p> {
             late_readonly: Vec::new(),
             cwd_pending: false,
             program: None,
-            may_set_groups: !plan.is_some_and(|plan| plan.no_setgroups),
+            may_set_groups: !process.keep_groups && !plan.is_some_and(|plan| plan.no_setgroups),
         }
     }
 

@@ -18,6 +18,7 @@ mod freeze;
 pub mod given_file;
 mod hooks;
 mod managed;
+mod permitted;
 mod pidfd_socket;
 mod process;
 mod query;

@@ -8,12 +8,13 @@ use nix::errno::Errno;
 
 use super::given_file::{Pipes, read_whole};
 use super::managed::{Found, Managed};
-use super::rootless;
+use super::{permitted, rootless};
 use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
 use crate::hooks::Stop;
 use crate::host::Host;
 use crate::host::security::Security;
+use crate::plan::annotations::{self, Annotated};
 use crate::plan::build::Options;
 use crate::plan::spec::Spec;
 use crate::plan::spec::resources::Resources;
@@ -42,13 +43,15 @@ pub struct Decided<'s> {
     pub managed: Option<Managed<'s>>,
     /// The bytes of config.json.
     pub config: Vec<u8>,
+    pub annotated: Annotated,
 }
 
 pub fn decide<'s>(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner<'s>) -> Result<Decided<'s>> {
     let bundle = bundle.canonicalize().doing("open", bundle.display()).context("--bundle")?;
     let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
-    let spec = Spec::parse(&config)?;
+    let mut spec = Spec::parse(&config)?;
     let mut host = Host::detect()?;
+    let annotated = annotations::apply(&mut spec, host.rootless, permitted::annotations).context("config.json")?;
     if labels::are_given(&spec) {
         host.security = Security::detect()?;
     }
@@ -95,7 +98,7 @@ pub fn decide<'s>(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner
         cgroup = CgroupPlan::none();
     }
     let managed = found.map(|found| found.decide(&plan, &cgroup, &resources.devices)).transpose()?;
-    Ok(Decided { plan, cgroup, managed, config })
+    Ok(Decided { plan, cgroup, managed, config, annotated })
 }
 
 fn read_config(path: &Path) -> Result<Vec<u8>> {

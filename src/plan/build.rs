@@ -92,7 +92,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
     let mut mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings)?;
     let mount_label = labels::of_mounts(linux, host.security, &mut warnings)?;
     if let Some(label) = &mount_label {
-        labels::label(&mut mounts, label, user != User::Shared || host.rootless);
+        labels::label(&mut mounts, label, labels::option(linux)?, user != User::Shared || host.rootless);
     }
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;

@@ -63,7 +63,10 @@ fn without_program(process: &spec::Process, host: &Host, warnings: &mut Vec<Stri
         "process.user.additionalGids: {} entries; the kernel takes at most {MOST_GROUPS}",
         user.additional_gids.len()
     );
-    let groups = user.additional_gids.iter().enumerate();
+    if process.keep_groups && !user.additional_gids.is_empty() {
+        warnings.push("process.user.additionalGids: left out: those of rrun's caller stay, by annotation".into());
+    }
+    let groups = user.additional_gids.iter().filter(|_| !process.keep_groups).enumerate();
     Ok(ProcessPlan {
         args: Vec::new(),
         env: env(&process.env)?,
@@ -73,6 +76,7 @@ fn without_program(process: &spec::Process, host: &Host, warnings: &mut Vec<Stri
         additional_gids: groups
             .map(|(index, gid)| id(&format_args!("process.user.additionalGids[{index}]"), *gid))
             .collect::<Result<_>>()?,
+        keep_groups: process.keep_groups,
         umask: umask(user.umask)?,
         capabilities: capabilities::plan(process.capabilities.as_ref(), host, warnings)?,
         rlimits: rlimits(&process.rlimits)?,
