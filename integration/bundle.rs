@@ -148,7 +148,12 @@ impl Bundle {
 
     pub fn command_on_config_as_it_is(&self, args: &[&str]) -> Command {
         let mut command = Command::new(runtime::path());
-        command.arg("--root").arg(&self.state_root).args(args);
+        command.arg("--root").arg(&self.state_root);
+        // of the other commands none is told: the record says it
+        if self.is_in_unit() && args.iter().any(|arg| matches!(*arg, "create" | "run" | "plan")) {
+            command.arg("--systemd-cgroup");
+        }
+        command.args(args);
         command.current_dir(&self.dir).env(leftovers::VARIABLE, &self.id);
         command
     }
@@ -253,7 +258,20 @@ impl Bundle {
 
     /// The container's directory in the hierarchy of `controller`, on the host.
     pub fn cgroup(&self, controller: &str) -> PathBuf {
-        layout::mountpoint(controller).join(&self.id)
+        layout::mountpoint(controller).join(self.cgroup_path())
+    }
+
+    /// Below the top of a hierarchy, unless the test has set another.
+    pub fn cgroup_path(&self) -> String {
+        match self.is_in_unit() {
+            true => format!("system.slice/{}.scope", self.id),
+            false => self.id.clone(),
+        }
+    }
+
+    /// By `CGROUP_DRIVER=systemd`, and the test has not set another path.
+    fn is_in_unit(&self) -> bool {
+        by_systemd() && self.config["linux"]["cgroupsPath"] == cgroups_path(&self.id)
     }
 
     /// Ends in failure if anything of this container is on the machine.
@@ -389,6 +407,20 @@ fn assert_static() {
     });
 }
 
+/// Whether systemd makes the cgroups of all containers that do not say otherwise.
+pub fn by_systemd() -> bool {
+    static DRIVER: OnceLock<bool> = OnceLock::new();
+    *DRIVER.get_or_init(|| match std::env::var("CGROUP_DRIVER").as_deref() {
+        Ok("systemd") => true,
+        Ok("" | "cgroupfs") | Err(_) => false,
+        Ok(other) => panic!("CGROUP_DRIVER={other}: neither cgroupfs nor systemd"),
+    })
+}
+
+fn cgroups_path(id: &str) -> String {
+    if by_systemd() { format!("system.slice::{id}") } else { format!("/{id}") }
+}
+
 fn config(id: &str) -> Value {
     let capabilities = json!(["CAP_CHOWN", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     json!({
@@ -411,7 +443,7 @@ fn config(id: &str) -> Value {
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
         ],
         "linux": {
-            "cgroupsPath": format!("/{id}"),
+            "cgroupsPath": cgroups_path(id),
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
         },

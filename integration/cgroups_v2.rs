@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, mount_at};
+use crate::bundle::{Bundle, by_systemd, mount_at};
 use crate::cgroups::{created_with, disk, memberships, value, without_parents};
 use crate::leftovers::Leftovers;
 use crate::runtime::on_rrun;
@@ -91,7 +91,8 @@ fn no_limit_can_be_asked_for() {
         ("pids", json!({"limit": -1})),
     ]);
     for (file, want) in [
-        ("cpu.max", "max 50000"),
+        // to systemd a period means nothing without a quota
+        ("cpu.max", if by_systemd() { "max 100000" } else { "max 50000" }),
         ("cpu.idle", "1"),
         ("memory.max", "max"),
         ("memory.low", "max"),
@@ -303,7 +304,8 @@ fn below_a_cgroup_that_holds_processes_there_are_no_limits() {
 fn a_cgroup_that_hands_controllers_down_takes_no_container() {
     layout!(V2);
     need!(rrun); // in its own words
-    let bundle = Bundle::sleeping();
+    let mut bundle = Bundle::sleeping();
+    bundle.set("/linux/cgroupsPath", format!("/{}", bundle.id)); // systemd would make it anew
     let parent = Parent::new(&bundle);
     fs::write(parent.path.join("cgroup.subtree_control"), "+memory").unwrap(); // threads could share it with `pids`
     bundle.create().refused(&["join cgroup", "hands controllers down to cgroups below it"]);
@@ -475,5 +477,5 @@ fn the_tree_alone_is_recorded() {
     let state = fs::read(bundle.state_root.join(&bundle.id).join("state.json")).unwrap();
     let state: Value = serde_json::from_slice(&state).unwrap();
     assert_eq!(state["cgroup_paths"], json!({"": bundle.cgroup("")}));
-    assert!(on_rrun() && Path::new(TREE).join(&bundle.id).is_dir());
+    assert!(on_rrun() && Path::new(TREE).join(bundle.cgroup_path()).is_dir());
 }

@@ -202,7 +202,7 @@ fn no_update_opens_or_closes_a_device_for_a_moment() {
     };
     bundle.set("/linux/resources/devices", rules(300));
     bundle.run_detached().ok();
-    let cgroup = fs::File::open(tree().join(&bundle.id)).unwrap();
+    let cgroup = fs::File::open(tree().join(bundle.cgroup_path())).unwrap();
     assert_eq!(bpf::attached(cgroup.as_fd(), OWN).unwrap().len(), 1);
     let log = || fs::read_to_string(bundle.rootfs("/log")).unwrap_or_default();
     bundle.image_file("go", "");

@@ -28,6 +28,43 @@ macro_rules! layout {
     };
 }
 
+/// Returns from a test that starts daemons of the system's, which only a guest that is thrown away lets it do.
+macro_rules! guest {
+    () => {
+        if !crate::layout::is_guest() {
+            return;
+        }
+    };
+}
+
+/// As `layout!`, for what systemd has to make the cgroups for. Every guest is run by it.
+macro_rules! systemd {
+    () => {
+        if !crate::layout::has_systemd() {
+            return;
+        }
+    };
+}
+
+pub fn is_guest() -> bool {
+    let is = std::env::var_os("LAYOUT").is_some();
+    if !is {
+        let test = std::thread::current().name().unwrap_or("test").to_string();
+        let _ = writeln!(std::io::stderr(), "{test}: is about guests");
+    }
+    is
+}
+
+pub fn has_systemd() -> bool {
+    let has = Path::new("/run/systemd/system").exists();
+    if !has {
+        assert!(std::env::var_os("LAYOUT").is_none(), "a guest without systemd");
+        let test = std::thread::current().name().unwrap_or("test").to_string();
+        let _ = writeln!(std::io::stderr(), "{test}: is about hosts that systemd runs");
+    }
+    has
+}
+
 pub fn layout() -> Layout {
     static LAYOUT: OnceLock<Layout> = OnceLock::new();
     *LAYOUT.get_or_init(|| {

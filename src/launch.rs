@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
@@ -20,15 +20,18 @@ use crate::rootfs::open_host_directory;
 use crate::sys::clone::{self, Child, pidfd_send_signal};
 use crate::sys::fds;
 
+use self::gate::{Attach, Gate};
 use self::stages::{Around, Entry};
 
 pub mod foreground;
+pub mod gate;
 pub mod holder;
 pub mod id_maps;
 pub mod interrupts;
 pub mod join;
 pub mod joined;
 pub mod mount_ids;
+pub mod probe;
 pub mod seal;
 pub mod serve;
 pub mod stages;
@@ -75,13 +78,27 @@ impl Drop for Stand {
     }
 }
 
+/// A child at a closed gate is let through when it is where it belongs; or ended.
+fn put_in_place(child: &Child, waits: Option<(Attach, Gate)>) -> Result<()> {
+    let Some((attach, gate)) = waits else { return Ok(()) };
+    let attached = attach(child.pid).and_then(|()| Ok(gate.open()?));
+    if attached.is_err() {
+        // ESRCH: it has ended
+        let _ = pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL);
+        serve::reap(child)?;
+    }
+    attached.context("join cgroups")
+}
+
 /// What the parent made ready for the child.
-pub struct Prepared {
+pub struct Prepared<'a> {
     pub start: StartHandles,
     /// `tasks` of every v1 hierarchy.
     pub tasks: Vec<(PathBuf, OwnedFd)>,
     /// The v2 directory that the child is born into.
     pub unified: Option<UnifiedHandles>,
+    /// Who puts the child there if it may not go by itself.
+    pub attach: Option<Attach<'a>>,
     /// Of `joined::open`.
     pub joins: Vec<Joined>,
 }
@@ -128,10 +145,18 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
     };
     // In a user namespace the child may not get to the rootfs by its path.
     let _back = plan.has(Namespace::User).then(|| Stand::at(&plan.root.path)).transpose()?;
+    let mut closed = None;
     let child = stages::within(&around, || match prepared.unified {
         None => spawn(None, &mut handles),
         Some(UnifiedHandles { path, directory, procs }) => match spawn(Some(directory.as_fd()), &mut handles) {
             Err(SysError { errno, .. }) if CANNOT_CLONE_INTO.contains(&errno) => {
+                let (gate, procs) = match errno {
+                    Errno::EACCES if prepared.attach.is_some() => {
+                        Gate::new().map(|(gate, outside)| (Some(gate), outside))?
+                    }
+                    _ => (None, procs),
+                };
+                closed = gate;
                 if let Some(handles) = &mut handles {
                     handles.cgroups.push((path, procs));
                 }
@@ -140,6 +165,7 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
             result => result,
         },
     })?;
+    put_in_place(&child, prepared.attach.zip(closed))?;
     let child = match plan.joins(Namespace::User) {
         true => second(&child, &channel)?,
         false => child,

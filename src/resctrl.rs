@@ -15,6 +15,8 @@ use crate::plan::intel_rdt::{IntelRdt, L3, MB, ROOT, check_existing, line_of};
 use crate::procfs::Proc;
 use crate::state::RdtGroup;
 
+pub mod stats;
+
 /// The group of a container to be.
 pub struct Group<'p> {
     plan: &'p IntelRdt,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::unistd::Pid;
 
 use self::wire::{Call, Writer};
 use crate::hooks::Stop;
@@ -14,6 +15,7 @@ pub use bus::{Absent, Refused};
 pub use wire::Value;
 
 mod address;
+pub mod annotation;
 mod bus;
 mod wire;
 
@@ -129,6 +131,17 @@ impl<'s> Manager<'s> {
             body.properties(properties);
         });
         self.bus.answer(asked).map(drop).with_context(|| format!("properties of {unit}"))
+    }
+
+    /// Puts a process into it, as root may and, since version 238, on behalf of its user.
+    pub fn attach(&mut self, unit: &str, pid: Pid) -> Result<()> {
+        self.bus.renew();
+        let asked = self.say(MANAGER, "AttachProcessesToUnit", "ssau", |body| {
+            body.text(unit);
+            body.text("");
+            body.array(4, |body| body.u32(pid.as_raw() as u32));
+        });
+        self.bus.answer(asked).map(drop).with_context(|| format!("process {pid} into {unit}"))
     }
 
     /// Ends whoever is in it, and forgets it. One that is gone is no error.

@@ -165,7 +165,9 @@ impl<'a> NewCgroup<'a> {
             || if tree { (oom_kills(&self.directory), self.directory.read("memory.current").ok()) } else { (0, None) };
         let (before, in_use) = seen();
         write_all(&self.directory, &self.plan.last)?;
-        if seen().0 > before {
+        // systemd removes the cgroup of a scope that nobody is in any more
+        let is_gone = || tree && self.directory.read("cgroup.events").is_err();
+        if seen().0 > before || is_gone() {
             let in_use = in_use.unwrap_or_default();
             bail!(
                 "linux.resources.memory: the limit is too small to start: setting up took {} bytes, and the kernel \

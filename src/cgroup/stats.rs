@@ -13,6 +13,7 @@ use super::directory::Directory;
 use super::recorded::{Recorded, read};
 use super::{Version, walk};
 use crate::error::SysError;
+use crate::resctrl::stats::RdtStats;
 
 mod blkio;
 mod cpu;
@@ -32,7 +33,8 @@ pub struct Stats {
     pids: pids::Pids,
     blkio: blkio::Blkio,
     hugetlb: BTreeMap<String, hugetlb::Hugetlb>,
-    intel_rdt: IntelRdt,
+    /// No cgroup, but a group of processes too: whoever knows of one fills it in.
+    pub intel_rdt: RdtStats,
     /// Always null: readers know the key, and no runtime that is called as we are counts there.
     network_interfaces: Option<()>,
     /// Not of runc: left out where no device or resource of the host is counted.
@@ -41,10 +43,6 @@ pub struct Stats {
     #[serde(skip_serializing_if = "is_zero")]
     misc: BTreeMap<String, more::Misc>,
 }
-
-/// Nothing is measured of a container's group of resctrl.
-#[derive(Debug, Default, PartialEq, Serialize)]
-struct IntelRdt {}
 
 impl Recorded {
     pub fn stats(&self) -> Result<Stats> {
@@ -75,7 +73,7 @@ impl Recorded {
             pids: of("pids")?.map_or(Ok(Default::default()), |source| pids::pids(&source))?,
             blkio,
             hugetlb: of("hugetlb")?.map_or(Ok(Default::default()), |source| hugetlb::hugetlb(&source))?,
-            intel_rdt: IntelRdt {},
+            intel_rdt: RdtStats::default(),
             network_interfaces: None,
             rdma: of("rdma")?.map_or(Ok(Default::default()), |source| more::rdma(&source))?,
             misc: of("misc")?.map_or(Ok(Default::default()), |source| more::misc(&source))?,

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde::{Serialize, Serializer};
 
+use super::create::NewCgroup;
 use super::properties::{Facts, of_writes};
 use super::{CgroupPlan, HierarchyPlan, Version, Write, device_properties};
 use crate::plan::spec::resources::DeviceRule;
@@ -45,7 +46,12 @@ impl UnitPlan {
             let each = cgroup.hierarchies.iter();
             each.flat_map(|hierarchy| of_writes(hierarchy.version, writes(hierarchy), &facts)).collect::<Vec<_>>()
         };
-        properties.extend(writes(|hierarchy| &hierarchy.before));
+        let limits = writes(|hierarchy| &hierarchy.before);
+        if around.version >= 227 && !limits.iter().any(|(name, _)| name == "TasksMax") {
+            // else it is some share of what the machine can have
+            properties.push(("TasksMax".into(), Value::U64(u64::MAX)));
+        }
+        properties.extend(limits);
         if !around.of_user {
             let in_v1 = cgroup.hierarchies.iter().any(|h| h.controllers.iter().any(|own| own == "devices"));
             let version = if in_v1 { Version::V1 } else { Version::V2 };
@@ -54,6 +60,34 @@ impl UnitPlan {
         properties.extend(around.annotated.iter().cloned());
         Ok(Self { unit, properties, last: writes(|hierarchy| &hierarchy.last) })
     }
+}
+
+/// What systemd must be told of writes to cgroups that stand, once they are done.
+pub fn changed_properties(
+    plan: &CgroupPlan,
+    wanted: impl Fn(&Write) -> bool,
+    version: u32,
+    bfq: bool,
+) -> Result<Vec<Property>> {
+    let mut properties = Vec::new();
+    for hierarchy in &plan.hierarchies {
+        let writes: Vec<&Write> =
+            hierarchy.before.iter().chain(&hierarchy.last).filter(|write| wanted(write)).collect();
+        if writes.is_empty() {
+            continue;
+        }
+        let directory = NewCgroup::open(hierarchy)?.directory;
+        let facts = Facts { version, bfq, current: &|file| directory.read(file).ok() };
+        properties.extend(of_writes(hierarchy.version, writes, &facts));
+    }
+    // while the unit runs, systemd takes no other
+    properties.retain(|(name, _)| name != "OOMPolicy");
+    Ok(properties)
+}
+
+/// Whether the property that says it is not exact.
+pub fn is_rounded(write: &Write) -> bool {
+    matches!(&*write.file, "cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us" | "pids.max")
 }
 
 fn what_it_is(unit: &Unit, around: &Surroundings) -> Vec<Property> {

@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
+use super::gate::{Attach, Gate};
 use super::stages::{self, Around, Entry};
-use super::{CANNOT_CLONE_INTO, Launched, second};
+use super::{CANNOT_CLONE_INTO, Launched, put_in_place, second};
 use crate::cgroup::{InTree, Joinable, Tree};
 use crate::error::{Doing, SysError};
 use crate::init::{self, Container, Handles};
@@ -24,6 +25,8 @@ pub struct Prepared<'a> {
     /// The child is born in init's, and clone3 tells the pid that the host sees.
     pub pid_namespace: bool,
     pub cgroups: Joinable,
+    /// Who puts the child into the container's cgroup, if it may not go by itself.
+    pub attach: Option<Attach<'a>>,
     /// Where init is in the v2 tree by now, for when no process can be put where the container was.
     pub present: &'a dyn Fn() -> Result<Option<Tree>>,
 }
@@ -38,7 +41,7 @@ pub enum Commit {
 }
 
 pub fn join(plan: &ExecPlan, prepared: Prepared, commit: Commit) -> Result<Launched> {
-    let Prepared { container, pid_namespace, cgroups, present } = prepared;
+    let Prepared { container, pid_namespace, cgroups, attach, present } = prepared;
     let (channel, childs_channel) = Channel::pair()?;
     if commit == Commit::Given {
         channel.commit()?;
@@ -71,6 +74,12 @@ pub fn join(plan: &ExecPlan, prepared: Prepared, commit: Commit) -> Result<Launc
     let child = match cgroups.tree {
         InTree::Nowhere => spawn(None, None)?,
         InTree::At(tree) => match spawn(Some(&tree), None) {
+            Err(error) if attach.is_some() && is_refused(&error) => {
+                let (gate, outside) = Gate::new()?;
+                let child = spawn(None, Some((PathBuf::from("the unit's"), outside)))?;
+                put_in_place(&child, attach.map(|attach| (attach, gate)))?;
+                child
+            }
             Err(error) if cannot_clone_into(&error) => spawn_in_present(present()?.unwrap_or(tree), &mut spawn)?,
             result => result?,
         },
@@ -93,6 +102,10 @@ fn spawn_in_present(
         Err(error) if cannot_clone_into(&error) => spawn(None, Some(tree.procs()?)),
         result => result,
     }
+}
+
+fn is_refused(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<SysError>().is_some_and(|error| error.errno == Errno::EACCES)
 }
 
 /// Removed meanwhile, or as for a new container.

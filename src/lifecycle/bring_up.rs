@@ -75,7 +75,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         cgroup_manager: options.cgroup_manager,
         stop: Some(interrupts),
     };
-    let Decided { plan, cgroup, managed, config } =
+    let Decided { plan, cgroup, managed, config, annotated } =
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
     // What can fail without having made anything comes first.
@@ -87,7 +87,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let rdt = rdt.context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
-    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
+    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref().or(annotated.pidfd_receiver.as_deref()))?;
     let agent = Agent::connect(&plan.process)?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
@@ -136,6 +136,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         undo_cgroups().inspect_err(|_| claim.keep())
     });
     cgroups.apply_before()?;
+    let attach = |pid| managed.as_ref().map_or(Ok(()), |managed| managed.attach(pid));
     let prepared = Prepared {
         start: StartHandles {
             channel: claim.directory.make_start_channel()?,
@@ -143,6 +144,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         },
         tasks: cgroups.tasks()?,
         unified: cgroups.unified()?,
+        attach: unit.is_some().then_some(&attach),
         joins,
     };
 

@@ -18,7 +18,15 @@ use crate::log;
 use crate::state::Status;
 
 pub fn stats(store: &Store, id: &str) -> Result<Stats> {
-    living(store, id)?.cgroups()?.stats()
+    stats_of(&living(store, id)?)
+}
+
+fn stats_of(container: &Container) -> Result<Stats> {
+    let mut stats = container.cgroups()?.stats()?;
+    if let Some(group) = &container.state.intel_rdt {
+        stats.intel_rdt = group.stats()?;
+    }
+    Ok(stats)
 }
 
 /// Of a container that lives, paused or not started ones too.
@@ -80,7 +88,7 @@ impl Events {
                 return Ok(None);
             }
             if self.is_due() {
-                match self.container.cgroups()?.stats() {
+                match stats_of(&self.container) {
                     Ok(stats) => return Ok(Some(Event::Stats(Box::new(stats)))),
                     Err(error) => log::warning(&format!("events {}: {error:#}", self.container.state.id)),
                 }

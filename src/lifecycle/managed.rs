@@ -2,20 +2,26 @@
 //! unit is to be, the plan says; when it is asked for, `bring_up`.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::Pid;
 
 use super::claim::Claim;
-use crate::cgroup::{self, CgroupPlan, Surroundings, UnitPlan};
+use super::container::Container;
+use super::permitted;
+use crate::cgroup::{self, CgroupPlan, Surroundings, UnitPlan, Write};
 use crate::hooks::Stop;
 use crate::host::Host;
 use crate::launch::holder::Holder;
+use crate::plan::Plan;
 use crate::plan::spec::resources::DeviceRule;
 use crate::plan::unit::Unit;
 use crate::state::{self, State};
-use crate::systemd::{Absent, Address, Manager, Unsure, Value, Whose};
+use crate::systemd::{Absent, Address, Manager, Property, Unsure, Value, Whose, annotation};
 
 /// A systemd that answers, and the unit that a container is to have there.
 pub struct Found<'s> {
@@ -43,21 +49,43 @@ impl<'s> Found<'s> {
         Ok(group.join(self.unit.cgroup()?).to_string_lossy().into_owned())
     }
 
-    pub fn decide(self, id: &str, cgroup: &CgroupPlan, devices: &[DeviceRule]) -> Result<Managed<'s>> {
+    pub fn decide(self, plan: &Plan, cgroup: &CgroupPlan, devices: &[DeviceRule]) -> Result<Managed<'s>> {
         let Self { unit, manager, of_user } = self;
         // a kernel without one has no driver to name
         let known = std::fs::read_to_string("/proc/devices").unwrap_or_default();
         let around = Surroundings {
-            container: id,
+            container: &plan.id,
             version: manager.version,
             of_user,
-            bfq: Path::new("/sys/module/bfq").exists(),
+            bfq: has_bfq(),
             known_devices: &known,
-            annotated: Vec::new(),
+            annotated: annotated(&plan.annotations).context("config.json")?,
         };
         let plan = UnitPlan::new(unit, cgroup, devices, &around).context("config.json")?;
         Ok(Managed { plan, of_user, manager: RefCell::new(manager) })
     }
+}
+
+/// Root's list of the properties that annotations may set, one name a line.
+const ALLOWED: &str = "/etc/rrun/systemd-properties";
+
+/// What annotations ask for. They come from whoever describes the container, and some properties have the host do things.
+fn annotated(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
+    let mut properties = Vec::new();
+    let mut allowed = None;
+    for (key, text) in annotations {
+        let Some(name) = key.strip_prefix(annotation::PREFIX) else { continue };
+        if allowed.is_none() {
+            allowed = Some(permitted::list(ALLOWED)?);
+        }
+        let is_allowed = allowed.iter().flat_map(|text| text.lines()).any(|line| line.trim() == name);
+        ensure!(
+            is_allowed,
+            "annotations.{key}: sets a property of a unit of the host's; root may allow it by a line {name} in {ALLOWED}"
+        );
+        properties.push(annotation::property(name, text).with_context(|| format!("annotations.{key}"))?);
+    }
+    Ok(properties)
 }
 
 /// A container's unit, decided and not yet asked for.
@@ -105,6 +133,10 @@ impl Managed<'_> {
         }
     }
 
+    pub fn attach(&self, pid: Pid) -> Result<()> {
+        self.manager.borrow_mut().attach(&self.plan.unit.name, pid)
+    }
+
     pub fn remove(&self) -> Result<()> {
         self.manager.borrow_mut().stop(&self.plan.unit.name)
     }
@@ -120,6 +152,55 @@ fn manager_of(unit: &state::Unit) -> Result<Manager<'static>> {
         },
     };
     Manager::connect(&whose, None)
+}
+
+/// Tells systemd what `update` has written. It is asked to answer before anything is written.
+pub struct Told<'c> {
+    name: &'c str,
+    manager: Manager<'static>,
+}
+
+impl<'c> Told<'c> {
+    pub fn new(state: &'c State) -> Result<Option<Self>> {
+        let Some(unit) = &state.unit else { return Ok(None) };
+        match manager_of(unit) {
+            Err(error) if error.is::<Absent>() => Ok(None),
+            manager => Ok(Some(Self { name: &unit.name, manager: manager? })),
+        }
+    }
+
+    /// On v1 a systemd may write its list of devices anew with every change, from an empty one on. Nobody inside is to
+    /// meet that.
+    pub fn tell(mut self, container: &Container, plan: &CgroupPlan, wanted: impl Fn(&Write) -> bool) -> Result<()> {
+        let properties = cgroup::changed_properties(plan, &wanted, self.manager.version, has_bfq())?;
+        if properties.is_empty() {
+            return Ok(());
+        }
+        let cgroups = container.cgroups()?;
+        let in_v1 = container.state.cgroup_paths.contains_key("devices");
+        let freezer = if in_v1 && !cgroups.frozen()? { cgroups.freezer()? } else { None };
+        if let Some(freezer) = &freezer {
+            freezer.freeze(FREEZE_PATIENCE)?;
+        }
+        let set = self.manager.set(self.name, &properties);
+        if let Some(freezer) = &freezer {
+            freezer.thaw()?;
+        }
+        set?;
+        // what it could only be told roughly
+        cgroup::update(plan, |write| wanted(write) && cgroup::is_rounded(write), false).map(drop)
+    }
+}
+
+const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
+
+fn has_bfq() -> bool {
+    Path::new("/sys/module/bfq").exists()
+}
+
+/// One more process.
+pub fn attach(state: &State, pid: Pid) -> Result<()> {
+    state.unit.as_ref().map_or(Ok(()), |unit| manager_of(unit)?.attach(&unit.name, pid))
 }
 
 /// By `delete`, when nobody is inside any more. A systemd that is gone has taken its units along.

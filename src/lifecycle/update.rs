@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Store;
 use super::container::Container;
+use super::managed;
 use crate::cgroup::{self, CgroupPlan, Write};
 use crate::error::Matched;
 use crate::host::cgroups::CgroupLayout;
@@ -40,12 +41,19 @@ pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
     let weighs = update.names("linux.resources.blockIO.weight");
     let follows = |write: &Write| weighs && write.field.starts_with("linux.resources.blockIO.weightDevice");
     let wanted = |write: &Write| update.names(&write.field) || !before.writes(write) || follows(write);
+    // a systemd that does not answer is known before anything is written
+    let told = managed::Told::new(&container.state).context("systemd")?;
     let schemas = set_schemas(&container, update)?;
     let put_back = || schemas.as_ref().map_or(Ok(()), Before::put_back);
     let updated = cgroup::update(&after.plan, wanted, after.check_memory);
     let updated = updated.or_else(|error| put_back().and(Err(error)))?;
-    let stored = serde_json::to_vec(&config).map_err(Into::into);
-    stored.and_then(|config| Ok(container.directory.replace_config(&config)?)).or_else(|error: anyhow::Error| {
+    let finish = || -> Result<()> {
+        if let Some(told) = told {
+            told.tell(&container, &after.plan, wanted).context("systemd")?;
+        }
+        Ok(container.directory.replace_config(&serde_json::to_vec(&config)?)?)
+    };
+    finish().or_else(|error| {
         updated.take_back()?;
         put_back()?;
         Err(error)
@@ -75,7 +83,10 @@ impl Planned {
         layout: &CgroupLayout,
         asked: impl Fn(&Write) -> bool,
     ) -> Result<Self> {
-        let path = config.pointer("/linux/cgroupsPath").and_then(Value::as_str).filter(|path| !path.is_empty());
+        // of a unit only systemd knows the path
+        let path = config.pointer("/linux/cgroupsPath").and_then(Value::as_str);
+        let path = path.filter(|path| !path.is_empty() && container.state.unit.is_none());
+        let path = path.or(container.state.unit.as_ref().map(|_| "/unit"));
         let resources = config.pointer("/linux/resources").cloned().unwrap_or_default();
         let resources: Option<Resources> = serde_json::from_value(resources).context("stored config.json")?;
         let resources = resources.unwrap_or_default();

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::mount_ids::{self, Container};
 use super::mount_options::{self, FSCONFIG_MAX, Words};
+use super::problems::Problems;
 use super::spec::{self, given};
 use super::{CgroupMount, MountIds, MountPlan, Parameter, Source, SourceLink};
 use crate::rootfs::InRoot;
@@ -34,7 +35,8 @@ pub fn plan(
     container: &Container,
     cgroup: impl Fn() -> Result<CgroupMount>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<MountPlan>> {
+    problems: &mut Problems,
+) -> Vec<MountPlan> {
     let plans = mounts.iter().enumerate().map(|(index, mount)| {
         let field = format!("mounts[{index}]");
         let target = target(mount, &field, warnings)?;
@@ -45,7 +47,7 @@ pub fn plan(
         let ids = mount_ids::plan(mount, &words, &source, &field, container)?;
         Ok(assemble(field, target, source, ids, words))
     });
-    plans.collect()
+    problems.each(plans)
 }
 
 fn target(mount: &spec::Mount, field: &str, warnings: &mut Vec<String>) -> Result<InRoot> {

@@ -5,6 +5,7 @@ mod bench;
 mod bundle;
 mod check;
 mod counted;
+mod docs;
 mod growth;
 mod layout;
 #[path = "../../../integration/leftovers.rs"]
@@ -29,7 +30,7 @@ use layout::Layout;
 use runtime::{Kind, Runtime};
 use setting::Setting;
 
-const USAGE: &str = "lane RRUN PROGRAMS RESULT: the release binary, the directory of floor and stopwatch, the file to write. \
+const USAGE: &str = "lane docs RESULT FILE: tables of a result; lane RRUN PROGRAMS RESULT: the release binary, the directory of floor and stopwatch, the file to write. \
     SCENARIOS=run,exec ROUNDS=40 LAYOUTS=v1,v2 PACES=hot,spaced SIZES=10,100 PEERS_DIR=";
 
 fn main() -> ExitCode {
@@ -45,6 +46,9 @@ fn main() -> ExitCode {
 fn bench() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [rrun, programs, result] = &args[..] else { bail!(USAGE) };
+    if rrun == "docs" {
+        return docs::write(programs, result);
+    }
     let setting = Setting::from_environment()?;
     ensure!(nix::unistd::geteuid().is_root(), "making containers needs root");
     measure::catch_interrupts()?;

@@ -39,6 +39,7 @@ impl Measured {
             "wall_ms": spread(self.spread(WALL)),
             "rss_kib": spread(self.spread(|sample| sample.rss_kib)),
             "faults": spread(self.spread(|sample| sample.faults)),
+            "rss_kib_of_each": self.samples.iter().map(|sample| sample.rss_kib).collect::<Vec<_>>(),
             "cpu_ms_of_each": self.samples.iter().map(CPU).collect::<Vec<_>>(),
             "wall_ms_of_each": self.samples.iter().map(WALL).collect::<Vec<_>>(),
         })

@@ -1,5 +1,7 @@
 //! What rrun wants to reach, beside what was measured. CPU time decides, but where waiting is the matter.
 
+use serde_json::{Value, json};
+
 use crate::bench::{Bench, Measured};
 use crate::measure::{Pace, Spread};
 use crate::runtime::{Kind, Runtime};
@@ -76,52 +78,74 @@ const CALLS: &str = "system calls";
 /// crun 1.8, runc 1.1; the floor.
 const CALLS_SHARES: [(&str, f64); 3] = [("crun", 0.4), ("runc", 0.1), (FLOOR, 1.35)];
 
-pub fn print(bench: &Bench) {
-    let Some(rrun) = bench.runtimes.first() else { return };
-    println!("\ntargets, {} (rrun's share of CPU time where nothing else is said; median of the rounds)", bench.layout);
+/// One target and how far it is.
+pub struct Reached {
+    layout: &'static str,
+    what: String,
+    /// Whom it is a share of, if it is one.
+    of: String,
+    is: f64,
+    wanted: f64,
+    met: bool,
+}
+
+impl Reached {
+    pub fn json(&self) -> Value {
+        let Self { layout, what, of, is, wanted, met } = self;
+        json!({"layout": layout, "target": what, "of": of, "is": is, "wanted": wanted, "met": met})
+    }
+}
+
+/// Those of which something was measured.
+pub fn reached(bench: &Bench) -> Vec<Reached> {
+    let mut all = Vec::new();
+    let layout = bench.layout;
+    let mut add = |what: &str, of: &str, is: f64, wanted: f64, met: bool| {
+        all.push(Reached { layout, what: what.into(), of: of.into(), is, wanted, met });
+    };
+    let Some(rrun) = bench.runtimes.first() else { return all };
     for target in &TARGETS {
         let Some(own) = row(bench, target, &rrun.name) else { continue };
         for (who, want) in wanted(bench, target) {
             if let Some(other) = row(bench, target, &who) {
                 let is = target.share(own, other);
                 let met = if matches!(target.by, By::Rate) { is >= want } else { is <= want };
-                line(target.what, &format!("of {who}"), is, want, met);
+                add(target.what, &who, is, want, met);
             }
         }
     }
     let bytes = std::fs::metadata(&rrun.binary).map_or(f64::NAN, |data| data.len() as f64);
-    most("bytes of the binary", bytes, MOST_BYTES);
-    for row in bench
-        .results
-        .iter()
-        .filter(|row| (row.who.as_str(), row.scenario.as_str(), row.pace) == ("rrun", "run", Pace::Hot))
-    {
-        most("run, KiB at most", row.spread(|sample| sample.rss_kib).median, MOST_RSS_KIB);
+    add("bytes of the binary", "", bytes, MOST_BYTES, bytes <= MOST_BYTES);
+    let hot_run = |row: &&Measured| (row.who.as_str(), row.scenario.as_str(), row.pace) == ("rrun", "run", Pace::Hot);
+    if let Some(row) = bench.results.iter().find(hot_run) {
+        let kib = row.spread(|sample| sample.rss_kib).median;
+        add("run, KiB at most", "", kib, MOST_RSS_KIB, kib <= MOST_RSS_KIB);
     }
     let count = |what: &str, who: &str| bench.counts.iter().find(|c| c.what == what && c.who == who).map(|c| c.number);
     for what in ["KiB with Docker's profile", "KiB without"] {
         if let Some(kib) = count(what, "rrun") {
-            most(&format!("limit of memory, {what}"), kib, MOST_MEMORY_KIB);
+            add(&format!("limit of memory, {what}"), "", kib, MOST_MEMORY_KIB, kib <= MOST_MEMORY_KIB);
         }
     }
-    let Some(calls) = count(CALLS, "rrun") else { return };
-    most("system calls in run", calls, MOST_CALLS);
+    let Some(calls) = count(CALLS, "rrun") else { return all };
+    add("system calls in run", "", calls, MOST_CALLS, calls <= MOST_CALLS);
     for runtime in &bench.runtimes {
         let Some((_, want)) = CALLS_SHARES.iter().find(|(name, _)| *name == family(runtime)) else { continue };
         if let Some(theirs) = count(CALLS, &runtime.name) {
             let is = calls / theirs;
-            line("system calls in run", &format!("of {}", runtime.name), is, *want, is <= *want);
+            add("system calls in run", &runtime.name, is, *want, is <= *want);
         }
     }
+    all
 }
 
-fn line(what: &str, of: &str, is: f64, want: f64, met: bool) {
-    let is = if is > 100.0 { format!("{is:.0}") } else { format!("{is:.3}") };
-    println!("  {:<7} {what:<46} {of:<16} {is:>9}   wanted {want}", if met { "met" } else { "missed" });
-}
-
-fn most(what: &str, is: f64, want: f64) {
-    line(what, "", is, want, is <= want);
+pub fn print(bench: &Bench, all: &[Reached]) {
+    println!("\ntargets, {} (rrun's share of CPU time where nothing else is said; median of the rounds)", bench.layout);
+    for Reached { what, of, is, wanted, met, .. } in all {
+        let of = if of.is_empty() { String::new() } else { format!("of {of}") };
+        let is = if *is > 100.0 { format!("{is:.0}") } else { format!("{is:.3}") };
+        println!("  {:<7} {what:<46} {of:<16} {is:>9}   wanted {wanted}", if *met { "met" } else { "missed" });
+    }
 }
 
 fn family(runtime: &Runtime) -> &str {

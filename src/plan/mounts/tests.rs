@@ -10,8 +10,9 @@ fn plan_with(json: &str) -> (Result<MountPlan>, Vec<String>) {
     let mounts: spec::List<spec::Mount> = spec::document::read(format!("[{json}]").as_bytes()).unwrap();
     let cgroup = || Ok(CgroupMount::V2 { new: true, bind: "/sys/fs/cgroup/x".into() });
     let container = Container { user: User::Shared, maps: None, rootless: false };
-    let planned = super::plan(&mounts, Path::new("/bundle"), &container, cgroup, &mut warnings);
-    (planned.map(|mut planned| planned.remove(0)), warnings)
+    let mut problems = Problems::default();
+    let planned = super::plan(&mounts, Path::new("/bundle"), &container, cgroup, &mut warnings, &mut problems);
+    (problems.result(planned).map(|mut planned| planned.remove(0)), warnings)
 }
 
 fn mount(destination: &str, kind: &str, options: &[&str]) -> MountPlan {
