@@ -19,6 +19,7 @@ mod annotations;
 mod bad_input;
 mod cgroups;
 mod cgroups_v2;
+mod check;
 mod cli;
 mod conformance;
 mod device_filter;

@@ -35,6 +35,7 @@ mod masks;
 mod mounts;
 mod namespaces;
 mod parent;
+pub mod probe;
 mod program;
 mod root;
 pub mod scheduling;
@@ -44,8 +45,10 @@ pub mod steps;
 mod sysctl;
 mod user;
 
+pub use devices::node_of_host;
 pub use join::Container;
-pub use mounts::clone_source;
+pub use mounts::{clone_source, configured, refuse_other_kind, symlink_above};
+pub use root::NOT_THEIRS;
 
 /// What the parent opened for the child.
 pub struct Handles {

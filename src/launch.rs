@@ -31,6 +31,7 @@ pub mod interrupts;
 pub mod join;
 pub mod joined;
 pub mod mount_ids;
+pub mod probe;
 pub mod seal;
 pub mod serve;
 pub mod stages;

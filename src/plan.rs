@@ -34,6 +34,7 @@ pub mod namespaces;
 pub mod net_devices;
 pub mod notify;
 pub mod personality;
+pub mod problems;
 pub mod process;
 pub mod scheduler;
 pub mod seccomp;

@@ -99,6 +99,12 @@ pub fn plan(written: &Seccomp) -> Result<Filter> {
 }
 
 impl Filter {
+    /// What it may return: the verdicts of its last instructions.
+    pub fn verdicts(&self) -> impl Iterator<Item = u32> {
+        let returns = (libc::BPF_RET | libc::BPF_K) as u16;
+        self.program.iter().filter(move |instruction| instruction.code == returns).map(|instruction| instruction.k)
+    }
+
     /// rrun runs as an ordinary user.
     pub fn serve_user(&mut self) {
         if let Some(listener) = &mut self.listener {
