@@ -143,6 +143,23 @@ fn limits_are_systemds_and_the_kernels_also_after_a_reload() {
     bundle.leaves_nothing();
 }
 
+/// What holds the scope until init is there counts as well.
+#[test]
+fn a_limit_of_hardly_any_process() {
+    systemd!();
+    need!(rrun); // others make another number of 0
+    let _systemd = with_systemd();
+    for limit in [0, 1] {
+        let mut bundle = in_unit(Bundle::sleeping());
+        bundle.set("/linux/resources/pids/limit", limit);
+        create(&bundle);
+        bundle.start().ok();
+        assert_eq!(shown(&unit(&bundle), "TasksMax"), "1");
+        bundle.delete_force().ok();
+        goes(&unit(&bundle));
+    }
+}
+
 // containerd's cleanup, podman and CRI-O's update call without the flag
 #[test]
 fn the_record_says_who_made_the_cgroups() {
