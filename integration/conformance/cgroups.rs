@@ -105,12 +105,14 @@ fn cgroups_of_v1_stay_the_hosts() {
 
 #[test]
 fn without_a_cgroup_namespace_it_stays_the_hosts() {
+    layout!(V2, Hybrid);
     let bundle = owned(false, Some("rw"));
     assert_eq!(owner(cgroups(&bundle, &["unified"])[0].clone()), 0);
 }
 
 #[test]
 fn without_a_view_or_with_a_read_only_one_it_stays_the_hosts() {
+    layout!(V2, Hybrid);
     for view in [None, Some("ro")] {
         let bundle = owned(true, view);
         assert_eq!(owner(cgroups(&bundle, &["unified"])[0].clone()), 0, "{view:?}");
