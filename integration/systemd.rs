@@ -311,7 +311,10 @@ fn an_annotation_sets_no_property_unless_root_has_listed_it() {
     const LIST: &str = "/etc/rrun/annotations";
     let mut bundle = in_unit(Bundle::sleeping());
     bundle.set("/annotations/org.systemd.property.TimeoutStopSec", "uint64 7");
-    let refused = ["annotations.org.systemd.property.TimeoutStopSec: ", "root may permit it by a line org.systemd.property.TimeoutStopSec"];
+    let refused = [
+        "annotations.org.systemd.property.TimeoutStopSec: ",
+        "root may permit it by a line org.systemd.property.TimeoutStopSec",
+    ];
     call(&bundle, &["create", &bundle.id]).refused(&refused);
     bundle.leaves_nothing();
     fs::create_dir_all("/etc/rrun").unwrap();
