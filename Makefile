@@ -73,6 +73,12 @@ define SCORE
 	$(TABLE) score $(RESULTS)/*
 endef
 
+.PHONY: validation
+validation: root $(if $(RUNTIME),,build) ## the programs of opencontainers/runtime-tools: SUITE=/where/it/was/built; RUNTIME=runc: on a peer (root)
+	$(TIMED)
+	[ -d "$(SUITE)/validation" ] || { echo "make validation: SUITE=DIR names a built copy of opencontainers/runtime-tools" >&2; exit 1; }
+	integration/validation.sh $(SUITE) $$(command -v $(or $(RUNTIME),$(BINARY)))
+
 .PHONY: score
 score:
 	$(SCORE)
@@ -122,20 +128,35 @@ faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call o
 
 # Cargo runs the tests by `vm test`: the tests that it lists must be those that ran.
 IN_GUEST = cargo --config "target.'cfg(all())'.runner='$(CURDIR)/integration/vm/vm test --cgroup $(1) \
-	--timeout $(2) --runtime $(BINARY)'" test --test integration -- --test-threads 2
+	--timeout $(2) --runtime $(BINARY) $(3)'" test --test integration -- --test-threads 2
 GUESTS = v2 v1 hybrid
 # On v2 everything but the topics that neither the layout of cgroups nor systemd makes a difference to: `integration` has
 # them. What is new runs there until it is listed here. On the layouts that the host may have too, what is about cgroups.
 SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks host_mounts joined layout leftovers mount_options mounts \
 	need notify pidfd_socket process protection races root runtime seccomp state stdio terminal tracer tty
 SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
-ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: update::
+ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: systemd:: update:: managers_on_systemd::limits_of_docker
 USUAL = $(if $(filter v2,$(1)),$(SKIPS),$(ABOUT_CGROUPS))
 
 .PHONY: vm-test
 vm-test: guest build ## what cgroups or systemd can change, in a guest of each layout; TESTS=mounts:: for others (root)
 	$(TIMED)
 	$(foreach layout,$(GUESTS),$(call IN_GUEST,$(layout),1500) $(or $(TESTS),$(call USUAL,$(layout)))$(NEWLINE))
+	$(if $(TESTS),,$(MAKE) vm-systemd)
+	$(if $(TESTS),,$(MAKE) vm-faults)
+
+# Left out are two tests of what systemd does otherwise: it moves its own services meanwhile, and sets its values again.
+BY_SYSTEMD = cgroups:: cgroups_v2:: device_filter:: freeze:: ps:: update:: --skip a_relative_cgroups_path \
+	--skip what_others_wrote
+.PHONY: vm-systemd
+vm-systemd: guest build ## the tests about cgroups once more, with all of them made by systemd (root)
+	$(TIMED)
+	$(foreach layout,$(GUESTS),$(call IN_GUEST,$(layout),1500,--driver systemd) $(or $(TESTS),$(BY_SYSTEMD))$(NEWLINE))
+
+.PHONY: vm-faults
+vm-faults: guest build ## rrun killed while it asks systemd for a unit, or has one removed (root)
+	$(TIMED)
+	$(call IN_GUEST,v2,600) --ignored --nocapture faults::by_systemd
 
 .PHONY: vm-all
 vm-all: guest build ## all of integration in a guest of each layout: long (root)
@@ -147,8 +168,8 @@ vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup 
 	$(TIMED)
 	integration/vm/selftest.sh
 	mkdir -p $(RESULTS)
-	$(call IN_GUEST,v2,300) $(VM_SHORT) 2>&1 | tee $(RESULTS)/guest.out
-VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces:: labels::a_program
+	$(call IN_GUEST,v2,500) $(VM_SHORT) 2>&1 | tee $(RESULTS)/guest.out
+VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces:: labels::a_program systemd::
 
 .PHONY: test
 test: ## check, seccomp, integration, managers, faults and vm-short (root)

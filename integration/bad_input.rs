@@ -21,6 +21,15 @@ use Who::{Everybody, Rrun};
 
 #[track_caller]
 pub fn refuses(who: Who, bundle: &Bundle, words: &[&str]) {
+    refuses_unforeseen(who, bundle, words);
+    if on_rrun() {
+        foreseen(bundle, words);
+    }
+}
+
+/// What can be told only by making it.
+#[track_caller]
+pub fn refuses_unforeseen(who: Who, bundle: &Bundle, words: &[&str]) {
     if who == Rrun && !on_rrun() {
         return crate::need::skip("rrun");
     }
@@ -37,6 +46,17 @@ pub fn refuses(who: Who, bundle: &Bundle, words: &[&str]) {
         bundle.leaves_nothing();
         assert!(!bundle.dir.join("pid").exists(), "a pid file is left");
     }
+}
+
+/// `check` tells what `create` refuses.
+#[track_caller]
+pub fn foreseen(bundle: &Bundle, words: &[&str]) {
+    let output = crate::runtime::run(&mut bundle.command_on_config_as_it_is(&["check"]));
+    assert_eq!((output.code, output.stderr.as_str()), (1, ""), "{output}");
+    let mut problems = output.stdout.lines().filter(|line| line.starts_with("problem: "));
+    let is_said = |line: &str, word: &str| line.contains(word.strip_prefix("config.json: ").unwrap_or(word));
+    assert!(problems.any(|line| words.iter().all(|word| is_said(line, word))), "{words:?}: {output}");
+    bundle.leaves_nothing();
 }
 
 /// `name: who, |bundle| change => words of the line;` makes a test of each.
@@ -142,7 +162,7 @@ refused! {
         => ["mounts[4]", "sizzle"];
     bad_value_of_an_option: Everybody, |b| b.mount("/data", "tmpfs", "tmpfs", &["size=large"])
         => ["mounts[4]", "size"];
-    data_for_a_bind: Rrun, |b| b.mount("/data", "bind", "rootfs", &["bind", "size=1k"]) => ["mounts[4].options", "size"];
+    data_for_a_bind: Rrun, |b| b.mount("/data", "bind", "rootfs", &["bind", "read-only"]) => ["mounts[4].options", "read-only"];
     directory_over_a_file: Everybody, |b| b.mount("/bin/busybox", "tmpfs", "tmpfs", &[])
         => ["mounts[4]", "/bin/busybox"];
     /// runc 1.1 looks at some kinds of mounts only

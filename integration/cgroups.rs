@@ -237,7 +237,7 @@ fn a_cgroup_mount_has_a_directory_for_each_hierarchy() {
         for name in ["memory", "pids", "cpuset", "devices", "freezer", "systemd"] {
             let mount = mount_at(&mounts, &format!("/sys/fs/cgroup/{name}"));
             assert!(mount.fstype == "cgroup" && mount.has("ro") && mount.has("nosuid"), "{mount:?}");
-            let root = if namespace { "/".to_string() } else { format!("/{}", bundle.id) };
+            let root = if namespace { "/".to_string() } else { format!("/{}", bundle.cgroup_path()) };
             assert_eq!(mount.root, root, "{name}");
         }
     }
@@ -287,7 +287,7 @@ fn a_cgroup_with_somebody_in_it_is_refused_and_left_alone() {
     let pid = somebody.id() as i32;
     let occupied = cgroups(&bundle, &["pids", "freezer", "memory"]);
     for cgroup in &occupied {
-        fs::create_dir(cgroup).unwrap();
+        fs::create_dir_all(cgroup).unwrap();
         fs::write(cgroup.join("cgroup.procs"), pid.to_string()).unwrap();
     }
     if on_rrun() {
@@ -303,7 +303,7 @@ fn a_cgroup_with_somebody_in_it_is_refused_and_left_alone() {
 #[test]
 fn a_frozen_cgroup_is_refused() {
     let bundle = Bundle::sleeping();
-    fs::create_dir(bundle.cgroup("freezer")).unwrap();
+    fs::create_dir_all(bundle.cgroup("freezer")).unwrap();
     set_frozen(&bundle.cgroup("freezer"), true);
     assert!(bundle.create().error().contains("frozen"));
     assert!(bundle.cgroup("freezer").exists() || !on_rrun(), "it was there before, and is not ours to remove");

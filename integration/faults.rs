@@ -15,7 +15,7 @@ use crate::hooks::KINDS;
 use crate::layout::is_v2;
 use crate::leftovers::{Leftovers, VARIABLE, is_alive};
 use crate::need;
-use crate::runtime::{Output, eventually_within, on_rrun};
+use crate::runtime::{Output, eventually_within, few_rounds, on_rrun};
 use crate::tracer::{At, Then, Trace, Who, trace};
 use crate::tty::ConsoleSocket;
 use crate::userns::{POD, closed_directory, in_pod_of, infra, mapped};
@@ -149,6 +149,28 @@ fn delete_killed_anywhere() {
     everywhere(Verb::Delete, &[Who::Parent]);
 }
 
+/// systemd makes the cgroup, and half a unit is left. In a guest: `make vm-faults`.
+#[test]
+#[ignore = "a lane of its own: make vm-faults"]
+fn by_systemd_killed_anywhere() {
+    systemd!();
+    let mut bundle = Bundle::sleeping();
+    let path = format!("system.slice::{}", bundle.id);
+    bundle.set("/linux/cgroupsPath", path).set("/linux/resources/memory/limit", 50 << 20);
+    bundle.set("/process/terminal", true);
+    let mut lane = Lane::of(bundle);
+    lane.by_systemd = true;
+    // a guest is slow
+    lane.step = if few_rounds() { 29 } else { 1 };
+    (lane.answer_within, lane.patience) = (Duration::from_secs(5), Duration::from_secs(5));
+    for verb in [Verb::Create, Verb::Delete] {
+        lane.is_clean(verb, &[Who::Parent]);
+        let unit = format!("{}.scope", lane.bundle.id);
+        let loaded = Command::new("systemctl").args(["show", "--value", "-p", "LoadState", &unit]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&loaded.stdout).trim(), "not-found", "{unit}");
+    }
+}
+
 fn everywhere(verb: Verb, victims: &[Who]) {
     Lane::new().is_clean(verb, victims);
 }
@@ -159,6 +181,7 @@ struct Tally {
     fewest: usize,
     most: usize,
     injected: usize,
+    step: usize,
     hung: usize,
     leaked: usize,
     complaints: Vec<String>,
@@ -167,8 +190,13 @@ struct Tally {
 impl Tally {
     fn is_clean(&self) -> bool {
         // of some hundred calls, a few are polls that come and go
-        let polls = self.injected / 20;
-        self.fewest > 0 && self.injected + polls >= self.fewest && self.hung == 0 && self.leaked == 0
+        let polls = self.reached() / 20;
+        self.fewest > 0 && self.reached() + polls >= self.fewest && self.hung == 0 && self.leaked == 0
+    }
+
+    /// As many calls as they stand for.
+    fn reached(&self) -> usize {
+        self.injected * self.step
     }
 
     fn add(&mut self, place: &str, found: Vec<Problem>) {
@@ -211,6 +239,9 @@ struct Lane {
     answer_within: Duration,
     /// For processes that have been told to end.
     patience: Duration,
+    /// From one call that is met to the next.
+    step: usize,
+    by_systemd: bool,
 }
 
 impl Lane {
@@ -223,7 +254,14 @@ impl Lane {
     fn of(bundle: Bundle) -> Self {
         let socket = ConsoleSocket::new(&bundle.dir);
         std::fs::create_dir(&bundle.state_root).unwrap(); // `list` of a root that is not there is an error
-        Self { bundle, socket, answer_within: Duration::from_secs(1), patience: Duration::from_secs(2) }
+        Self {
+            bundle,
+            socket,
+            answer_within: Duration::from_secs(1),
+            patience: Duration::from_secs(2),
+            step: 1,
+            by_systemd: false,
+        }
     }
 
     fn is_clean(&self, verb: Verb, victims: &[Who]) {
@@ -241,10 +279,11 @@ impl Lane {
         let mut tally = Tally::default();
         let undisturbed: Vec<_> = (0..5).map(|_| self.round(verb, None).0.calls_of(who)).collect();
         (tally.fewest, tally.most) = (*undisturbed.iter().min().unwrap(), *undisturbed.iter().max().unwrap());
-        while self.kill_at(At { who, call: tally.injected + 1 }, verb, &mut tally) {
+        while self.kill_at(At { who, call: tally.injected * self.step + 1 }, verb, &mut tally) {
             tally.injected += 1;
         }
-        tally.most = tally.most.max(tally.injected);
+        tally.step = self.step;
+        tally.most = tally.most.max(tally.reached());
         tally
     }
 
@@ -268,7 +307,11 @@ impl Lane {
     /// The command to be killed, and an init that waits for it.
     fn prepare(&self, verb: Verb) -> (Command, Option<i32>) {
         let (id, socket) = (self.bundle.id.as_str(), self.socket.path.to_str().unwrap());
-        let create = ["create", "--console-socket", socket, "--pid-file", "pid", id];
+        let create: Vec<&str> = ["--systemd-cgroup"]
+            .into_iter()
+            .filter(|_| self.by_systemd)
+            .chain(["create", "--console-socket", socket, "--pid-file", "pid", id])
+            .collect();
         match verb {
             Verb::Create => {
                 let mut create = self.bundle.command(&create);

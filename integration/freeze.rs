@@ -119,7 +119,7 @@ fn kill_9_ends_all_of_a_paused_container_without_a_pid_namespace() {
 fn a_signal_to_a_paused_container_comes_when_it_is_resumed() {
     let bundle = Bundle::sh("trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; done");
     let run = bundle.spawn(&["run", &bundle.id]);
-    assert!(eventually_within(Duration::from_secs(5), || run.so_far().contains("ready").then_some(())).is_some());
+    assert!(eventually_within(Duration::from_secs(9), || run.so_far().contains("ready").then_some(())).is_some());
     bundle.pause().ok();
     bundle.kill("TERM").ok();
     std::thread::sleep(Duration::from_millis(100));

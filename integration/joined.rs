@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::bad_input::Who::{self, Everybody, Rrun};
 use crate::bad_input::refuses;
+use crate::bad_input::refuses_unforeseen;
 use crate::bundle::Bundle;
 use crate::need;
 use crate::runtime::{DEADLINE, eventually_within, on_rrun};
@@ -228,12 +229,17 @@ fn the_record_says_where_the_namespaces_are() {
 /// A path that cannot be joined as `kind`.
 #[track_caller]
 fn refused_path(who: Who, kind: &str, path: &str, words: &[&str]) {
+    let (bundle, field) = joining(kind, path);
+    refuses(who, &bundle, &[&[field.as_str(), path], words].concat());
+}
+
+/// And the field of the path.
+fn joining(kind: &str, path: &str) -> (Bundle, String) {
     let mut bundle = Bundle::new();
     join(&mut bundle, kind, path);
     let last = bundle.config["linux"]["namespaces"].as_array().unwrap().len() - 1;
-    let field = format!("linux.namespaces[{last}].path: ");
     bundle.write_config();
-    refuses(who, &bundle, &[&[field.as_str(), path], words].concat());
+    (bundle, format!("linux.namespaces[{last}].path: "))
 }
 
 #[test]
@@ -274,7 +280,9 @@ fn a_pid_namespace_that_has_ended_is_refused() {
     let pinned = infra.host_pin("pinned", &format!("/proc/{}/ns/pid", infra.pid()));
     infra.kill("KILL").ok();
     infra.wait_until("stopped");
-    refused_path(Everybody, "pid", pinned.to_str().unwrap(), &["whose first process has ended"]);
+    // only a birth in it would tell `check`
+    let (bundle, field) = joining("pid", pinned.to_str().unwrap());
+    refuses_unforeseen(Everybody, &bundle, &[&field, "whose first process has ended"]);
 }
 
 /// Seen from a pid namespace below, that of the host is above.

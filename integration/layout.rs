@@ -28,6 +28,15 @@ macro_rules! layout {
     };
 }
 
+/// Returns from a test that starts daemons of the system's, which only a guest that is thrown away lets it do.
+macro_rules! guest {
+    () => {
+        if !crate::layout::is_guest() {
+            return;
+        }
+    };
+}
+
 /// As `layout!`, for what systemd has to make the cgroups for. Every guest is run by it.
 macro_rules! systemd {
     () => {
@@ -35,6 +44,15 @@ macro_rules! systemd {
             return;
         }
     };
+}
+
+pub fn is_guest() -> bool {
+    let is = std::env::var_os("LAYOUT").is_some();
+    if !is {
+        let test = std::thread::current().name().unwrap_or("test").to_string();
+        let _ = writeln!(std::io::stderr(), "{test}: is about guests");
+    }
+    is
 }
 
 pub fn has_systemd() -> bool {

@@ -88,12 +88,15 @@ impl Master {
     /// Waits for this text, in what was written since the last time.
     #[track_caller]
     pub fn hears(&mut self, text: &str) {
-        let found = eventually_within(PATIENCE, || {
+        assert!(self.hears_within(PATIENCE, text), "not {text:?} but {:?}", self.heard);
+    }
+
+    pub fn hears_within(&mut self, patience: Duration, text: &str) -> bool {
+        let found = eventually_within(patience, || {
             self.listen();
             self.heard.find(text)
         });
-        let Some(at) = found else { panic!("not {text:?} but {:?}", self.heard) };
-        self.heard.drain(..at + text.len());
+        found.map(|at| self.heard.drain(..at + text.len())).is_some()
     }
 
     /// Everything up to the end, which comes when nobody holds the other side any more.

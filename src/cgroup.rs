@@ -12,12 +12,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::host::cgroups::CgroupLayout;
 use crate::plan::cgroup_paths::CgroupsPath;
+use crate::plan::problems::Problems;
 use crate::plan::spec::resources::Resources;
 
 use self::draft::Draft;
@@ -27,6 +28,7 @@ pub use device_filter::{DeviceFilter, attach as attach_device_filter};
 pub use freeze::Freezer;
 pub use join::{InTree, Joinable, Tree, open_to_join};
 pub use oom::{Oom, OomWatch};
+pub use probe::refuse_impossible;
 pub use recorded::Recorded;
 pub use remove::Holders;
 pub use stats::Stats;
@@ -55,6 +57,7 @@ mod freeze;
 mod join;
 mod oom;
 mod perform;
+mod probe;
 mod properties;
 mod recorded;
 mod remove;
@@ -134,53 +137,56 @@ impl HierarchyPlan {
     }
 }
 
+/// An error may be of several problems: see [`Problems`].
 pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout: &CgroupLayout) -> Result<CgroupPlan> {
     use Version::{V1, V2};
     let mut draft = Draft::new(&CgroupsPath::new(id, cgroups_path)?, layout)?;
+    let mut problems = Problems::default();
     let mut warnings = Vec::new();
 
-    let cpu = match draft.version("cpu") {
-        V1 => cpu::v1(&resources.cpu, &mut warnings)?,
-        V2 => cpu::v2(&resources.cpu, &mut warnings)?,
+    let cpu = problems.take(match draft.version("cpu") {
+        V1 => cpu::v1(&resources.cpu, &mut warnings),
+        V2 => cpu::v2(&resources.cpu, &mut warnings),
+    });
+    problems.ok(draft.before("cpu", cpu));
+    problems.ok(draft.realtime_above(&resources.cpu));
+    let cpuset = problems.take(match draft.version("cpuset") {
+        V1 => cpuset::v1(&resources.cpu),
+        V2 => cpuset::v2(&resources.cpu),
+    });
+    problems.ok(draft.before("cpuset", cpuset));
+    problems.ok(draft.before("pids", pids::both(&resources.pids)));
+    let (blkio, block_io) = match draft.version("io") {
+        V1 => ("blkio", blkio::v1(&resources.block_io)),
+        V2 => ("io", blkio::v2(&resources.block_io)),
     };
-    draft.before("cpu", cpu)?;
-    draft.realtime_above(&resources.cpu)?;
-    let cpuset = match draft.version("cpuset") {
-        V1 => cpuset::v1(&resources.cpu)?,
-        V2 => cpuset::v2(&resources.cpu)?,
+    problems.ok(block_io.and_then(|writes| draft.before(blkio, writes)));
+    problems.ok(draft.before("net_cls", network::class_v1(&resources.network)));
+    problems.ok(network::priorities_v1(&resources.network).and_then(|writes| draft.before("net_prio", writes)));
+    let hugetlb = problems.take(match draft.version("hugetlb") {
+        V1 => hugetlb::v1(&resources.hugepage_limits),
+        V2 => hugetlb::v2(&resources.hugepage_limits),
+    });
+    problems.ok(draft.before("hugetlb", hugetlb));
+    problems.ok(rdma::both(&resources.rdma).and_then(|writes| draft.before("rdma", writes)));
+    problems.ok(draft.devices(&resources.devices));
+    let (hierarchy, memory) = match draft.version("memory") {
+        V1 => (memory::v1_hierarchy(&resources.memory), memory::v1(&resources.memory, &mut warnings)),
+        V2 => (None, memory::v2(&resources.memory, &mut warnings)),
     };
-    draft.before("cpuset", cpuset)?;
-    draft.before("pids", pids::both(&resources.pids))?;
-    match draft.version("io") {
-        V1 => draft.before("blkio", blkio::v1(&resources.block_io)?)?,
-        V2 => draft.before("io", blkio::v2(&resources.block_io)?)?,
+    problems.ok(draft.before("memory", hierarchy));
+    problems.ok(memory.and_then(|writes| draft.last("memory", writes)));
+    for (controller, write) in problems.take(unified::v2(&resources.unified, layout.v2.as_ref())) {
+        problems.ok(match (draft.version(&controller), controller.as_str()) {
+            (V1, _) => Err(anyhow!(
+                "{}: its {controller} controller is mounted as cgroup v1 here; use that field",
+                write.field
+            )),
+            (V2, "memory") => draft.last(&controller, [write]),
+            (V2, _) => draft.before(&controller, [write]),
+        });
     }
-    draft.before("net_cls", network::class_v1(&resources.network))?;
-    draft.before("net_prio", network::priorities_v1(&resources.network)?)?;
-    let hugetlb = match draft.version("hugetlb") {
-        V1 => hugetlb::v1(&resources.hugepage_limits)?,
-        V2 => hugetlb::v2(&resources.hugepage_limits)?,
-    };
-    draft.before("hugetlb", hugetlb)?;
-    draft.before("rdma", rdma::both(&resources.rdma)?)?;
-    draft.devices(&resources.devices)?;
-    match draft.version("memory") {
-        V1 => {
-            draft.before("memory", memory::v1_hierarchy(&resources.memory))?;
-            draft.last("memory", memory::v1(&resources.memory, &mut warnings)?)?;
-        }
-        V2 => draft.last("memory", memory::v2(&resources.memory, &mut warnings)?)?,
-    }
-    for (controller, write) in unified::v2(&resources.unified, layout.v2.as_ref())? {
-        match (draft.version(&controller), controller.as_str()) {
-            (V1, _) => {
-                bail!("{}: its {controller} controller is mounted as cgroup v1 here; use that field", write.field)
-            }
-            (V2, "memory") => draft.last(&controller, [write])?,
-            (V2, _) => draft.before(&controller, [write])?,
-        }
-    }
-    Ok(CgroupPlan { hierarchies: draft.hierarchies, warnings })
+    problems.result(CgroupPlan { hierarchies: draft.hierarchies, warnings })
 }
 
 /// Refuses a cgroup that is another container's, before anything records it as ours: what is recorded is killed and

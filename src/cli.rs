@@ -17,6 +17,7 @@ use crate::lifecycle::Store;
 use crate::log;
 use crate::plan::notify;
 
+pub mod check;
 pub mod create;
 pub mod delete;
 pub mod descriptors;
@@ -101,6 +102,7 @@ pub const VERBS: &[&Verb] = &[
     &spec::VERB,
     &features::VERB,
     &plan::VERB,
+    &check::VERB,
 ];
 
 /// What the words ask for.

@@ -35,6 +35,7 @@ mod masks;
 mod mounts;
 mod namespaces;
 mod parent;
+pub mod probe;
 mod program;
 mod root;
 pub mod scheduling;
@@ -44,8 +45,10 @@ pub mod steps;
 mod sysctl;
 mod user;
 
+pub use devices::node_of_host;
 pub use join::Container;
-pub use mounts::clone_source;
+pub use mounts::{clone_source, configured, refuse_other_kind, symlink_above};
+pub use root::NOT_THEIRS;
 
 /// What the parent opened for the child.
 pub struct Handles {
@@ -136,7 +139,7 @@ impl<'p> Init<'p> {
             late_readonly: Vec::new(),
             cwd_pending: false,
             program: None,
-            may_set_groups: !plan.is_some_and(|plan| plan.no_setgroups),
+            may_set_groups: !process.keep_groups && !plan.is_some_and(|plan| plan.no_setgroups),
         }
     }
 

@@ -32,6 +32,7 @@ pub mod join;
 pub mod joined;
 pub mod lock_flags;
 pub mod mount_ids;
+pub mod probe;
 pub mod seal;
 pub mod serve;
 pub mod stages;

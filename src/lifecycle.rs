@@ -8,6 +8,7 @@ use crate::plan::unit::CgroupManager;
 
 mod bring_up;
 mod bundle;
+mod check;
 mod claim;
 mod container;
 mod delete;
@@ -18,6 +19,7 @@ mod freeze;
 pub mod given_file;
 mod hooks;
 mod managed;
+mod permitted;
 mod pidfd_socket;
 mod process;
 mod query;
@@ -31,6 +33,7 @@ mod update;
 pub mod view;
 
 pub use bring_up::Place;
+pub use check::{CheckOptions, Finding, Verdict, check};
 pub use delete::delete;
 pub use events::{Event, Events, stats};
 pub use exec::{ExecOptions, exec};

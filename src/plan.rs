@@ -14,6 +14,7 @@ use crate::rootfs::InRoot;
 use hooks::Hooks;
 
 pub mod affinity;
+pub mod annotations;
 pub mod build;
 pub mod capabilities;
 pub mod cgroup_paths;
@@ -33,6 +34,7 @@ pub mod namespaces;
 pub mod net_devices;
 pub mod notify;
 pub mod personality;
+pub mod problems;
 pub mod process;
 pub mod scheduler;
 pub mod seccomp;
@@ -415,6 +417,9 @@ pub struct ProcessPlan {
     pub uid: u32,
     pub gid: u32,
     pub additional_gids: Vec<u32>,
+    /// Those of rrun's caller stay, by annotation.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_groups: bool,
     pub umask: u32,
     #[serde(serialize_with = "capabilities::names_of_sets")]
     pub capabilities: Capabilities,

@@ -25,6 +25,12 @@ pub struct Proc {
 /// PROC_ROOT_INO: the inode of a procfs's own root (fs/proc/root.c), which a bind of some /proc/PID lacks.
 const ROOT_INODE: u64 = 1;
 
+impl From<Proc> for OwnedFd {
+    fn from(proc: Proc) -> OwnedFd {
+        proc.dir
+    }
+}
+
 impl Proc {
     pub fn open() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::daemon::containerd;
+use crate::daemon::{asks, containerd};
 use crate::runtime::{self, Output, eventually_within};
 use crate::tty::Terminal;
 
@@ -78,29 +78,31 @@ fn a_terminal() {
     let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
     terminal.master.hears("/dev/pts/0");
     terminal.master.hears("20 70");
-    terminal.master.types("word\r");
-    terminal.master.hears("got word");
+    asks(&mut terminal, "word\r", "got word");
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }
 
 #[test]
 fn exec_in_a_task() {
     let _task = Task::new("executed", "");
-    let exec =
-        |options: &str, command: &str| sh(&format!("ctr task exec --exec-id e$RANDOM {options} executed {command}"));
+    // ctr stops reading when it hears of the end, whether it has begun to or not
+    let exec = |options: &str, script: &str| {
+        sh(&format!(
+            "ctr task exec --exec-id e$RANDOM {options} executed sh -c '{script}; status=$?; sleep 0.3; exit $status'"
+        ))
+    };
     assert_eq!(exec("", "echo in").ok(), "in\n");
     assert_eq!(exec("--cwd /tmp", "pwd").ok(), "/tmp\n");
     assert_eq!(exec("--user 1000", "id -u").ok(), "1000\n");
-    assert_eq!(exec("", "sh -c 'exit 9'").code, 9);
-    let refused = exec("", "nosuch");
+    assert_eq!(exec("", "sh -c \"exit 9\"").code, 9);
+    let refused = sh("ctr task exec --exec-id refused executed nosuch");
     assert!(refused.code == 1 && refused.stderr.contains("executable file not found in $PATH"), "{refused}");
     let mut terminal = Terminal::new(20, 70);
     let mut command =
         containerd().command("ctr task exec --exec-id t -t executed sh -c 'tty; read line; echo got $line; exit 5'");
     let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
     terminal.master.hears("/dev/pts/0");
-    terminal.master.types("word\r");
-    terminal.master.hears("got word");
+    asks(&mut terminal, "word\r", "got word");
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }
 
@@ -169,7 +171,8 @@ fn namespaces_of_another_task() {
         .and_then(|line| line.split_whitespace().nth(1).map(String::from))
         .unwrap();
     for (kind, name) in [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("pid", "pid")] {
-        let own = sh(&format!("ctr task exec --exec-id e$RANDOM first readlink /proc/self/ns/{name}")).ok().to_string();
+        let exec = format!("ctr task exec --exec-id e$RANDOM first sh -c 'readlink /proc/self/ns/{name}; sleep 0.3'");
+        let own = sh(&exec).ok().to_string();
         // the daemon has a pid namespace of its own, and there the path is meant
         let line = ctr_run(
             &format!("--rm --with-ns {kind}:/proc/{pid}/ns/{name}"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::daemon::containerd;
+use crate::daemon::{asks, containerd};
 use crate::kubelet::{Container, Pod, call};
 use crate::runtime::{Call, eventually_within, wait_within};
 use crate::tty::Terminal;
@@ -50,8 +50,7 @@ fn exec_with_a_terminal() {
     let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
     terminal.master.hears("/dev/pts/0");
     terminal.master.hears("33 44");
-    terminal.master.types("word\n");
-    terminal.master.hears("got word");
+    asks(&mut terminal, "word\n", "got word");
     assert_eq!(wait_within(&mut child, Duration::from_secs(10)).unwrap().code(), Some(5));
 }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::runtime::{self, Call, Output, eventually_within, run, wait_within};
+use crate::tty::Terminal;
 
 /// For a daemon to answer first.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -125,6 +126,16 @@ impl Drop for Daemon {
         drop(self.script.stdin.take());
         let _ = wait_within(&mut self.script, PATIENCE);
     }
+}
+
+/// Types until it is answered: a manager between may begin to read later than it says, and drop what came before.
+#[track_caller]
+pub fn asks(terminal: &mut Terminal, text: &str, answer: &str) {
+    let mut answered = || {
+        terminal.master.types(text);
+        terminal.master.hears_within(Duration::from_secs(2), answer)
+    };
+    assert!((0..15).any(|_| answered()), "no {answer}");
 }
 
 /// A root file system of busybox: DIR/image, and the same as an archive of two images: `box`, and `pause`, which is

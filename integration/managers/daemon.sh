@@ -37,7 +37,7 @@ documented() { # json|toml WORD
 	awk -v kind="$1" -v word="$2" '
 		/^```/ { if (inside && index(block, word)) printf "%s", block; inside = $0 == "```" kind; block = ""; next }
 		inside { block = block $0 "\n" }' "$here/../../docs/managers.md" |
-		sed "s|/usr/local/bin/rrun|$runtime|"
+		sed "s|/usr/local/bin/rrun|$runtime|; s/SystemdCgroup = true/SystemdCgroup = false/" # no systemd in these namespaces
 }
 
 serve_docker() {

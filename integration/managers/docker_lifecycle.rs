@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::daemon::docker;
+use crate::daemon::{asks, docker};
 use crate::runtime::{Output, eventually_within, wait_within};
 use crate::tty::Terminal;
 
@@ -71,8 +71,7 @@ fn exec_with_a_terminal() {
     let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
     terminal.master.hears("/dev/pts/0");
     terminal.master.hears("20 70");
-    terminal.master.types("word\r");
-    terminal.master.hears("got word");
+    asks(&mut terminal, "word\r", "got word");
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }
 
@@ -196,8 +195,7 @@ fn attach_to_a_terminal() {
         let mut command = docker().command("docker attach seen");
         let mut child =
             command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
-        terminal.master.types(&format!("{word}\r"));
-        terminal.master.hears(&format!("got {word}"));
+        asks(&mut terminal, &format!("{word}\r"), &format!("got {word}"));
         terminal.master.types("\x10\x11");
         terminal.master.hears("read escape sequence");
         wait_within(&mut child, Duration::from_secs(10)).expect("it stays attached");

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::daemon::docker;
+use crate::daemon::{asks, docker};
 use crate::runtime::{Output, eventually_within};
 use crate::tty::Terminal;
 
@@ -214,7 +214,6 @@ fn a_terminal() {
     let client = nix::unistd::Pid::from_raw(client.trim().parse().unwrap());
     nix::sys::signal::kill(client, nix::sys::signal::Signal::SIGWINCH).unwrap();
     terminal.master.hears("33 44");
-    terminal.master.types("word\r");
-    terminal.master.hears("got word");
+    asks(&mut terminal, "word\r", "got word");
     assert_eq!(child.wait().unwrap().code(), Some(5));
 }

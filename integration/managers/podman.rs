@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::daemon::podman;
+use crate::daemon::{asks, podman};
 use crate::runtime::{Output, eventually_within};
 use crate::tty::Terminal;
 
@@ -96,8 +96,7 @@ fn a_terminal() {
             command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
         terminal.master.hears("/dev/pts/0");
         terminal.master.hears("20 70");
-        terminal.master.types("word\r");
-        terminal.master.hears("got word");
+        asks(&mut terminal, "word\r", "got word");
         assert_eq!(child.wait().unwrap().code(), Some(5), "{line}");
     }
 }

@@ -10,6 +10,7 @@ kernel=linux-image-cloud-amd64
 packages=(
     systemd systemd-sysv dbus dbus-user-session libpam-systemd # PID 1, its bus, users' own managers
     apparmor criu runc crun                                    # what rrun works with, and its peers
+    docker.io containerd                                       # what calls it
     busybox-static strace procps kmod python3-minimal          # the tests, the agent
     attr libcap2-bin iproute2 jq uidmap util-linux
 )
@@ -34,6 +35,8 @@ chroot "$root" sh -euc '
     mkdir -p /share /var/lib/systemd/linger
     touch /var/lib/systemd/linger/user      # its manager runs without a login
     systemctl -q enable agent.service
+    # a daemon runs where a test starts it
+    systemctl -q disable docker.service docker.socket containerd.service
     # no terminal to log in at, nothing that comes by itself
     systemctl -q mask getty.target timers.target e2scrub_reap.service systemd-pstore.service'
 version=$(basename "$root"/lib/modules/*)

@@ -96,16 +96,21 @@ impl<'a> NewCgroups<'a> {
         self.cgroups.iter().try_for_each(NewCgroup::apply_last)
     }
 
-    /// The `tasks` file of every v1 hierarchy: a single-threaded process joins by writing `0`.
+    /// The `tasks` file of every v1 hierarchy: a single-threaded process joins by writing `0`. Also cgroup.procs of the
+    /// v2 tree, where nobody can be born.
     pub fn tasks(&self) -> Result<Vec<(PathBuf, OwnedFd)>> {
-        let v1 = self.cgroups.iter().filter(|cgroup| cgroup.plan.version == Version::V1);
-        v1.map(|cgroup| Ok((cgroup.directory.path.clone(), cgroup.directory.open_to_join("tasks")?))).collect()
+        let tree = |cgroup: &&NewCgroup| cgroup.plan.version == Version::V2;
+        let joined = self.cgroups.iter().filter(|cgroup| !tree(cgroup) || cgroup.lets_nobody_be_born());
+        let open = |cgroup: &NewCgroup| {
+            let file = if tree(&cgroup) { "cgroup.procs" } else { "tasks" };
+            Ok((cgroup.directory.path.clone(), cgroup.directory.open_to_join(file)?))
+        };
+        joined.map(open).collect()
     }
 
     pub fn unified(&self) -> Result<Option<UnifiedHandles>> {
-        let Some(cgroup) = self.cgroups.iter().find(|cgroup| cgroup.plan.version == Version::V2) else {
-            return Ok(None);
-        };
+        let tree = self.cgroups.iter().find(|cgroup| cgroup.plan.version == Version::V2);
+        let Some(cgroup) = tree.filter(|cgroup| !cgroup.lets_nobody_be_born()) else { return Ok(None) };
         let directory = cgroup.directory.below(Path::new("")).map_err(|errno| open_error(&cgroup.directory, errno))?;
         Ok(Some(UnifiedHandles {
             path: cgroup.directory.path.clone(),
@@ -128,6 +133,11 @@ impl<'a> NewCgroups<'a> {
 }
 
 impl<'a> NewCgroup<'a> {
+    /// A limit of 0 processes is one (spec 1.3): the kernel clones nobody into it, and lets a process move in.
+    fn lets_nobody_be_born(&self) -> bool {
+        self.plan.before.iter().any(|write| write.file == "pids.max" && write.value == "0")
+    }
+
     /// One that stands already.
     pub fn open(plan: &'a HierarchyPlan) -> Result<Self> {
         let top = Directory::mounted(&plan.mountpoint, plan.version)?;

@@ -18,7 +18,7 @@ use crate::log;
 use crate::plan::hooks::Hooks;
 use crate::plan::seccomp::calls::ARCHITECTURES;
 use crate::plan::seccomp::profile::{ACTIONS, FLAGS, OPERATORS};
-use crate::plan::{capabilities, memory_policy, mount_options, namespaces};
+use crate::plan::{annotations, capabilities, memory_policy, mount_options, namespaces};
 use crate::systemd::annotation;
 
 pub const VERB: Verb = Verb {
@@ -43,8 +43,13 @@ fn features() -> Result<Features> {
         .mount_options(mount_options::all_words())
         .linux(linux()?)
         .annotations(HashMap::new())
-        .potentially_unsafe_config_annotations(vec![annotation::PREFIX.to_string()])
+        .potentially_unsafe_config_annotations(unsafe_annotations().map(String::from).collect::<Vec<_>>())
         .build()?)
+}
+
+/// One that ends with a dot stands for all that begin so.
+fn unsafe_annotations() -> impl Iterator<Item = &'static str> {
+    annotations::known().chain([annotation::PREFIX])
 }
 
 fn linux() -> Result<LinuxFeature> {
@@ -93,6 +98,29 @@ mod tests {
         assert_eq!(seccomp["archs"], serde_json::json!(ARCHITECTURES));
         assert_eq!(seccomp["operators"].as_array().unwrap().len(), OPERATORS.len());
         assert_eq!((&seccomp["knownFlags"], &seccomp["supportedFlags"]), (&FLAGS.into(), &FLAGS.into()));
+    }
+
+    #[test]
+    fn every_field_that_is_acted_on_is_told() {
+        let json = serde_json::to_value(features().unwrap()).unwrap();
+        for mode in json["linux"]["memoryPolicy"]["modes"].as_array().unwrap() {
+            let written = |nodes| serde_json::from_value(serde_json::json!({"mode": mode, "nodes": nodes})).unwrap();
+            assert!(["", "0"].into_iter().any(|nodes| memory_policy::plan(&written(nodes)).is_ok()), "{mode}");
+        }
+        let flags = &json["linux"]["memoryPolicy"]["flags"];
+        for flag in flags.as_array().unwrap() {
+            let written = serde_json::json!({"mode": "MPOL_BIND", "nodes": "0", "flags": [flag]});
+            assert!(memory_policy::plan(&serde_json::from_value(written).unwrap()).is_ok(), "{flag}");
+        }
+        assert_eq!(
+            (json["linux"]["memoryPolicy"]["modes"].as_array().unwrap().len(), flags.as_array().unwrap().len()),
+            (7, 3)
+        );
+        let all = serde_json::json!({"enabled": true, "schemata": true, "monitoring": true});
+        assert_eq!((&json["linux"]["intelRdt"], &json["linux"]["netDevices"]["enabled"]), (&all, &true.into()));
+        let told = &json["potentiallyUnsafeConfigAnnotations"];
+        assert!(told.as_array().unwrap().contains(&annotation::PREFIX.into()));
+        assert!(annotations::known().all(|name| told.as_array().unwrap().contains(&name.into())), "{told}");
     }
 
     #[test]

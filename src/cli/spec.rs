@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Arg;
+use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 
 use super::{Call, Verb, switch, value};
 use crate::error::Doing;
@@ -16,6 +17,8 @@ pub const VERB: Verb = Verb::new("spec", "Write a config.json to begin with", ar
 const CONFIG: &str = include_str!("spec/config.json");
 /// For a user without root's rights: in a user namespace of its own, without what such a user may not do.
 const ROOTLESS: &str = include_str!("spec/rootless.json");
+
+const CGROUP_NAMESPACE: &str = ",\n\t\t\t{\n\t\t\t\t\"type\": \"cgroup\"\n\t\t\t}";
 
 fn args() -> Vec<Arg> {
     vec![
@@ -31,10 +34,20 @@ fn run(call: &Call) -> Result<u8> {
     } else {
         CONFIG.to_string()
     };
+    let config = if cgroups_have_one_tree() { config } else { without_cgroup_namespace(&config) };
     let directory = call.value("bundle").map(PathBuf::from).unwrap_or_default();
     let name = call.value("file").map_or(Path::new("config.json"), Path::new);
     write(&directory.join(name), &config)?;
     Ok(0)
+}
+
+/// Beside hierarchies of v1 the container's own view is for who asks for it, as with runc.
+fn without_cgroup_namespace(config: &str) -> String {
+    config.replace(CGROUP_NAMESPACE, "")
+}
+
+fn cgroups_have_one_tree() -> bool {
+    nix::sys::statfs::statfs("/sys/fs/cgroup").is_ok_and(|top| top.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 fn rootless(euid: u32, egid: u32) -> String {
@@ -81,6 +94,21 @@ mod tests {
             }
         }
         assert_eq!(serde_json::from_str::<Value>(&rootless(1000, 100)).unwrap(), config);
+    }
+
+    #[test]
+    fn beside_v1_there_is_no_cgroup_namespace() {
+        for config in [CONFIG.to_string(), rootless(0, 0)] {
+            let with: Value = serde_json::from_str(&config).unwrap();
+            let mut without: Value = serde_json::from_str(&without_cgroup_namespace(&config)).unwrap();
+            without["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "cgroup"}));
+            let sorted = |config: &Value| {
+                let mut types: Vec<_> = config["linux"]["namespaces"].as_array().unwrap().clone();
+                types.sort_by_key(Value::to_string);
+                types
+            };
+            assert_eq!(sorted(&with), sorted(&without));
+        }
     }
 
     #[test]

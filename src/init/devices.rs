@@ -15,7 +15,7 @@ use super::Init;
 use crate::error::Doing;
 use crate::plan::{DeviceKind, DevicePlan, LinkPlan, LinkWhen, Namespace};
 use crate::rootfs::{InRoot, Place, Symlinks, kind_of, stat_in};
-use crate::sys::mount::{self, Reach};
+use crate::sys::mount::{self, Mount, Reach};
 
 impl Init<'_> {
     fn place_of<'p>(&self, path: &'p InRoot) -> Result<(OwnedFd, &'p OsStr)> {
@@ -43,13 +43,9 @@ impl Init<'_> {
     }
 
     fn bind_device(&self, device: &DevicePlan) -> Result<()> {
-        let path = format!("{}", device.path);
-        let node =
-            mount::clone_tree(Path::new(&path), Reach::One).context("mknod is not permitted; bind the host's")?;
-        let stat = fstat(node.as_fd()).doing("fstat", &path)?;
-        ensure!(is_device(&stat, device), "mknod is not permitted, and {path} of the host is {}", describe(&stat));
+        let node = node_of_host(device)?;
         let place = self.rootfs()?.mountpoint(&device.path, Place::File, Symlinks::Refused)?;
-        Ok(mount::attach(&node, place.fd.as_fd(), &path)?)
+        Ok(mount::attach(&node, place.fd.as_fd(), &device.path)?)
     }
 
     pub(super) fn make_link(&mut self, link: &LinkPlan) -> Result<()> {
@@ -66,6 +62,15 @@ impl Init<'_> {
             result => Ok(result.doing("symlink", &link.path)?),
         }
     }
+}
+
+/// What stands in for a device that may not be made: the same one, at its path on the host.
+pub fn node_of_host(device: &DevicePlan) -> Result<Mount> {
+    let path = format!("{}", device.path);
+    let node = mount::clone_tree(Path::new(&path), Reach::One).context("mknod is not permitted; bind the host's")?;
+    let stat = fstat(node.as_fd()).doing("fstat", &path)?;
+    ensure!(is_device(&stat, device), "mknod is not permitted, and {path} of the host is {}", describe(&stat));
+    Ok(node)
 }
 
 fn file_type(kind: DeviceKind) -> SFlag {

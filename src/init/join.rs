@@ -54,7 +54,7 @@ impl Init<'_> {
 
     /// All at once, so that what the one allows the other does not forbid: setns(2).
     pub(super) fn join_namespaces(&mut self) -> Result<()> {
-        self.may_set_groups = !self.container()?.no_setgroups;
+        self.may_set_groups &= !self.container()?.no_setgroups;
         let Container { init, namespaces, .. } = self.container()?;
         if namespaces.is_empty() {
             return Ok(());

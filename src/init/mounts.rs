@@ -126,7 +126,8 @@ impl Init<'_> {
             self.refuse_inside_proc(target, &found)?;
             found
         };
-        refuse_other_kind(is_directory, &found, target)?;
+        let onto_directory = kind_of(&fstat(&found.fd).doing("fstat", target)?) == SFlag::S_IFDIR;
+        refuse_other_kind(is_directory, onto_directory, target)?;
         mount::set_attributes_if(&tree, plan.attributes.into(), Reach::One, target)?;
         mount::attach(&tree, found.fd.as_fd(), target)?;
         Ok(tree)
@@ -138,11 +139,7 @@ impl Init<'_> {
         let symlinks = if kernel_files { Symlinks::Refused } else { followed(nofollow) };
         let found = self.rootfs()?.mountpoint(target, Place::Directory, symlinks);
         let found = found.map_err(|error| match error.errno {
-            Errno::ELOOP if kernel_files => {
-                anyhow::anyhow!(
-                    "the image has a symlink at or above {target}; {fstype} goes onto a real directory only"
-                )
-            }
+            Errno::ELOOP if kernel_files => symlink_above(target, fstype),
             _ => error.into(),
         })?;
         if !kernel_files {
@@ -195,11 +192,7 @@ fn new_filesystem(
     parameters: &[Parameter],
     place: &Found,
 ) -> Result<Mount> {
-    let filesystem = Filesystem::new(fstype)?;
-    if !device.is_empty() {
-        filesystem.set("source", Some(device))?;
-    }
-    set_all(&filesystem, parameters)?;
+    let filesystem = configured(fstype, device, parameters)?;
     let has_mode = parameters.iter().any(|p| matches!(p, Parameter::Value(key, _) if key == "mode"));
     if fstype == "tmpfs" && !has_mode && !place.created {
         // as mount(8) users expect: a tmpfs over /tmp stays 1777
@@ -207,6 +200,16 @@ fn new_filesystem(
         filesystem.set("mode", Some(&format!("{mode:o}")))?;
     }
     explained(&filesystem, filesystem.mount(plan.attributes.set))
+}
+
+/// A file system with its options, of which nothing is made yet.
+pub fn configured(fstype: &str, device: &str, parameters: &[Parameter]) -> Result<Filesystem> {
+    let filesystem = Filesystem::new(fstype)?;
+    if !device.is_empty() {
+        filesystem.set("source", Some(device))?;
+    }
+    set_all(&filesystem, parameters)?;
+    Ok(filesystem)
 }
 
 pub(super) fn set_all(filesystem: &Filesystem, parameters: &[Parameter]) -> Result<()> {
@@ -249,9 +252,12 @@ fn is_proc(target: &InRoot) -> bool {
     target.as_path() == std::path::Path::new("proc")
 }
 
+pub fn symlink_above(target: &InRoot, fstype: &str) -> anyhow::Error {
+    anyhow::anyhow!("the image has a symlink at or above {target}; {fstype} goes onto a real directory only")
+}
+
 /// move_mount(2) would only say EINVAL, and managers look for the words of ENOTDIR.
-fn refuse_other_kind(source_is_directory: bool, found: &Found, target: &InRoot) -> Result<()> {
-    let target_is_directory = kind_of(&fstat(&found.fd).doing("fstat", target)?) == SFlag::S_IFDIR;
+pub fn refuse_other_kind(source_is_directory: bool, target_is_directory: bool, target: &InRoot) -> Result<()> {
     let object = match (source_is_directory, target_is_directory) {
         (true, false) => format!("a folder onto the file {target}"),
         (false, true) => format!("a file onto the folder {target}"),

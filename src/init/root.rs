@@ -27,7 +27,8 @@ pub(super) fn propagation_bits(kind: PropagationKind) -> u64 {
     }
 }
 
-const NOT_THEIRS: &str = "root of the user namespace may not enter it; give the rootfs to the ids that are mapped, or let \
+/// Of a rootfs.
+pub const NOT_THEIRS: &str = "root of the user namespace may not enter it; give the rootfs to the ids that are mapped, or let \
     everybody enter it (chmod +x)";
 
 impl Propagation {

@@ -146,6 +146,21 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     steps
 }
 
+/// What tells something without a container. In a session of its own, since an I/O priority is that of a process group.
+/// Limits last: they may keep the others from opening a file.
+pub fn probes(plan: &Plan) -> Vec<Step<'_>> {
+    let process = &plan.process;
+    let mut steps = vec![Step::NewSession];
+    steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
+    steps.extend(plan.sysctls.iter().map(Step::Sysctl));
+    steps.extend(process.memory_policy.as_ref().map(Step::MemoryPolicy));
+    steps.extend(process.personality.map(Step::Personality));
+    steps.extend(process.io_priority.map(Step::IoPriority));
+    steps.extend(process.scheduler.as_ref().map(Step::Scheduler));
+    steps.extend((!process.rlimits.is_empty()).then_some(Step::Limits));
+    steps
+}
+
 /// What `exec` does: no container is made, so little is left of the above.
 pub fn steps_of_exec(plan: &ExecPlan) -> Vec<Step<'_>> {
     let process = &plan.process;
@@ -209,10 +224,14 @@ fn become_the_program<'p>(process: &'p ProcessPlan, scheduler: Option<&'p Schedu
 }
 
 pub(super) fn run(steps: &[Step], init: &mut Init) -> Result<()> {
-    steps.iter().try_for_each(|step| init.perform(step).with_context(|| step.to_string()))
+    steps.iter().try_for_each(|step| init.perform_named(step))
 }
 
 impl Init<'_> {
+    pub(super) fn perform_named(&mut self, step: &Step) -> Result<()> {
+        self.perform(step).with_context(|| step.to_string())
+    }
+
     fn perform(&mut self, step: &Step) -> Result<()> {
         match *step {
             Step::DieWithParent | Step::DieWithParentAgain => self.die_with_parent(),

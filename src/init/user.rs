@@ -56,12 +56,13 @@ impl Init<'_> {
         set_dumpable(false)
     }
 
-    /// Root of the namespace, or where that is not mapped the container's user; without the groups of rrun's caller. The
+    /// Root of the namespace, or where that is not mapped the container's user; without the groups of rrun's caller but
+    /// where they are kept. The
     /// kernel clears the parent-death signal here, and may have made us dumpable.
     pub(super) fn become_root(&mut self) -> Result<()> {
         let has_groups = |plan: &Plan| plan.id_maps.as_ref().is_some_and(|maps| maps.setgroups);
         let sure = self.plan.is_some_and(|plan| plan.has_new(Namespace::User) && has_groups(plan));
-        match credentials::set_groups(&[]) {
+        match self.set_groups(&[]) {
             // forbidden in an ordinary user's namespace; the plan or the parent has seen that none are asked for
             Err(SysError { errno: Errno::EPERM, .. }) if !sure => self.may_set_groups = false,
             result => result?,
@@ -81,11 +82,8 @@ impl Init<'_> {
     }
 
     /// Where the user namespace forbids it the groups of rrun's caller stay.
-    pub(super) fn set_groups(&self, groups: &[u32]) -> Result<()> {
-        if self.may_set_groups {
-            credentials::set_groups(groups)?;
-        }
-        Ok(())
+    pub(super) fn set_groups(&self, groups: &[u32]) -> Result<(), SysError> {
+        if self.may_set_groups { credentials::set_groups(groups) } else { Ok(()) }
     }
 }
 

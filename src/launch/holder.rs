@@ -1,5 +1,5 @@
 //! A process that does nothing but be there: systemd makes no scope without one, and init is to be born in a cgroup that
-//! is finished. It ends with rrun at the latest.
+//! is finished; and the maps of a mount are those of a user namespace, which somebody makes. It ends with rrun at the latest.
 
 use std::os::fd::AsFd;
 
@@ -18,8 +18,13 @@ pub struct Holder(Child);
 
 impl Holder {
     pub fn new() -> Result<Self, SysError> {
+        Self::in_new(CloneFlags::empty())
+    }
+
+    /// In new namespaces.
+    pub fn in_new(flags: CloneFlags) -> Result<Self, SysError> {
         let parent = pidfd_open(getpid())?;
-        let child = clone::spawn(CloneFlags::empty(), None, || {
+        let child = clone::spawn(flags, None, || {
             // what rrun waits for is not for a process that waits for nothing
             let tied = prctl::set_pdeathsig(Signal::SIGKILL);
             if tied.is_err() || is_readable(&parent) != Ok(false) {

@@ -80,9 +80,7 @@ fn write_one(proc: &Proc, child: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
 
 fn help(child: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
     let helper = kind.helper;
-    let path = find(helper, std::env::var_os("PATH").as_deref()).with_context(|| {
-        format!("{helper} is not installed; install it (package uidmap or shadow-utils), or map nothing but yourself")
-    })?;
+    let path = find_helper(helper)?;
     let mut command = Command::new(&path);
     command.arg(child.to_string());
     for range in &map.ranges {
@@ -96,6 +94,22 @@ fn help(child: Pid, map: &IdMap, kind: &Kind) -> Result<()> {
     };
     let allowed = kind.allowed;
     bail!("{helper} refuses {}: {said}; see that {allowed} grants these ids to this user{rights}", shown(&map.ranges))
+}
+
+/// Before anybody needs them.
+pub fn refuse_without_helpers(maps: &IdMaps) -> Result<()> {
+    for (map, kind) in [(&maps.uids, &UIDS), (&maps.gids, &GIDS)] {
+        if map.writer == MapWriter::Helper {
+            find_helper(kind.helper).context(kind.field)?;
+        }
+    }
+    Ok(())
+}
+
+fn find_helper(helper: &str) -> Result<PathBuf> {
+    find(helper, std::env::var_os("PATH").as_deref()).with_context(|| {
+        format!("{helper} is not installed; install it (package uidmap or shadow-utils), or map nothing but yourself")
+    })
 }
 
 /// It may ask a directory service of the network.

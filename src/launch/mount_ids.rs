@@ -8,17 +8,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::statfs::fstatfs;
-use nix::unistd::{Pid, pipe2, read};
+use nix::unistd::Pid;
 
-use super::serve::reap;
-use crate::error::{Doing, SysError};
+use super::holder::Holder;
+use crate::error::SysError;
 use crate::plan::id_maps::{IdRange, lines};
 use crate::plan::{MountIds, MountMaps, Namespace};
 use crate::procfs::Proc;
-use crate::sys::clone::{self, pidfd_send_signal};
 use crate::sys::mount::{self, Reach};
 
 /// Keeps the namespaces that were made: mounts of one container often have one map.
@@ -61,20 +59,9 @@ impl<'p> IdMapper<'p> {
 
 /// A user namespace that nobody is in.
 fn user_namespace(proc: &Proc, uids: &[IdRange], gids: &[IdRange]) -> Result<OwnedFd> {
-    // Its end of file ends the holder, also where rrun is killed.
-    let (life, held) = pipe2(OFlag::O_CLOEXEC).doing("pipe", "a user namespace")?;
-    let mut held = Some(held);
-    let holder = clone::spawn(CloneFlags::CLONE_NEWUSER, None, || {
-        held = None;
-        let _ = read(&life, &mut [0]);
-        0
-    })?;
-    let made = write_maps(proc, holder.pid, uids, gids)
-        .and_then(|()| Ok(proc.open_namespace(holder.pid, Namespace::User.file())?));
-    // ESRCH: it has ended
-    let _ = pidfd_send_signal(holder.pidfd.as_fd(), libc::SIGKILL);
-    reap(&holder)?;
-    made
+    let holder = Holder::in_new(CloneFlags::CLONE_NEWUSER)?;
+    write_maps(proc, holder.pid(), uids, gids)?;
+    Ok(proc.open_namespace(holder.pid(), Namespace::User.file())?)
 }
 
 fn write_maps(proc: &Proc, holder: Pid, uids: &[IdRange], gids: &[IdRange]) -> Result<()> {

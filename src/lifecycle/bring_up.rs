@@ -75,7 +75,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         cgroup_manager: options.cgroup_manager,
         stop: Some(interrupts),
     };
-    let Decided { plan, cgroup, managed, config } =
+    let Decided { plan, cgroup, managed, config, annotated } =
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
     // What can fail without having made anything comes first.
@@ -87,7 +87,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let rdt = rdt.context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
-    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
+    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref().or(annotated.pidfd_receiver.as_deref()))?;
     let agent = Agent::connect(&plan.process)?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));

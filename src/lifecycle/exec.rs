@@ -16,6 +16,7 @@ use super::container::Container;
 use super::duties::{Console, ExecParent};
 use super::given_file::{Pipes, read_whole};
 use super::managed;
+use super::permitted;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{self, ends_within};
 use super::seccomp_agent::Agent;
@@ -32,6 +33,7 @@ use crate::launch::join::{Commit, Prepared, join};
 use crate::launch::seal;
 use crate::launch::serve::{self, Until, serve};
 use crate::log;
+use crate::plan::annotations;
 use crate::plan::exec::{Base, ExecPlan, Flags, Manner, Target};
 use crate::plan::id_maps::host_id;
 use crate::plan::spec::{self, Spec};
@@ -109,7 +111,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let rootless = host::rootless()?;
     let mut container = way_in(running, proc.try_clone()?, rootless)?;
     let mapped = container.namespaces.contains(Namespace::User.flag());
-    let mut plan = decide(&running.container, options, credentials(mapped)?)?;
+    let mut plan = decide(&running.container, options, credentials(mapped)?, rootless)?;
     if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| rootless) {
         filter.serve_user();
     }
@@ -191,9 +193,10 @@ fn credentials(mapped: bool) -> Result<Host> {
     Ok(if mapped { Host { capabilities: u64::MAX, ..host } } else { host })
 }
 
-fn decide(container: &Container, options: &ExecOptions, mut host: Host) -> Result<ExecPlan> {
+fn decide(container: &Container, options: &ExecOptions, mut host: Host, rootless: bool) -> Result<ExecPlan> {
     let config = container.directory.read_config()?.ok_or(Matched::DoesNotExist)?;
-    let spec = Spec::parse(&config).context("the container's record")?;
+    let mut spec = Spec::parse(&config).context("the container's record")?;
+    annotations::apply(&mut spec, rootless, permitted::annotations)?;
     let first = spec.process.unwrap_or_else(|| spec::Process { cwd: Some("/".into()), ..Default::default() });
     let base = match &options.process {
         None => Base::Container,

@@ -4,9 +4,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,8 +12,8 @@ use nix::unistd::Pid;
 
 use super::claim::Claim;
 use super::container::Container;
+use super::permitted;
 use crate::cgroup::{self, CgroupPlan, Surroundings, UnitPlan, Write};
-use crate::error::Doing;
 use crate::hooks::Stop;
 use crate::host::Host;
 use crate::launch::holder::Holder;
@@ -79,7 +76,7 @@ fn annotated(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
     for (key, text) in annotations {
         let Some(name) = key.strip_prefix(annotation::PREFIX) else { continue };
         if allowed.is_none() {
-            allowed = Some(read_allowed(Path::new(ALLOWED))?);
+            allowed = Some(permitted::list(ALLOWED)?);
         }
         let is_allowed = allowed.iter().flat_map(|text| text.lines()).any(|line| line.trim() == name);
         ensure!(
@@ -90,26 +87,6 @@ fn annotated(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
     }
     Ok(properties)
 }
-
-/// Nobody but root may have written it.
-fn read_allowed(path: &Path) -> Result<String> {
-    let shown = path.display();
-    let file = match File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
-        file => file.doing("open", &shown)?,
-    };
-    let found = file.metadata().doing("stat", &shown)?;
-    ensure!(
-        found.is_file() && found.uid() == 0 && found.mode() & 0o022 == 0,
-        "{shown}: must be a file that root owns and nobody else may write"
-    );
-    let mut text = String::new();
-    file.take(LARGEST).read_to_string(&mut text).doing("read", shown)?;
-    Ok(text)
-}
-
-/// Of a list of names.
-const LARGEST: u64 = 64 * 1024;
 
 /// A container's unit, decided and not yet asked for.
 pub struct Managed<'s> {

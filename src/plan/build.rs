@@ -13,6 +13,7 @@ use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
 use super::id_maps::{self, User};
 use super::mount_ids::Container;
+use super::problems::Problems;
 use super::spec::{Linux, Spec, given};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
 use super::{
@@ -44,29 +45,33 @@ pub struct Options {
 }
 
 impl Plan {
+    /// An error may be of several problems: see [`Problems`].
     pub fn build(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
-        let mut plan = decide(spec, options, host).context("config.json")?;
+        let (plan, problems) = decide(spec, options, host);
+        let mut plan = problems.result(plan).context("config.json")?;
         plan.process.keep(options.descriptors);
-        if let Some(written) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
-            let start_hooks = !plan.hooks.start_container.is_empty();
-            seccomp::add(&mut plan.process, written, start_hooks, &mut plan.warnings).context("config.json")?;
-            if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| plan.rootless) {
-                filter.serve_user();
-            }
-        }
         if let Some(directory) = &options.notify {
             notify::add(&mut plan, directory)?;
         }
         check_terminal(plan.process.terminal.is_some(), options.detached, options.console_socket)?;
         Ok(plan)
     }
+
+    /// Without what something is wrong with, and what that is: for whoever looks further and does nothing.
+    pub fn draft(spec: &Spec, options: &Options, host: &Host) -> (Plan, Result<()>) {
+        let (plan, problems) = decide(spec, options, host);
+        (plan, problems.result(()).context("config.json"))
+    }
 }
 
-fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
-    check_version(given(&spec.oci_version))?;
+fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
+    let mut problems = Problems::default();
+    let mut warnings = Vec::new();
+    problems.ok(check_version(given(&spec.oci_version)));
+    let annotations = problems.take(annotations(&spec.annotations));
     let absent = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&absent);
-    let (namespaces, joined) = namespaces::plan(&linux.namespaces)?;
+    let (namespaces, joined) = namespaces::plan(&linux.namespaces, &mut problems);
     // Whatever is not rrun's own: it may be changed, and mounted in.
     let apart: Vec<_> = namespaces.iter().copied().chain(joined.iter().map(|join| join.kind)).collect();
     let user = match (namespaces.contains(&Namespace::User), apart.contains(&Namespace::User)) {
@@ -75,61 +80,77 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         (false, false) => User::Shared,
     };
     let admin = !host.rootless || host.may(Capability::CAP_SYS_ADMIN);
-    ensure!(admin || user != User::Shared, NEEDS_USER_NAMESPACE);
-    let id_maps = id_maps::plan(linux, user, host)?;
+    problems.ensure(admin || user != User::Shared, NEEDS_USER_NAMESPACE);
+    let id_maps = problems.take(id_maps::plan(linux, user, host));
     if user == User::New {
-        refuse_joined_mounts(&joined)?;
+        problems.ok(refuse_joined_mounts(&joined));
     }
     let own_mounts = apart.contains(&Namespace::Mount);
     if !own_mounts {
-        refuse_without_mount_namespace(spec, linux)?;
+        problems.ok(refuse_without_mount_namespace(spec, linux));
     }
     let cgroups_path = given(&linux.cgroups_path);
-    CgroupsPath::new(&options.id, options.cgroup_of_unit.as_deref().or(cgroups_path))?;
-    let mut warnings = Vec::new();
+    problems.ok(CgroupsPath::new(&options.id, options.cgroup_of_unit.as_deref().or(cgroups_path)));
     let cgroup = || cgroup_mount(linux, options, host, &apart);
     let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
-    let mut mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings)?;
-    let mount_label = labels::of_mounts(linux, host.security, &mut warnings)?;
-    if let Some(label) = &mount_label {
-        labels::label(&mut mounts, label, user != User::Shared || host.rootless);
+    let mut mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings, &mut problems);
+    let mount_label = problems.take(labels::of_mounts(linux, host.security, &mut warnings));
+    if let Some(label) = &mount_label
+        && let Some(option) = problems.ok(labels::option(linux))
+    {
+        labels::label(&mut mounts, label, option, user != User::Shared || host.rootless);
     }
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
-    let domainname = namespaces::uts_name("domainname", &spec.domainname, &apart)?;
+    let domainname = problems.take(namespaces::uts_name("domainname", &spec.domainname, &apart));
+    let inside = inside_of(host, user);
     let mut process = match &spec.process {
-        Some(process) => process::plan(process, &inside_of(host, user), &mut warnings)?,
-        None => process::absent(id_maps.as_ref(), &inside_of(host, user))?,
+        Some(process) => process::draft(process, &inside, &mut warnings, &mut problems),
+        None => process::absent(id_maps.as_ref(), &inside),
     };
-    process.take_over(linux)?;
+    problems.ok(process.take_over(linux));
     let no_setgroups = user == User::Shared && host.no_setgroups;
-    ensure!(!no_setgroups || process.additional_gids.is_empty(), id_maps::NO_GROUPS);
+    problems.ensure(!no_setgroups || process.additional_gids.is_empty(), id_maps::NO_GROUPS);
     if let Some(maps) = id_maps.as_ref().filter(|_| user == User::New) {
-        id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process)?;
-        id_maps::check_mounts(maps, &mounts, &apart)?;
+        problems.ok(id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process));
+        problems.ok(id_maps::check_mounts(maps, &mounts, &apart));
     }
-    let time_offsets = time::plan(&linux.time_offsets, &namespaces, &joined)?;
-    ensure!(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
     let intel_rdt = |written| intel_rdt::plan(written, &options.id, host.rootless, &mut warnings);
-    let intel_rdt = linux.intel_rdt.as_ref().map(intel_rdt).transpose()?;
-    let hooks = hooks::plan(spec)?;
+    let intel_rdt = problems.take(linux.intel_rdt.as_ref().map(intel_rdt).transpose());
+    let hooks = hooks::draft(spec, &mut problems);
     if !hooks.start_container.is_empty() {
-        scheduler::check_start_hooks(&process, user != User::Shared)?;
+        problems.ok(scheduler::check_start_hooks(&process, user != User::Shared));
     }
-    Ok(Plan {
+    let time_offsets = problems.take(time::plan(&linux.time_offsets, &namespaces, &joined));
+    problems.ensure(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
+    let root = root(spec, linux, options, own_mounts, &mut problems);
+    let hostname = problems.take(namespaces::uts_name("hostname", &spec.hostname, &apart));
+    let devices = problems.take(devices::plan(&linux.devices, dev, &mut warnings));
+    let masked_paths = problems.take(paths("linux.maskedPaths", &linux.masked_paths));
+    let readonly_paths = problems.take(paths("linux.readonlyPaths", &linux.readonly_paths));
+    let sysctls = sysctl::plan(&linux.sysctl, &apart, domainname.as_deref(), &mut problems);
+    let net_devices = problems.take(net_devices::plan(&linux.net_devices, &apart, admin));
+    if let Some(written) = &linux.seccomp {
+        let start_hooks = !hooks.start_container.is_empty();
+        problems.ok(seccomp::add(&mut process, written, start_hooks, &mut warnings));
+        if let Some(filter) = process.seccomp.as_mut().filter(|_| host.rootless) {
+            filter.serve_user();
+        }
+    }
+    let plan = Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
-        annotations: annotations(&spec.annotations)?,
-        root: root(spec, linux, options, own_mounts)?,
-        hostname: namespaces::uts_name("hostname", &spec.hostname, &apart)?,
+        annotations,
+        root,
+        hostname,
         mounts,
         mount_label,
-        devices: devices::plan(&linux.devices, dev, &mut warnings)?,
+        devices,
         links: devices::links(dev),
-        masked_paths: paths("linux.maskedPaths", &linux.masked_paths)?,
-        readonly_paths: paths("linux.readonlyPaths", &linux.readonly_paths)?,
-        sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref())?,
+        masked_paths,
+        readonly_paths,
+        sysctls,
         intel_rdt,
-        net_devices: net_devices::plan(&linux.net_devices, &apart, admin)?,
+        net_devices,
         process,
         id_maps,
         rootless: host.rootless,
@@ -143,7 +164,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> Result<Plan> {
         namespaces,
         joined,
         warnings,
-    })
+    };
+    (plan, problems)
 }
 
 /// Namespaces take root's rights, or a user namespace in which one has them.
@@ -168,12 +190,12 @@ fn inside_of(host: &Host, user: User) -> Cow<'_, Host> {
     }
 }
 
-/// Semver with major 1: a minor one adds fields, and unknown fields are ignored.
 fn annotations(annotations: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
     ensure!(!annotations.contains_key(""), "annotations: a key is empty; name it or remove it");
     Ok(annotations.clone())
 }
 
+/// Semver with major 1: a minor one adds fields, and unknown fields are ignored.
 fn check_version(version: Option<&str>) -> Result<()> {
     let version = version.context("ociVersion: missing; add the version of the spec, such as 1.3.0")?;
     let core = version.split(['-', '+']).next().unwrap_or_default();
@@ -213,8 +235,9 @@ fn cgroup_mount(linux: &Linux, options: &Options, host: &Host, namespaces: &[Nam
     cgroup_paths::mount(&host.cgroups, &options.id, path, own_view)
 }
 
-fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool) -> Result<RootPlan> {
-    let (propagation, propagation_after) = root_propagation(given(&linux.rootfs_propagation), options.no_pivot)?;
+fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool, problems: &mut Problems) -> RootPlan {
+    let propagation = root_propagation(given(&linux.rootfs_propagation), options.no_pivot);
+    let (propagation, propagation_after) = problems.ok(propagation).unwrap_or((ONE_WAY, None));
     let cut_off =
         propagation.recursive && matches!(propagation.kind, PropagationKind::Private | PropagationKind::Slave);
     let switch = match (own_mounts, options.no_pivot) {
@@ -222,15 +245,18 @@ fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool) -> Resu
         (true, true) => RootSwitch::MoveMount,
         (true, false) => RootSwitch::PivotRoot,
     };
-    Ok(RootPlan {
+    RootPlan {
         path: options.rootfs.clone(),
         readonly: spec.root.as_ref().is_some_and(|root| root.readonly == Some(true)),
         switch,
         propagation,
         isolate_parent: own_mounts && !cut_off,
         propagation_after,
-    })
+    }
 }
+
+/// What is mounted on the host reaches the container, and nothing the other way.
+const ONE_WAY: Propagation = Propagation { kind: PropagationKind::Slave, recursive: true };
 
 /// What the whole tree is set to before the first mount, and the container's root after the switch. `shared` is needed
 /// at both times: before, so that what is bound from the host keeps its peers there (a volume that passes mounts on);
@@ -238,7 +264,6 @@ fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool) -> Resu
 /// after only.
 fn root_propagation(word: Option<&str>, no_pivot: bool) -> Result<(Propagation, Option<Propagation>)> {
     use PropagationKind::{Private, Shared, Slave, Unbindable};
-    const ONE_WAY: Propagation = Propagation { kind: Slave, recursive: true };
     let Some(word) = word else { return Ok((ONE_WAY, None)) };
     let Some(given) = mount_options::propagation(word) else {
         let known = mount_options::propagation_words();
@@ -254,17 +279,21 @@ fn root_propagation(word: Option<&str>, no_pivot: bool) -> Result<(Propagation, 
 
 /// Each once, in the order given.
 fn paths(field: &str, paths: &[String]) -> Result<Vec<InRoot>> {
-    let mut planned: Vec<InRoot> = Vec::with_capacity(paths.len());
-    for (index, path) in paths.iter().enumerate() {
+    let one = |(index, path): (usize, &String)| {
         ensure!(!path.is_empty(), "{field}[{index}]: is empty; write an absolute path or remove it");
         ensure!(path.starts_with('/'), "{field}[{index}]: {path} is not absolute; write it from /");
         let inside = InRoot::new(path);
         ensure!(!inside.is_root(), "{field}[{index}]: {path} is the root itself");
+        Ok(inside)
+    };
+    let mut problems = Problems::default();
+    let mut planned: Vec<InRoot> = Vec::with_capacity(paths.len());
+    for inside in problems.each(paths.iter().enumerate().map(one)) {
         if !planned.contains(&inside) {
             planned.push(inside);
         }
     }
-    Ok(planned)
+    problems.result(planned)
 }
 
 /// A terminal whose user ends before the container must be handed to somebody; any other stays with rrun.

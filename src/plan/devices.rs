@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::problems::Problems;
 use super::spec::{self, given};
 use super::{DeviceKind, DevicePlan, LinkPlan, LinkWhen};
 use crate::rootfs::InRoot;
@@ -71,8 +72,9 @@ fn listed(devices: &[spec::linux::Device], dev: Dev, warnings: &mut Vec<String>)
     let mut paths = BTreeMap::new();
     let mut numbers = BTreeMap::new();
     let mut left_to_host = 0;
-    for (index, device) in devices.iter().enumerate() {
-        let one = device_plan(device, &format!("linux.devices[{index}]"))?;
+    let mut problems = Problems::default();
+    let read = |(index, device)| device_plan(device, &format!("linux.devices[{index}]"));
+    for one in problems.each(devices.iter().enumerate().map(read)) {
         if dev == Dev::Host && one.path.as_path().starts_with("dev") {
             left_to_host += 1;
             continue;
@@ -99,7 +101,7 @@ fn listed(devices: &[spec::linux::Device], dev: Dev, warnings: &mut Vec<String>)
     if left_to_host > 0 {
         warnings.push(format!("linux.devices: {left_to_host} below /dev left out: /dev is bound from the host"));
     }
-    Ok(planned.into_iter().flatten().collect())
+    problems.result(planned.into_iter().flatten().collect())
 }
 
 fn device_plan(device: &spec::linux::Device, field: &str) -> Result<DevicePlan> {

@@ -136,6 +136,7 @@ fn completed(mut process: spec::Process, container: &spec::Process) -> spec::Pro
     process.io_priority = process.io_priority.or_else(|| container.io_priority.clone());
     process.exec_cpu_affinity = process.exec_cpu_affinity.or_else(|| container.exec_cpu_affinity.clone());
     process.oom_score_adj = process.oom_score_adj.or(container.oom_score_adj);
+    process.keep_groups = container.keep_groups;
     if given(&process.selinux_label).is_none() {
         process.selinux_label = container.selinux_label.clone();
     }

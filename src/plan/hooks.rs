@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Serialize;
 
+use super::problems::Problems;
 use super::spec::{self, Spec, given};
 use crate::OCI_VERSION;
 
@@ -73,20 +74,26 @@ impl Hooks {
 /// A hook without `env` gets rrun's own environment, if it belongs to the host; at the start it gets the program's. One
 /// that runs inside as root gets none, as the image's could name a library to load (CVE-2025-23266).
 pub fn plan(spec: &Spec) -> Result<Hooks> {
-    let Some(hooks) = &spec.hooks else { return Ok(Hooks::default()) };
-    Ok(Hooks {
-        prestart: list("prestart", &hooks.prestart, None)?,
-        create_runtime: list("createRuntime", &hooks.create_runtime, None)?,
-        create_container: list("createContainer", &hooks.create_container, Some(&[]))?,
-        start_container: list("startContainer", &hooks.start_container, None)?,
-        poststart: list("poststart", &hooks.poststart, None)?,
-        poststop: list("poststop", &hooks.poststop, None)?,
-    })
+    let mut problems = Problems::default();
+    let planned = draft(spec, &mut problems);
+    problems.result(planned)
 }
 
-fn list(kind: &str, hooks: &[spec::Hook], default_env: Option<&[String]>) -> Result<Vec<Hook>> {
-    let numbered = hooks.iter().enumerate();
-    numbered.map(|(index, hook)| one(format!("hooks.{kind}[{index}]"), hook, default_env)).collect()
+/// As `plan`, without those that something is wrong with.
+pub fn draft(spec: &Spec, problems: &mut Problems) -> Hooks {
+    let Some(hooks) = &spec.hooks else { return Hooks::default() };
+    let mut list = |kind: &str, hooks: &[spec::Hook], default_env: Option<&[String]>| {
+        let numbered = hooks.iter().enumerate();
+        problems.each(numbered.map(|(index, hook)| one(format!("hooks.{kind}[{index}]"), hook, default_env)))
+    };
+    Hooks {
+        prestart: list("prestart", &hooks.prestart, None),
+        create_runtime: list("createRuntime", &hooks.create_runtime, None),
+        create_container: list("createContainer", &hooks.create_container, Some(&[])),
+        start_container: list("startContainer", &hooks.start_container, None),
+        poststart: list("poststart", &hooks.poststart, None),
+        poststop: list("poststop", &hooks.poststop, None),
+    }
 }
 
 fn one(field: String, hook: &spec::Hook, default_env: Option<&[String]>) -> Result<Hook> {

@@ -74,12 +74,12 @@ const IN_A_USER_NAMESPACE: [&str; 4] = ["tmpfs", "ramfs", "devpts", "overlay"];
 const BY_ATTRIBUTE: &str = "mqueue";
 
 /// Every new file system gets the label, unless its options say one.
-pub fn label(mounts: &mut [MountPlan], label: &str, in_user_namespace: bool) {
+pub fn label(mounts: &mut [MountPlan], label: &str, option: &str, in_user_namespace: bool) {
     for mount in mounts {
         let Source::Filesystem { fstype, parameters, .. } = &mut mount.source else { continue };
         let fstype = fstype.as_str();
         let labelled =
-            parameters.iter().any(|parameter| matches!(parameter, Parameter::Value(key, _) if key == CONTEXT));
+            parameters.iter().any(|parameter| matches!(parameter, Parameter::Value(key, _) if key == option));
         let possible = match in_user_namespace {
             true => IN_A_USER_NAMESPACE.contains(&fstype),
             false => !OF_THE_HOST.contains(&fstype),
@@ -87,9 +87,17 @@ pub fn label(mounts: &mut [MountPlan], label: &str, in_user_namespace: bool) {
         if fstype == BY_ATTRIBUTE {
             mount.label = Some(label.into());
         } else if possible && !labelled {
-            parameters.push(Parameter::Value(CONTEXT.into(), label.into()));
+            parameters.push(Parameter::Value(option.into(), label.into()));
         }
     }
+}
+
+/// Which option gets the label.
+pub fn option(linux: &spec::Linux) -> Result<&str> {
+    let Some(option) = given(&linux.mount_context) else { return Ok(CONTEXT) };
+    let known = WITH_LABELS.join(", ");
+    ensure!(WITH_LABELS.contains(&option), "annotations.run.oci.mount_context_type: {option} is none of {known}");
+    Ok(option)
 }
 
 /// The option of mount(8), for a tmpfs that rrun adds itself.
@@ -218,7 +226,7 @@ mod tests {
         ] {
             for (in_user_namespace, want) in [(false, outside), (true, in_user_namespace)] {
                 let mut mounts = [mount(filesystem(fstype, given.into_iter().cloned().collect()))];
-                label(&mut mounts, LABEL, in_user_namespace);
+                label(&mut mounts, LABEL, CONTEXT, in_user_namespace);
                 let Source::Filesystem { parameters, .. } = &mounts[0].source else { panic!("{mounts:?}") };
                 assert_eq!(parameters.iter().collect::<Vec<_>>(), want.into_iter().collect::<Vec<_>>(), "{fstype}");
                 let attribute = (fstype == "mqueue").then_some(LABEL);
@@ -226,7 +234,7 @@ mod tests {
             }
         }
         let mut bound = [mount(Source::Bind { from: "/x".into(), recursive: true, symlink: SourceLink::Followed })];
-        label(&mut bound, LABEL, false);
+        label(&mut bound, LABEL, CONTEXT, false);
         assert!(
             matches!(bound[0].source, Source::Bind { .. }) && bound[0].label.is_none(),
             "what is bound keeps its own"
@@ -244,5 +252,17 @@ mod tests {
         ] {
             assert_eq!(unquoted(key, value), want, "{key}={value}");
         }
+    }
+
+    #[test]
+    fn an_annotation_chooses_the_option() {
+        let chosen = |word: Option<&str>| {
+            let linux = spec::Linux { mount_context: word.map(String::from), ..spec::Linux::default() };
+            option(&linux).map(String::from).map_err(|error| error.to_string())
+        };
+        assert_eq!(chosen(None), Ok("context".into()));
+        assert_eq!(chosen(Some("rootcontext")), Ok("rootcontext".into()));
+        let error = chosen(Some("x")).unwrap_err();
+        assert!(error.starts_with("annotations.run.oci.mount_context_type: x is none of context, "), "{error}");
     }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::mount_ids::{self, Container};
 use super::mount_options::{self, FSCONFIG_MAX, Words};
+use super::problems::Problems;
 use super::spec::{self, given};
 use super::{CgroupMount, MountIds, MountPlan, Parameter, Source, SourceLink};
 use crate::rootfs::InRoot;
@@ -34,7 +35,8 @@ pub fn plan(
     container: &Container,
     cgroup: impl Fn() -> Result<CgroupMount>,
     warnings: &mut Vec<String>,
-) -> Result<Vec<MountPlan>> {
+    problems: &mut Problems,
+) -> Vec<MountPlan> {
     let plans = mounts.iter().enumerate().map(|(index, mount)| {
         let field = format!("mounts[{index}]");
         let target = target(mount, &field, warnings)?;
@@ -45,7 +47,7 @@ pub fn plan(
         let ids = mount_ids::plan(mount, &words, &source, &field, container)?;
         Ok(assemble(field, target, source, ids, words))
     });
-    plans.collect()
+    problems.each(plans)
 }
 
 fn target(mount: &spec::Mount, field: &str, warnings: &mut Vec<String>) -> Result<InRoot> {
@@ -71,9 +73,12 @@ fn source(
     let tmpfs = kind == Some("tmpfs") && !words.bind && !words.remount;
     ensure!(!words.copy_up || tmpfs, "{field}.options: tmpcopyup fills a new tmpfs; this mount is none");
     if words.bind || kind == Some("bind") {
-        no_data(words, field, "a bind mount takes no options of a file system")?;
-        for flag in &words.superblock {
-            warnings.push(format!("{field}.options: {} is left out: a bind mount cannot change it", name(flag)));
+        // the kernel would not look at them either; but a lone word may be a misspelt one that was to protect something
+        if let Some(word) = words.data.iter().find(|word| matches!(word, Parameter::Flag(_))) {
+            bail!("{field}.options: {}: a bind mount takes no options of a file system; remove it", name(word));
+        }
+        for option in words.data.iter().chain(&words.superblock) {
+            warnings.push(format!("{field}.options: {} is left out: a bind mount cannot change it", name(option)));
         }
         return match words.remount {
             true => Ok(Source::Remount { parameters: Vec::new() }),

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
+use super::problems::Problems;
 use super::spec::{self, given};
 use super::{JoinPlan, Namespace, Plan};
 use crate::sys::namespace::CLONE_NEWTIME;
@@ -55,29 +56,41 @@ impl Namespace {
     }
 }
 
-/// The new ones, and those to be joined.
-pub fn plan(namespaces: &[spec::linux::Namespace]) -> Result<(Vec<Namespace>, Vec<JoinPlan>)> {
+/// The new ones, and those to be joined. One that something is wrong with counts as new, if it has a type: what asks for
+/// such a namespace is not wrong too.
+pub fn plan(namespaces: &[spec::linux::Namespace], problems: &mut Problems) -> (Vec<Namespace>, Vec<JoinPlan>) {
     let mut planned = Vec::with_capacity(namespaces.len());
     let mut joined: Vec<JoinPlan> = Vec::new();
     for (index, namespace) in namespaces.iter().enumerate() {
         let field = format!("linux.namespaces[{index}]");
-        let kind = given(&namespace.kind).with_context(|| format!("{field}.type: missing"))?;
-        let Some((_, kind)) = TYPES.iter().find(|(name, _)| *name == kind) else {
-            bail!("{field}.type: {kind} is no namespace; use one of {}", all_types().join(", "));
-        };
-        let twice = planned.contains(kind) || joined.iter().any(|join| join.kind == *kind);
-        ensure!(!twice, "{field}.type: {} is listed twice; keep one", name(*kind));
-        match given(&namespace.path) {
-            None => planned.push(*kind),
-            Some(path) => {
-                ensure!(path.starts_with('/'), "{field}.path: {path} is not absolute; write it from /");
-                joined.push(JoinPlan { field: format!("{field}.path"), kind: *kind, path: PathBuf::from(path) });
-            }
+        let Some(kind) = problems.ok(kind_of(&field, namespace)) else { continue };
+        if planned.contains(&kind) || joined.iter().any(|join| join.kind == kind) {
+            problems.ok::<()>(Err(anyhow!("{field}.type: {} is listed twice; keep one", name(kind))));
+            continue;
         }
+        match given(&namespace.path) {
+            Some(path) if path.starts_with('/') => {
+                joined.push(JoinPlan { field: format!("{field}.path"), kind, path: PathBuf::from(path) });
+                continue;
+            }
+            Some(path) => {
+                problems.ok::<()>(Err(anyhow!("{field}.path: {path} is not absolute; write it from /")));
+            }
+            None => {}
+        }
+        planned.push(kind);
     }
     planned.sort_unstable();
     joined.sort_unstable_by_key(|join| join.kind);
-    Ok((planned, joined))
+    (planned, joined)
+}
+
+fn kind_of(field: &str, namespace: &spec::linux::Namespace) -> Result<Namespace> {
+    let kind = given(&namespace.kind).with_context(|| format!("{field}.type: missing"))?;
+    match TYPES.iter().find(|(name, _)| *name == kind) {
+        Some((_, kind)) => Ok(*kind),
+        None => bail!("{field}.type: {kind} is no namespace; use one of {}", all_types().join(", ")),
+    }
 }
 
 /// Where all namespaces of a process are, by the kernel's words (CLONE_NEWNET → `NEWNET`).
@@ -144,7 +157,9 @@ mod tests {
     use super::*;
 
     fn plan_of(json: &str) -> Result<(Vec<Namespace>, Vec<JoinPlan>)> {
-        plan(&spec::document::read::<spec::List<_>>(json.as_bytes())?)
+        let mut problems = Problems::default();
+        let planned = plan(&spec::document::read::<spec::List<_>>(json.as_bytes())?, &mut problems);
+        problems.result(planned)
     }
 
     impl JoinPlan {

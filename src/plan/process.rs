@@ -6,6 +6,7 @@ use std::fmt::Display;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::id_maps::{IdMaps, IdRange, host_id};
+use super::problems::Problems;
 use super::spec::{self, given};
 use super::{Descriptors, ProcessPlan, Rlimit, Terminal};
 use super::{affinity, capabilities, io_priority, labels, memory_policy, personality, scheduler};
@@ -38,12 +39,19 @@ const RLIMITS: [(&str, u32); 16] = [
 const MOST_GROUPS: usize = 65536;
 
 pub fn plan(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
-    let args = args(&process.args)?;
-    Ok(ProcessPlan { args, ..without_program(process, host, warnings)? })
+    let mut problems = Problems::default();
+    let planned = draft(process, host, warnings, &mut problems);
+    problems.result(planned)
+}
+
+/// As `plan`, without what something is wrong with.
+pub fn draft(process: &spec::Process, host: &Host, warnings: &mut Vec<String>, problems: &mut Problems) -> ProcessPlan {
+    let args = problems.take(args(&process.args));
+    ProcessPlan { args, ..without_program(process, host, warnings, problems) }
 }
 
 /// Of a config without `process`: the spec lets such a container be created, and not started.
-pub fn absent(maps: Option<&IdMaps>, host: &Host) -> Result<ProcessPlan> {
+pub fn absent(maps: Option<&IdMaps>, host: &Host) -> ProcessPlan {
     // who waits must be somebody inside
     let id = |map: fn(&IdMaps) -> &[IdRange]| {
         let ranges = maps.map(map).filter(|ranges| host_id(ranges, 0).is_none());
@@ -52,42 +60,59 @@ pub fn absent(maps: Option<&IdMaps>, host: &Host) -> Result<ProcessPlan> {
     let (uid, gid) = (id(|maps| &maps.uids.ranges), id(|maps| &maps.gids.ranges));
     let user = spec::process::User { uid, gid, ..Default::default() };
     let process = spec::Process { cwd: Some("/".into()), user: Some(user), ..Default::default() };
-    without_program(&process, host, &mut Vec::new())
+    without_program(&process, host, &mut Vec::new(), &mut Problems::default())
 }
 
-fn without_program(process: &spec::Process, host: &Host, warnings: &mut Vec<String>) -> Result<ProcessPlan> {
-    check_affinity(process)?;
+fn without_program(
+    process: &spec::Process,
+    host: &Host,
+    warnings: &mut Vec<String>,
+    problems: &mut Problems,
+) -> ProcessPlan {
+    problems.ok(check_affinity(process));
     let user = process.user.clone().unwrap_or_default();
-    ensure!(
-        user.additional_gids.len() <= MOST_GROUPS,
-        "process.user.additionalGids: {} entries; the kernel takes at most {MOST_GROUPS}",
-        user.additional_gids.len()
-    );
-    let groups = user.additional_gids.iter().enumerate();
-    Ok(ProcessPlan {
+    let gids = if process.keep_groups { &[][..] } else { &user.additional_gids };
+    if gids.len() < user.additional_gids.len() {
+        warnings.push("process.user.additionalGids: left out: those of rrun's caller stay, by annotation".into());
+    }
+    let scheduler = process.scheduler.as_ref().map(|written| scheduler::plan(written, warnings)).transpose();
+    ProcessPlan {
         args: Vec::new(),
-        env: env(&process.env)?,
-        cwd: cwd(&process.cwd)?,
-        uid: id(&"process.user.uid", user.uid.unwrap_or(0))?,
-        gid: id(&"process.user.gid", user.gid.unwrap_or(0))?,
-        additional_gids: groups
-            .map(|(index, gid)| id(&format_args!("process.user.additionalGids[{index}]"), *gid))
-            .collect::<Result<_>>()?,
-        umask: umask(user.umask)?,
-        capabilities: capabilities::plan(process.capabilities.as_ref(), host, warnings)?,
-        rlimits: rlimits(&process.rlimits)?,
+        env: problems.take(env(&process.env)),
+        cwd: problems.take(cwd(&process.cwd)),
+        uid: problems.take(id(&"process.user.uid", user.uid.unwrap_or(0))),
+        gid: problems.take(id(&"process.user.gid", user.gid.unwrap_or(0))),
+        additional_gids: problems.take(groups(gids)),
+        keep_groups: process.keep_groups,
+        umask: problems.take(umask(user.umask)),
+        capabilities: problems.take(capabilities::plan(process.capabilities.as_ref(), host, warnings)),
+        rlimits: problems.take(rlimits(&process.rlimits)),
         no_new_privileges: process.no_new_privileges == Some(true),
-        apparmor_profile: labels::apparmor("process.apparmorProfile", given(&process.apparmor_profile), host)?,
-        selinux_label: labels::selinux("process.selinuxLabel", given(&process.selinux_label), host)?,
-        oom_score_adj: oom_score_adj(process.oom_score_adj)?,
-        scheduler: process.scheduler.as_ref().map(|written| scheduler::plan(written, warnings)).transpose()?,
-        io_priority: process.io_priority.as_ref().map(io_priority::plan).transpose()?,
+        apparmor_profile: problems.take(labels::apparmor(
+            "process.apparmorProfile",
+            given(&process.apparmor_profile),
+            host,
+        )),
+        selinux_label: problems.take(labels::selinux("process.selinuxLabel", given(&process.selinux_label), host)),
+        oom_score_adj: problems.take(oom_score_adj(process.oom_score_adj)),
+        scheduler: problems.take(scheduler),
+        io_priority: problems.take(process.io_priority.as_ref().map(io_priority::plan).transpose()),
         memory_policy: None,
         personality: None,
-        terminal: terminal(process)?,
+        terminal: problems.take(terminal(process)),
         descriptors: Descriptors::default(),
         seccomp: None,
-    })
+    }
+}
+
+fn groups(gids: &[u32]) -> Result<Vec<u32>> {
+    let count = gids.len();
+    ensure!(
+        count <= MOST_GROUPS,
+        "process.user.additionalGids: {count} entries; the kernel takes at most {MOST_GROUPS}"
+    );
+    let numbered = gids.iter().enumerate();
+    numbered.map(|(index, gid)| id(&format_args!("process.user.additionalGids[{index}]"), *gid)).collect()
 }
 
 impl ProcessPlan {
@@ -173,20 +198,25 @@ fn umask(umask: Option<u32>) -> Result<u32> {
 
 fn rlimits(rlimits: &[spec::process::Rlimit]) -> Result<Vec<Rlimit>> {
     let mut planned: Vec<Rlimit> = Vec::with_capacity(rlimits.len());
+    let mut problems = Problems::default();
     for (index, rlimit) in rlimits.iter().enumerate() {
-        let field = format!("process.rlimits[{index}]");
-        let name = given(&rlimit.kind).with_context(|| format!("{field}.type: missing"))?;
-        let Some((_, resource)) = RLIMITS.iter().find(|(known, _)| *known == name) else {
-            let known: Vec<_> = RLIMITS.iter().map(|(name, _)| *name).collect();
-            bail!("{field}.type: {name} is no rlimit; use one of {}", known.join(", "));
-        };
-        ensure!(planned.iter().all(|other| other.name != name), "{field}.type: {name} is listed twice; keep one");
-        let soft = rlimit.soft.with_context(|| format!("{field}.soft: missing; add the limit of {name}"))?;
-        let hard = rlimit.hard.with_context(|| format!("{field}.hard: missing; add the limit of {name}"))?;
-        ensure!(soft <= hard, "{field}.soft: {soft} is above the hard limit {hard}");
-        planned.push(Rlimit { name: name.into(), resource: *resource, soft, hard });
+        let one = rlimit_plan(&format!("process.rlimits[{index}]"), rlimit, &planned);
+        planned.extend(problems.ok(one));
     }
-    Ok(planned)
+    problems.result(planned)
+}
+
+fn rlimit_plan(field: &str, rlimit: &spec::process::Rlimit, before: &[Rlimit]) -> Result<Rlimit> {
+    let name = given(&rlimit.kind).with_context(|| format!("{field}.type: missing"))?;
+    let Some((_, resource)) = RLIMITS.iter().find(|(known, _)| *known == name) else {
+        let known: Vec<_> = RLIMITS.iter().map(|(name, _)| *name).collect();
+        bail!("{field}.type: {name} is no rlimit; use one of {}", known.join(", "));
+    };
+    ensure!(before.iter().all(|other| other.name != name), "{field}.type: {name} is listed twice; keep one");
+    let soft = rlimit.soft.with_context(|| format!("{field}.soft: missing; add the limit of {name}"))?;
+    let hard = rlimit.hard.with_context(|| format!("{field}.hard: missing; add the limit of {name}"))?;
+    ensure!(soft <= hard, "{field}.soft: {soft} is above the hard limit {hard}");
+    Ok(Rlimit { name: name.into(), resource: *resource, soft, hard })
 }
 
 fn oom_score_adj(value: Option<i64>) -> Result<Option<i32>> {

@@ -10,7 +10,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use libc::sock_filter;
 use serde::Serialize;
 
@@ -82,6 +82,9 @@ pub fn plan(written: &Seccomp) -> Result<Filter> {
     let mut unknown_names: Vec<_> = unknown.map(|(name, _)| name.clone()).collect();
     unknown_names.sort();
     unknown_names.dedup();
+    if let Some(name) = unknown_names.first().filter(|_| written.fail_unknown) {
+        bail!("linux.seccomp.syscalls: {name} is no system call that rrun knows, which an annotation forbids");
+    }
     let path = given(&written.listener_path).filter(|_| profile.notifies);
     let metadata = || given(&written.listener_metadata).map(String::from);
     Ok(Filter {
@@ -96,6 +99,12 @@ pub fn plan(written: &Seccomp) -> Result<Filter> {
 }
 
 impl Filter {
+    /// What it may return: the verdicts of its last instructions.
+    pub fn verdicts(&self) -> impl Iterator<Item = u32> {
+        let returns = (libc::BPF_RET | libc::BPF_K) as u16;
+        self.program.iter().filter(move |instruction| instruction.code == returns).map(|instruction| instruction.k)
+    }
+
     /// rrun runs as an ordinary user.
     pub fn serve_user(&mut self) {
         if let Some(listener) = &mut self.listener {

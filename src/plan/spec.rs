@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use document::from_object;
-pub use document::{List, Table};
+pub use document::{Lenient, List, Table};
 pub use linux::Linux;
 pub use process::Process;
 
@@ -87,6 +87,11 @@ from_object!(Spec, Root, Mount, IdMapping, Hooks, Hook);
 impl Spec {
     pub fn parse(text: &[u8]) -> Result<Spec> {
         document::read(text).context("config.json")
+    }
+
+    /// As `parse`, and what is of a wrong type is left out.
+    pub fn parse_leniently(text: &[u8]) -> Result<Lenient<Spec>> {
+        document::read_leniently(text).context("config.json")
     }
 
     /// `root.path` as written; relative to the bundle.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail, ensure};
 
+use super::problems::Problems;
 use super::{Namespace, Sysctl, namespaces};
 
 /// Keys of the ipc namespace, beside all of fs.mqueue.
@@ -24,10 +25,10 @@ pub fn plan<'a>(
     sysctls: impl IntoIterator<Item = (&'a String, &'a String)>,
     namespaces: &[Namespace],
     domainname: Option<&str>,
-) -> Result<Vec<Sysctl>> {
-    let mut planned = Vec::new();
+    problems: &mut Problems,
+) -> Vec<Sysctl> {
     let mut paths = BTreeSet::new();
-    for (key, value) in sysctls {
+    let one = |(key, value): (&String, &String)| {
         let path = path(key)?;
         check_value(key, value)?;
         check_namespace(key, &path, namespaces)?;
@@ -35,9 +36,9 @@ pub fn plan<'a>(
             bail!("linux.sysctl: {key}: {value} contradicts the field domainname; remove one of them");
         }
         ensure!(paths.insert(path.clone()), "linux.sysctl: {key}: given twice, with dots and with slashes; keep one");
-        planned.push(Sysctl { key: key.clone(), path, value: value.clone() });
-    }
-    Ok(planned)
+        Ok(Sysctl { key: key.clone(), path, value: value.clone() })
+    };
+    problems.each(sysctls.into_iter().map(one))
 }
 
 /// As sysctl.d(5) has it: the first `.` or `/` is the separator, the other one is part of a name. So an interface

@@ -135,9 +135,14 @@ fn overlay(base: &mut Value, update: &Value) {
         }
         (Value::Array(base), Value::Array(update)) => {
             for member in update {
-                match base.iter_mut().find(|own| is_same(own, member)) {
-                    Some(own) => overlay(own, member),
-                    None => base.push(member.clone()),
+                // each of them: the last one that is written holds
+                let mut is_new = true;
+                for own in base.iter_mut().filter(|own| is_same(own, member)) {
+                    overlay(own, member);
+                    is_new = false;
+                }
+                if is_new {
+                    base.push(member.clone());
                 }
             }
         }
@@ -196,6 +201,11 @@ mod tests {
                 json!({"blockIO": {"throttleReadBpsDevice": [disk(1, 7), disk(2, 8)]}}),
                 json!({"blockIO": {"throttleReadBpsDevice": [disk(0, 5), disk(1, 6)]}}),
                 json!({"blockIO": {"throttleReadBpsDevice": [disk(0, 5), disk(1, 7), disk(2, 8)]}}),
+            ),
+            (
+                json!({"blockIO": {"throttleReadBpsDevice": [disk(1, 7)]}}),
+                json!({"blockIO": {"throttleReadBpsDevice": [disk(1, 5), disk(1, 6)]}}),
+                json!({"blockIO": {"throttleReadBpsDevice": [disk(1, 7), disk(1, 7)]}}),
             ),
             (
                 json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}),

@@ -160,7 +160,8 @@ fn targets(rows: &[&Value]) -> String {
         let is = row["is"].as_f64().unwrap_or(f64::NAN);
         let is = if is > 100.0 { format!("{is:.0}") } else { format!("{is:.2}") };
         let met = if row["met"] == true { "met" } else { "missed" };
-        let _ = writeln!(text, "| {} | {} | {is} | {} | {met} |", word("target"), word("of"), row["wanted"]);
+        let wanted = row["wanted"].as_f64().unwrap_or(f64::NAN);
+        let _ = writeln!(text, "| {} | {} | {is} | {wanted} | {met} |", word("target"), word("of"));
     }
     text
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::bench::Bench;
 use crate::bundle::Bundles;
 use crate::layout::{self, Layout};
-use crate::leftovers::Leftovers;
+use crate::leftovers::{self, Leftovers};
 use crate::measure::{Pace, Stopwatch};
 use crate::runtime::{Kind, Runtime};
 use crate::{check, counted, growth, lifecycle, list, parallel, targets};
@@ -166,7 +166,9 @@ pub fn sweep() {
     for entry in fs::read_dir(memory_directory()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(pid) = name.strip_prefix(PREFIX) else { continue };
-        let alive = fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "lane");
+        let is_bench = || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == "lane");
+        // one that nobody has waited for yet has ended too
+        let alive = pid.parse().is_ok_and(leftovers::is_alive) && is_bench();
         if !alive {
             Leftovers::remove(&name, &entry.path());
             let _ = fs::remove_dir_all(entry.path());

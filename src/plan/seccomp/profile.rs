@@ -4,6 +4,7 @@
 use anyhow::{Result, anyhow, bail, ensure};
 
 use super::calls::{ARCHITECTURES, Arch, Call, Family};
+use crate::plan::problems::Problems;
 use crate::plan::spec::given;
 use crate::plan::spec::seccomp::{Argument, Seccomp, Syscall};
 
@@ -115,35 +116,32 @@ const ARGUMENTS: u32 = 6;
 
 impl<'s> Profile<'s> {
     pub fn check(written: &'s Seccomp, family: &Family) -> Result<Self> {
+        let mut problems = Problems::default();
         let default = verdict(
             written.default_action.as_deref(),
             written.default_errno_ret,
             || "linux.seccomp.defaultAction".into(),
             || "linux.seccomp.defaultErrnoRet".into(),
-        )?;
-        ensure!(
-            action(default) != libc::SECCOMP_RET_USER_NOTIF,
-            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would ask the listener about every call; name calls instead"
         );
-        let rules: Vec<_> =
-            written.syscalls.iter().enumerate().map(|(index, syscall)| rule(index, syscall)).collect::<Result<_>>()?;
+        let default = problems.take(default);
+        problems.ensure(
+            action(default) != libc::SECCOMP_RET_USER_NOTIF,
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would ask the listener about every call; name calls instead",
+        );
+        let rules = problems.each(written.syscalls.iter().enumerate().map(|(index, syscall)| rule(index, syscall)));
         let notifies = rules.iter().any(|rule| action(rule.verdict) == libc::SECCOMP_RET_USER_NOTIF);
         let path = given(&written.listener_path);
-        ensure!(
+        problems.ensure(
             path.is_some() || !notifies,
-            "linux.seccomp.listenerPath: missing; SCMP_ACT_NOTIFY needs the socket of who decides"
+            "linux.seccomp.listenerPath: missing; SCMP_ACT_NOTIFY needs the socket of who decides",
         );
-        ensure!(
+        problems.ensure(
             path.is_some() || given(&written.listener_metadata).is_none(),
-            "linux.seccomp.listenerMetadata: set without listenerPath; set both or neither"
+            "linux.seccomp.listenerMetadata: set without listenerPath; set both or neither",
         );
-        Ok(Self {
-            default,
-            rules,
-            architectures: architectures(&written.architectures, family)?,
-            flags: flags(written.flags.as_deref(), notifies)?,
-            notifies,
-        })
+        let architectures = problems.take(architectures(&written.architectures, family));
+        let flags = problems.take(flags(written.flags.as_deref(), notifies));
+        problems.result(Self { default, rules, architectures, flags, notifies })
     }
 }
 

@@ -9,10 +9,14 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
 use serde_json::error::Category;
+
+mod lenient;
+
+pub use lenient::{Lenient, is_within, read_leniently};
 
 /// A real config.json has some kilobytes. The bound keeps a hostile one from filling the memory; the depth is bounded
 /// by serde_json (128).
@@ -20,11 +24,29 @@ pub const MAX_BYTES: usize = 16 << 20;
 
 /// Strings of the result hold no NUL: each may become an argument of a system call.
 pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
+    let text = readable(text)?;
+    value_of(text).map_err(|fault| fault.error)
+}
+
+fn readable(text: &[u8]) -> Result<&str> {
     ensure!(text.len() <= MAX_BYTES, "{} bytes are too many; at most {MAX_BYTES} are read", text.len());
-    let text = std::str::from_utf8(text).map_err(|error| anyhow!("byte {}: not UTF-8", error.valid_up_to()))?;
+    std::str::from_utf8(text).map_err(|error| anyhow!("byte {}: not UTF-8", error.valid_up_to()))
+}
+
+/// What is wrong with a text, and with which value of it; with none, it is no JSON.
+pub struct Fault {
+    error: anyhow::Error,
+    place: Option<Vec<Segment>>,
+}
+
+fn value_of<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
     let value = serde_json::from_str(text).map_err(|error| explain(text, &error))?;
     match nul(text) {
-        Some(at) => Err(anyhow!("holds a NUL character; remove it")).context(path_at(text, at)),
+        Some(at) => {
+            let place = place_at(text, at);
+            let error = anyhow!("holds a NUL character; remove it").context(path_of(&place));
+            Err(Fault { error, place: Some(place) })
+        }
         None => Ok(value),
     }
 }
@@ -43,21 +65,25 @@ fn nul(text: &str) -> Option<usize> {
 }
 
 /// What is wrong with the text itself has a line and a column; what is wrong with a value has a path.
-fn explain(text: &str, error: &serde_json::Error) -> anyhow::Error {
+fn explain(text: &str, error: &serde_json::Error) -> Fault {
     let reason = error.to_string();
     let reason = reason.rsplit_once(" at line ").map_or(&*reason, |(reason, _)| reason);
     if error.classify() != Category::Data {
-        return anyhow!("line {}, column {}: {reason}", error.line(), error.column());
+        let error = anyhow!("line {}, column {}: {reason}", error.line(), error.column());
+        return Fault { error, place: None };
     }
     let before: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
     let offset = before + error.column();
-    let path = path_at(text, offset);
+    let place = place_at(text, offset);
+    let path = path_of(&place);
     if let Some(field) = reason.strip_prefix("missing field ") {
         let dot = if path.is_empty() { "" } else { "." };
-        return anyhow!("{path}{dot}{}: missing; add it", field.trim_matches('`'));
+        let error = anyhow!("{path}{dot}{}: missing; add it", field.trim_matches('`'));
+        return Fault { error, place: Some(place) };
     }
     let reason = reworded(reason, number_before(text, offset));
-    if path.is_empty() { anyhow!(reason) } else { anyhow!("{path}: {reason}") }
+    let error = if path.is_empty() { anyhow!(reason) } else { anyhow!("{path}: {reason}") };
+    Fault { error, place: Some(place) }
 }
 
 /// The number that ends at `offset`, as it is written: serde_json has made a fraction of one with many digits.
@@ -111,8 +137,24 @@ enum Frame<'a> {
     Array(usize),
 }
 
-/// The path of the value that ends at `offset`, or is about to begin there: `process.args[0]`.
-fn path_at(text: &str, offset: usize) -> String {
+/// One step on the way to a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Key(String),
+    Index(usize),
+}
+
+/// `process.args[0]`
+fn path_of(place: &[Segment]) -> String {
+    place.iter().fold(String::new(), |path, segment| match segment {
+        Segment::Key(key) if path.is_empty() => key.clone(),
+        Segment::Key(key) => path + "." + key,
+        Segment::Index(index) => format!("{path}[{index}]"),
+    })
+}
+
+/// Where the value is that ends at `offset`, or is about to begin there.
+fn place_at(text: &str, offset: usize) -> Vec<Segment> {
     let bytes = text.as_bytes();
     let mut frames: Vec<Frame> = Vec::new();
     let mut at = 0;
@@ -141,12 +183,11 @@ fn path_at(text: &str, offset: usize) -> String {
         }
         at += 1;
     }
-    frames.iter().fold(String::new(), |path, frame| match frame {
-        Frame::Object(Some(key)) if path.is_empty() => (*key).to_string(),
-        Frame::Object(Some(key)) => path + "." + key,
-        Frame::Object(None) => path,
-        Frame::Array(index) => format!("{path}[{index}]"),
-    })
+    let segments = frames.iter().filter_map(|frame| match frame {
+        Frame::Object(key) => key.map(|key| Segment::Key(key.into())),
+        Frame::Array(index) => Some(Segment::Index(*index)),
+    });
+    segments.collect()
 }
 
 /// Just behind the closing quote of the string that opens at `start`.

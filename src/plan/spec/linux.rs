@@ -27,6 +27,9 @@ pub struct Linux {
     pub readonly_paths: List<String>,
     pub mount_label: Option<String>,
     pub personality: Option<Personality>,
+    /// By annotation: the option of mount(8) that gets `mount_label`.
+    #[serde(skip)]
+    pub mount_context: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -24,6 +24,9 @@ pub struct Process {
     pub io_priority: Option<IoPriority>,
     #[serde(rename = "execCPUAffinity")]
     pub exec_cpu_affinity: Option<ExecCpuAffinity>,
+    /// By annotation.
+    #[serde(skip)]
+    pub keep_groups: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -16,6 +16,9 @@ pub struct Seccomp {
     pub listener_path: Option<String>,
     pub listener_metadata: Option<String>,
     pub syscalls: List<Syscall>,
+    /// By annotation: a name that rrun does not know is an error.
+    #[serde(skip)]
+    pub fail_unknown: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

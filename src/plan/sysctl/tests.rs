@@ -8,7 +8,9 @@ const ALL: [Namespace; 3] = [Namespace::Ipc, Namespace::Network, Namespace::Uts]
 
 fn plan_one(key: &str, value: &str, namespaces: &[Namespace]) -> Result<Sysctl> {
     let sysctls = BTreeMap::from([(key.to_string(), value.to_string())]);
-    plan(&sysctls, namespaces, Some("lan")).map(|mut planned| planned.remove(0))
+    let mut problems = Problems::default();
+    let planned = plan(&sysctls, namespaces, Some("lan"), &mut problems);
+    problems.result(planned).map(|mut planned| planned.remove(0))
 }
 
 #[test]
@@ -85,7 +87,9 @@ fn only_what_has_a_namespace_is_written() {
 #[test]
 fn one_key_in_two_spellings_is_refused() {
     let both = ["net.ipv4.ip_forward", "net/ipv4/ip_forward"].map(|key| (key.to_string(), "1".to_string()));
-    let error = plan(&BTreeMap::from(both), &ALL, None).unwrap_err().to_string();
+    let mut problems = Problems::default();
+    plan(&BTreeMap::from(both), &ALL, None, &mut problems);
+    let error = problems.result(()).unwrap_err().to_string();
     assert_eq!(error, "linux.sysctl: net/ipv4/ip_forward: given twice, with dots and with slashes; keep one");
 }
 

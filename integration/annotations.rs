@@ -1,0 +1,114 @@
+//! Annotations that change what a container is: only as root permits, who says so in a file. Here /etc is another one for
+//! rrun alone.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::bundle::Bundle;
+use crate::runtime::{self, Output};
+use crate::userns::mapped;
+
+const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
+
+/// As a caller with the groups 4242 and 4343, where root has permitted what `list` says.
+fn call(bundle: &Bundle, list: Option<&str>, args: &[&str]) -> Output {
+    let etc = bundle.dir.join("etc");
+    fs::create_dir_all(etc.join("rrun")).unwrap();
+    let file = etc.join("rrun/annotations");
+    match list {
+        Some(list) => fs::write(&file, list).unwrap(),
+        None => drop(fs::remove_file(&file)),
+    }
+    let inner = bundle.command(args);
+    let mut command = Command::new("unshare");
+    let script = "mount --bind \"$0\" /etc && exec setpriv --groups 4242,4343 \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(&etc).arg(inner.get_program()).args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    runtime::run(command.current_dir(&bundle.dir))
+}
+
+fn groups(text: &str) -> Vec<&str> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_else(|| panic!("{text}"));
+    line.split_whitespace().collect()
+}
+
+#[test]
+fn the_callers_groups_stay_only_if_root_permits() {
+    need!(rrun); // crun keeps them for whoever writes the annotation
+    let mut bundle = Bundle::new();
+    bundle.args(&["cat", "/proc/self/status"]);
+    assert!(groups(call(&bundle, None, &["run", &bundle.id]).ok()).is_empty());
+    bundle.set("/annotations", json!({KEEP_GROUPS: "1"}));
+    for list in [None, Some(""), Some("run.oci.\nrun.oci.keep\n")] {
+        let words = ["config.json: annotations.run.oci.keep_original_groups: ", "/etc/rrun/annotations"];
+        call(&bundle, list, &["create", &bundle.id]).refused(&words);
+        bundle.leaves_nothing();
+    }
+    let permitted = Some("a\nrun.oci.keep_original_groups\n");
+    assert_eq!(groups(call(&bundle, permitted, &["run", &bundle.id]).ok()), ["4242", "4343"]);
+    // those of a user namespace are other ones, if any
+    let mut inside = mapped(Bundle::new());
+    inside.args(&["cat", "/proc/self/status"]).set("/annotations", json!({KEEP_GROUPS: "1"}));
+    assert_eq!(groups(call(&inside, permitted, &["run", &inside.id]).ok()), ["65534", "65534"]);
+    bundle.set("/annotations", json!({KEEP_GROUPS: "0", "run.oci.unknown": "x"}));
+    assert!(groups(call(&bundle, permitted, &["run", &bundle.id]).ok()).is_empty());
+}
+
+#[test]
+fn what_is_executed_keeps_them_too() {
+    need!(rrun);
+    let permitted = Some(KEEP_GROUPS);
+    let mut bundle = Bundle::sleeping();
+    bundle.set("/annotations", json!({KEEP_GROUPS: "1"}));
+    call(&bundle, permitted, &["run", "--detach", &bundle.id]).ok();
+    let status = ["exec", &bundle.id, "cat", "/proc/self/status"];
+    assert_eq!(groups(call(&bundle, permitted, &status).ok()), ["4242", "4343"]);
+    let output = call(&bundle, Some(""), &status);
+    assert!(output.code == 255 && output.stderr.contains("annotations.run.oci.keep_original_groups: "), "{output}");
+}
+
+#[test]
+fn a_list_that_others_may_write_is_no_list_of_roots() {
+    need!(rrun);
+    let mut bundle = Bundle::new();
+    bundle.set("/annotations", json!({KEEP_GROUPS: "1"}));
+    call(&bundle, Some(KEEP_GROUPS), &["run", &bundle.id]).ok();
+    let file = bundle.dir.join("etc/rrun/annotations");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    call(&bundle, Some(KEEP_GROUPS), &["create", &bundle.id])
+        .refused(&["/etc/rrun/annotations: must be a file that root owns"]);
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn a_pidfd_goes_to_the_socket_that_is_named() {
+    need!(rrun);
+    let mut bundle = Bundle::sleeping();
+    let path = bundle.dir.join("pidfd.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    bundle.set("/annotations", json!({"run.oci.pidfd_receiver": path}));
+    call(&bundle, Some("run.oci.pidfd_receiver"), &["run", "--detach", &bundle.id]).ok();
+    let (mut socket, _) = listener.accept().unwrap();
+    let mut said = Vec::new();
+    socket.read_to_end(&mut said).unwrap();
+    assert_eq!(said, b"standard");
+}
+
+#[test]
+fn a_call_that_nobody_knows_is_fatal_if_asked() {
+    let mut bundle = Bundle::new();
+    let rule = json!({"names": ["no_such_call", "getpid"], "action": "SCMP_ACT_ALLOW"});
+    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}));
+    bundle.run().ok();
+    need!(rrun);
+    bundle.set("/annotations", json!({"run.oci.seccomp_fail_unknown_syscall": "1"}));
+    bundle.create().refused(&["linux.seccomp.syscalls: no_such_call is no system call that rrun knows"]);
+    bundle.leaves_nothing();
+}
