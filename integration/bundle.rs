@@ -127,7 +127,7 @@ impl Bundle {
         use std::os::unix::fs::PermissionsExt;
         let (path, content) = (self.rootfs(name), content.as_ref());
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
+        runtime::write_program(|| fs::write(&path, content)).unwrap();
         let mode = if content.starts_with(b"#!") || content.starts_with(b"\x7fELF") { 0o755 } else { 0o644 };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
@@ -390,7 +390,7 @@ fn fill_rootfs(rootfs: &Path) {
         fs::create_dir_all(rootfs.join(dir)).unwrap();
     }
     assert_static();
-    fs::copy(BUSYBOX, rootfs.join("bin/busybox"))
+    runtime::write_program(|| fs::copy(BUSYBOX, rootfs.join("bin/busybox")))
         .unwrap_or_else(|error| panic!("{BUSYBOX}: {error}: the tests need Debian's busybox-static"));
     for applet in APPLETS.split_whitespace() {
         symlink("busybox", rootfs.join("bin").join(applet)).unwrap();

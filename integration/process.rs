@@ -285,7 +285,8 @@ fn without_a_path_nothing_is_found_not_even_in_the_working_directory() {
 fn a_relative_interpreter_is_looked_for_from_the_working_directory() {
     let mut bundle = Bundle::new();
     bundle.image_file("opt/mine", "#!busybox sh\nexit 7\n");
-    std::fs::copy(bundle.rootfs("bin/busybox"), bundle.rootfs("opt/busybox")).unwrap();
+    let copy = || std::fs::copy(bundle.rootfs("bin/busybox"), bundle.rootfs("opt/busybox"));
+    crate::runtime::write_program(copy).unwrap();
     bundle.args(&["./mine"]).set("/process/cwd", "/opt");
     assert_eq!(bundle.run().code, 7);
 }

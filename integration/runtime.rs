@@ -6,13 +6,23 @@ use std::io::{Read, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 /// No command may take longer: rrun's own deadlines are 10 s.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Until it executes, a child of another test holds every descriptor that this process had open when it was made. Were
+/// one of them that of a program being copied, nobody could execute it at that moment (ETXTBSY).
+static NO_WRITER_AT_A_FORK: RwLock<()> = RwLock::new(());
+
+/// Writes a program so that it can be executed at once.
+pub fn write_program<T>(write: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
+    let _no_fork = NO_WRITER_AT_A_FORK.write();
+    write()
+}
 
 /// The runtime: `$RUNTIME` (a path, or a name in $PATH), else the static release binary of this tree.
 pub fn path() -> &'static Path {
@@ -79,7 +89,11 @@ impl Call {
         let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         command.stdin(stdin).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
         let what = format!("{command:?}");
-        let child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
+        let spawned = {
+            let _no_copy = NO_WRITER_AT_A_FORK.read();
+            command.spawn()
+        };
+        let child = spawned.unwrap_or_else(|error| panic!("{what}: {error}"));
         Self { child, what, stdout, stderr, since: Instant::now() }
     }
 
