@@ -131,6 +131,35 @@ fn what_root_inside_cannot_reach_is_mapped_too() {
     assert_eq!(bundle.run().ok(), "reached\n4321\n");
 }
 
+// the parent opens what root inside cannot reach; that must not set it free from what the host says of it
+#[test]
+fn what_the_host_has_set_on_a_closed_mount_stays() {
+    need!(rrun);
+    for options in [&["idmap"][..], &[]] {
+        let mut bundle = mapped(Bundle::sh(
+            "mount -o remount,bind,rw /data && echo remounted; echo > /data/new && echo written; \
+             grep ' /data ' /proc/self/mountinfo; mount -o remount,bind,rw /file && echo remounted; cat /file",
+        ));
+        bundle.set("/process/capabilities/effective/-", "CAP_SYS_ADMIN");
+        bundle.set("/process/capabilities/permitted/-", "CAP_SYS_ADMIN");
+        bundle.set("/process/capabilities/bounding/-", "CAP_SYS_ADMIN");
+        let closed = closed_directory(&bundle, "closed");
+        let tmpfs = bundle.host_tmpfs("closed/in", "rw");
+        fs::write(tmpfs.join("file"), "content\n").unwrap();
+        for how in [["--make-shared"].as_slice(), &["-o", "remount,bind,ro"]] {
+            assert!(Command::new("mount").args(how).arg(&tmpfs).status().unwrap().success(), "mount {how:?}");
+        }
+        assert_eq!(fs::metadata(closed).unwrap().mode() & 0o777, 0o700);
+        bundle.bind(&tmpfs, "/data", options).bind(&tmpfs.join("file"), "/file", options);
+        let output = bundle.run();
+        assert!(!output.stdout.contains("remounted") && !output.stdout.contains("written"), "{output}");
+        assert!(output.stdout.contains(" ro,") && output.stdout.ends_with("content\n"), "{output}");
+        // nor does what is mounted inside come out
+        assert!(!output.stdout.contains(" shared:"), "{output}");
+        assert!(!tmpfs.join("new").exists());
+    }
+}
+
 #[test]
 fn a_joined_user_namespace_lends_its_maps() {
     need!(rrun);

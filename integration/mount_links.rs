@@ -56,6 +56,20 @@ fn another_file_where_a_symlink_is_to_be_copied_is_an_error() {
     }
 }
 
+// what an image links to may be a volume of the host's
+#[test]
+fn none_is_copied_through_a_symlink_of_the_image() {
+    need!(rrun);
+    let mut bundle = Bundle::new();
+    fs::create_dir(bundle.rootfs("real")).unwrap();
+    symlink("/real", bundle.rootfs("up")).unwrap();
+    let source = link(&bundle, "/to");
+    bundle.bind(&source, "/up/there", &["copy-symlink"]);
+    bundle.create().refused(&["mounts[4]", "the image has a symlink above /up/there"]);
+    assert!(!bundle.rootfs("real").join("there").is_symlink());
+    bundle.leaves_nothing();
+}
+
 #[test]
 fn a_symlink_at_the_destination_is_covered_itself() {
     need!(mount_option("dest-nofollow"));

@@ -248,7 +248,7 @@ fn what_the_kernel_or_the_spec_refuses_is_named() {
         (
             "/linux/memoryPolicy",
             json!({"mode": "MPOL_BIND", "nodes": "1023"}),
-            &["linux.memoryPolicy: MPOL_BIND of nodes [1023]: ", "linux.resources.cpu.mems"][..],
+            &["linux.memoryPolicy: MPOL_BIND of nodes 1023: ", "linux.resources.cpu.mems"][..],
         ),
         (
             "/linux/memoryPolicy",

@@ -30,6 +30,7 @@ pub mod id_maps;
 pub mod interrupts;
 pub mod join;
 pub mod joined;
+pub mod lock_flags;
 pub mod mount_ids;
 pub mod probe;
 pub mod seal;

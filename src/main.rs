@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use rrun::launch::seal;
-use rrun::sys::allocator::Arenas;
+use rrun::sys::allocator::Allocator;
 use rrun::{cli, error, log};
 
 #[global_allocator]
-static ALLOCATOR: Arenas = Arenas;
+static ALLOCATOR: Allocator = Allocator::new();
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {

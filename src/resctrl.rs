@@ -79,22 +79,28 @@ impl<'p> Group<'p> {
 
     /// Takes back what was made when it fails.
     pub fn make(&self) -> Result<()> {
-        self.make_all().inspect_err(|_| {
-            let _ = self.undo();
+        let mut made = Vec::new();
+        self.make_all(&mut made).inspect_err(|_| {
+            // Alone that: another create may have made the same name meanwhile.
+            for group in made.iter().rev() {
+                let _ = fs::remove_dir(group);
+            }
         })
     }
 
-    fn make_all(&self) -> Result<()> {
+    fn make_all(&self, made: &mut Vec<PathBuf>) -> Result<()> {
         let path = self.path();
         if self.is_new {
             fs::create_dir(&path).doing("mkdir resctrl", path.display()).context("linux.intelRdt.closID")?;
+            made.push(path.clone());
         }
         for (field, line) in self.plan.lines() {
             write_line(&path, line).context(field)?;
         }
         if let Some(monitor) = self.monitor() {
-            let made = fs::create_dir(&monitor).doing("mkdir resctrl", monitor.display());
-            made.context("linux.intelRdt.enableMonitoring")?;
+            let monitored = fs::create_dir(&monitor).doing("mkdir resctrl", monitor.display());
+            monitored.context("linux.intelRdt.enableMonitoring")?;
+            made.push(monitor);
         }
         Ok(())
     }

@@ -91,7 +91,13 @@ impl Init<'_> {
     fn copy_symlink(&self, source: &Mount, target: &InRoot) -> Result<()> {
         let leads = |fd: BorrowedFd| readlinkat(fd, c"").doing("readlink", target);
         let to = leads(source.as_fd())?;
-        let (dir, name) = self.rootfs()?.parent_of(target)?;
+        let parent = self.rootfs()?.parent_of(target).map_err(|error| match error.errno {
+            Errno::ELOOP => anyhow::anyhow!(
+                "the image has a symlink above {target}, and none is followed to make another; mount it where that leads"
+            ),
+            _ => error.into(),
+        });
+        let (dir, name) = parent?;
         match symlinkat(to.as_os_str(), &dir, name) {
             Err(Errno::EEXIST) => {}
             result => return Ok(result.doing("symlink", target)?),

@@ -44,9 +44,9 @@ impl Init<'_> {
 
     pub(super) fn set_memory_policy(&mut self, policy: &MemoryPolicy) -> Result<()> {
         let set = scheduling::set_mempolicy(policy.mode(), &policy.mask(), policy.mode);
-        set.with_context(|| match policy.nodes.as_slice() {
-            [] => policy.mode.to_string(),
-            nodes => format!("{} of nodes {nodes:?}", policy.mode),
+        set.with_context(|| match policy.nodes.is_empty() {
+            true => policy.mode.to_string(),
+            false => format!("{} of nodes {}", policy.mode, policy.list()),
         })
     }
 

@@ -11,6 +11,7 @@ use super::seccomp_agent::Agent;
 use crate::error::{Doing, SysError};
 use crate::init::{clone_source, scheduling, stdio};
 use crate::launch::id_maps;
+use crate::launch::lock_flags::locked;
 use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::Duties;
 use crate::launch::stages::{self, Entry};
@@ -113,8 +114,11 @@ impl Duties for Parent<'_> {
         let Source::Bind { from, recursive, symlink } = &mount.source else {
             bail!("{}: has no source to open", mount.field)
         };
-        let tree = clone_source(from, *recursive, *symlink);
-        Ok(tree.with_context(|| format!("{}: bind onto {}", mount.field, mount.target))?.into())
+        let opened = || {
+            let tree = clone_source(from, *recursive, *symlink)?;
+            locked(&tree, self.proc.open_namespace(self.child, Namespace::User.file())?.as_fd())
+        };
+        opened().with_context(|| format!("{}: bind onto {}", mount.field, mount.target))
     }
 
     fn map_mount(&mut self, index: usize, tree: OwnedFd) -> Result<()> {

@@ -95,10 +95,10 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
     let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
     let mut mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings, &mut problems);
     let mount_label = problems.take(labels::of_mounts(linux, host.security, &mut warnings));
-    if let Some(label) = &mount_label {
-        if let Some(option) = problems.ok(labels::option(linux)) {
-            labels::label(&mut mounts, label, option, user != User::Shared || host.rootless);
-        }
+    if let Some(label) = &mount_label
+        && let Some(option) = problems.ok(labels::option(linux))
+    {
+        labels::label(&mut mounts, label, option, user != User::Shared || host.rootless);
     }
     let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = problems.take(namespaces::uts_name("domainname", &spec.domainname, &apart));

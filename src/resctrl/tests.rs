@@ -169,3 +169,24 @@ fn an_update_can_be_put_back() {
     before.put_back().unwrap();
     assert!(fake.read("schemata").ends_with("MB:0=20\nL3:0=7ff\nMB:0=100\n"));
 }
+
+#[test]
+fn what_another_has_made_meanwhile_stays() {
+    for (written, there, taken, want) in [
+        (r#"{"closID":"gold","l3CacheSchema":"L3:0=f"}"#, "", "gold", "linux.intelRdt.closID: mkdir resctrl "),
+        (
+            r#"{"closID":"gold","enableMonitoring":true}"#,
+            "gold",
+            "gold/mon_groups/c1",
+            "linux.intelRdt.enableMonitoring: ",
+        ),
+    ] {
+        let (fake, plan) = (Fake::new(), plan(written));
+        fake.group(there);
+        let group = fake.find(&plan).unwrap();
+        fs::create_dir(fake.path(taken)).unwrap();
+        let error = format!("{:#}", group.make().unwrap_err());
+        assert!(error.starts_with(want), "{error}");
+        assert!(fake.path(taken).exists(), "{taken} is another's");
+    }
+}
