@@ -30,7 +30,7 @@ fn what_is_wrong_with_the_program_is_said_as_create_says_it() {
     if on_rrun() {
         fails(
             &exec(&bundle, &[], &["bad"]),
-            &["its interpreter /missing/interpreter stops exec /bin/bad: no such file or directory"],
+            &["its interpreter /missing/interpreter stops exec bad: no such file or directory"],
         );
     }
     bundle.wait_until("running");
