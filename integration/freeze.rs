@@ -278,8 +278,13 @@ fn commands_answer_while_a_pause_waits_and_kill_9_ends_it() {
     let stuck = Unfreezable::inside(&bundle);
     let pause = bundle.spawn(&["pause", &bundle.id]);
     bundle.wait_until("paused");
-    let listed = bundle.call(&["list"]);
-    assert!(listed.ok().contains("paused") && listed.took < Duration::from_secs(5), "{listed}");
+    // between two tries of `pause` it is not
+    let listed = || {
+        let listed = bundle.call(&["list"]);
+        assert!(listed.took < Duration::from_secs(5), "{listed}");
+        listed.ok().contains("paused").then_some(())
+    };
+    eventually_within(Duration::from_secs(5), listed).expect("listed as paused");
     bundle.kill("KILL").ok();
     let output = pause.wait();
     output.refused(&["container not running"]);

@@ -143,6 +143,23 @@ fn limits_are_systemds_and_the_kernels_also_after_a_reload() {
     bundle.leaves_nothing();
 }
 
+/// What holds the scope until init is there counts as well.
+#[test]
+fn a_limit_of_hardly_any_process() {
+    systemd!();
+    need!(rrun); // others make another number of 0
+    let _systemd = with_systemd();
+    for limit in [0, 1] {
+        let mut bundle = in_unit(Bundle::sleeping());
+        bundle.set("/linux/resources/pids/limit", limit);
+        create(&bundle);
+        bundle.start().ok();
+        assert_eq!(shown(&unit(&bundle), "TasksMax"), "1");
+        bundle.delete_force().ok();
+        goes(&unit(&bundle));
+    }
+}
+
 // containerd's cleanup, podman and CRI-O's update call without the flag
 #[test]
 fn the_record_says_who_made_the_cgroups() {
@@ -291,16 +308,19 @@ fn an_annotation_sets_no_property_unless_root_has_listed_it() {
     systemd!();
     need!(rrun); // others take them from anybody
     let _systemd = with_systemd();
-    const LIST: &str = "/etc/rrun/systemd-properties";
+    const LIST: &str = "/etc/rrun/annotations";
     let mut bundle = in_unit(Bundle::sleeping());
     bundle.set("/annotations/org.systemd.property.TimeoutStopSec", "uint64 7");
-    let refused = ["annotations.org.systemd.property.TimeoutStopSec: ", "root may allow it by a line TimeoutStopSec"];
+    let refused = [
+        "annotations.org.systemd.property.TimeoutStopSec: ",
+        "root may permit it by a line org.systemd.property.TimeoutStopSec",
+    ];
     call(&bundle, &["create", &bundle.id]).refused(&refused);
     bundle.leaves_nothing();
     fs::create_dir_all("/etc/rrun").unwrap();
-    fs::write(LIST, "CollectMode\n").unwrap();
+    fs::write(LIST, "org.systemd.property.CollectMode\nTimeoutStopSec\n").unwrap();
     call(&bundle, &["create", &bundle.id]).refused(&refused);
-    fs::write(LIST, "CollectMode\nTimeoutStopSec\n").unwrap();
+    fs::write(LIST, "run.oci.x\norg.systemd.property.TimeoutStopSec\n").unwrap();
     Command::new("chmod").args(["666", LIST]).status().unwrap();
     call(&bundle, &["create", &bundle.id]).refused(&["must be a file that root owns and nobody else may write"]);
     Command::new("chmod").args(["644", LIST]).status().unwrap();

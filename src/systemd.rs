@@ -112,9 +112,12 @@ impl<'s> Manager<'s> {
                     self.discard(unit)?;
                 }
                 Err(error) if error.is::<Refused>() => {
+                    let error = error.context(format!("start of {unit}"));
                     // of a job that failed the unit may be there
-                    let _ = self.discard(unit);
-                    return Err(error.context(format!("start of {unit}")));
+                    return Err(match self.discard(unit) {
+                        Err(silence) if !silence.is::<Refused>() => error.context(Unsure(unit.to_string())),
+                        _ => error,
+                    });
                 }
                 Err(error) => return Err(error.context(Unsure(unit.to_string()))),
             }

@@ -142,7 +142,7 @@ fn a_unit_that_was_asked_for_may_still_appear_and_is_removed() {
     for round in rounds(10) {
         let bundle = in_unit(Bundle::sleeping());
         let (name, id) = (unit(&bundle), bundle.id.as_str());
-        let output = asked_of_one_that_stops(&bundle, who_is_held(round), "2");
+        let output = asked_of_one_that_stops(&bundle, START, who_is_held(round), "2");
         output.refused(&[&format!("unit {name} may still appear"), "delete --force", "has not answered within 2 s"]);
         let record = fs::read_to_string(bundle.state_root.join(id).join("state.json")).unwrap();
         assert!(record.contains(&format!("\"name\":\"{name}\"")), "{record}");
@@ -164,7 +164,7 @@ fn the_caller_of_create_has_an_answer_within_thirty_seconds() {
     need!(rrun); // others hang
     let _alone = alone();
     let bundle = in_unit(Bundle::sleeping());
-    let output = asked_of_one_that_stops(&bundle, Held::bus, "");
+    let output = asked_of_one_that_stops(&bundle, START, Held::bus, "");
     output.refused(&["may still appear", "systemd has not answered within 25 s"]);
     assert!(output.took < Duration::from_secs(30), "{output}");
     bundle.delete_force().ok();
@@ -172,8 +172,26 @@ fn the_caller_of_create_has_an_answer_within_thirty_seconds() {
     bundle.leaves_nothing();
 }
 
-/// `create` with a go-between to the bus, by which we know when the unit is asked for.
-fn asked_of_one_that_stops(bundle: &Bundle, hold: fn() -> Held, timeout: &str) -> Output {
+/// What is undone then asks it again.
+#[test]
+fn one_that_falls_silent_later_is_waited_for_once() {
+    systemd!();
+    need!(rrun); // others hang
+    let _alone = alone();
+    let mut bundle = in_unit(Bundle::sleeping());
+    bundle.set("/linux/resources/memory/limit", 50 << 20);
+    let output = asked_of_one_that_stops(&bundle, "SetUnitProperties", Held::bus, "5");
+    output.refused(&["systemd has not answered within 5 s"]);
+    assert!(output.took < Duration::from_millis(9500), "{output}");
+    bundle.delete_force().ok();
+    goes(&unit(&bundle));
+    bundle.leaves_nothing();
+}
+
+const START: &str = "StartTransientUnit";
+
+/// `create` with a go-between to the bus, by which we know when a method is called.
+fn asked_of_one_that_stops(bundle: &Bundle, method: &'static str, hold: fn() -> Held, timeout: &str) -> Output {
     let path = bundle.host_file("sockets/none", "").with_file_name("bus");
     let _ = fs::remove_file(&path);
     let listener = UnixListener::bind(&path).unwrap();
@@ -190,7 +208,7 @@ fn asked_of_one_that_stops(bundle: &Bundle, hold: fn() -> Held, timeout: &str) -
             match client.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(length) => {
-                    if buffer[..length].windows(18).any(|word| word == b"StartTransientUnit") {
+                    if buffer[..length].windows(method.len()).any(|word| word == method.as_bytes()) {
                         asked.send(()).unwrap();
                         may_go_on.recv().unwrap();
                     }
@@ -206,7 +224,7 @@ fn asked_of_one_that_stops(bundle: &Bundle, hold: fn() -> Held, timeout: &str) -
     let mut command = bundle.command(&["--systemd-cgroup", "create", &bundle.id]);
     command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", path.display())).env(TIMEOUT, timeout);
     let call = Call::new(&mut command);
-    hear.recv_timeout(Duration::from_secs(20)).expect("systemd is asked for a unit");
+    hear.recv_timeout(Duration::from_secs(20)).expect("systemd is asked");
     let held = hold();
     go_on.send(()).unwrap();
     let output = call.wait();

@@ -133,9 +133,10 @@ impl<'a> NewCgroups<'a> {
 }
 
 impl<'a> NewCgroup<'a> {
-    /// A limit of 0 processes is one (spec 1.3): the kernel clones nobody into it, and lets a process move in.
+    /// A limit of 0 processes is one (spec 1.3): the kernel clones nobody into it, and lets a process move in. Of a limit
+    /// of 1, what holds systemd's scope until init is there has taken that.
     fn lets_nobody_be_born(&self) -> bool {
-        self.plan.before.iter().any(|write| write.file == "pids.max" && write.value == "0")
+        self.plan.before.iter().any(|write| write.file == "pids.max" && matches!(&*write.value, "0" | "1"))
     }
 
     /// One that stands already.

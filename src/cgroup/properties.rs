@@ -128,7 +128,11 @@ impl Said<'_> {
             let length = period.or(period_before).unwrap_or(USUAL_PERIOD).max(1);
             let per_second = match quota {
                 INFINITY => INFINITY,
-                quota => (quota.saturating_mul(1_000_000) / length).next_multiple_of(PERCENT),
+                // nobody has so many processors
+                quota => {
+                    let share = quota.saturating_mul(1_000_000) / length;
+                    share.checked_next_multiple_of(PERCENT).unwrap_or(INFINITY)
+                }
             };
             self.say(213, "CPUQuotaPerSecUSec", Value::U64(per_second));
         }
@@ -258,6 +262,7 @@ mod tests {
             ("cpu.max", "max 50000", vec!["CPUQuotaPerSecUSec = ∞", "CPUQuotaPeriodUSec = 50000"]),
             ("cpu.max", "max", vec!["CPUQuotaPerSecUSec = ∞"]),
             ("cpu.max", "x", vec![]),
+            ("cpu.max", "18446744073709551614 1", vec!["CPUQuotaPerSecUSec = ∞", "CPUQuotaPeriodUSec = 1"]),
             ("cpu.max.burst", "1", vec![]),
             ("cpuset.cpus", "0", vec!["AllowedCPUs = [1]"]),
             ("cpuset.cpus", "1-3,8", vec!["AllowedCPUs = [e, 1]"]),

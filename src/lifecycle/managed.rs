@@ -18,6 +18,7 @@ use crate::hooks::Stop;
 use crate::host::Host;
 use crate::launch::holder::Holder;
 use crate::plan::Plan;
+use crate::plan::annotations::PERMITTED;
 use crate::plan::spec::resources::DeviceRule;
 use crate::plan::unit::Unit;
 use crate::state::{self, State};
@@ -66,22 +67,20 @@ impl<'s> Found<'s> {
     }
 }
 
-/// Root's list of the properties that annotations may set, one name a line.
-const ALLOWED: &str = "/etc/rrun/systemd-properties";
-
-/// What annotations ask for. They come from whoever describes the container, and some properties have the host do things.
+/// What annotations ask for. They come from whoever describes the container, and some properties have the host do things;
+/// a user's own systemd would do them as that user, so nobody is excepted.
 fn annotated(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
     let mut properties = Vec::new();
-    let mut allowed = None;
+    let mut permits = None;
     for (key, text) in annotations {
         let Some(name) = key.strip_prefix(annotation::PREFIX) else { continue };
-        if allowed.is_none() {
-            allowed = Some(permitted::list(ALLOWED)?);
+        if permits.is_none() {
+            permits = Some(permitted::annotations()?);
         }
-        let is_allowed = allowed.iter().flat_map(|text| text.lines()).any(|line| line.trim() == name);
+        let is_permitted = permits.iter().flat_map(|text| text.lines()).any(|line| line.trim() == key);
         ensure!(
-            is_allowed,
-            "annotations.{key}: sets a property of a unit of the host's; root may allow it by a line {name} in {ALLOWED}"
+            is_permitted,
+            "annotations.{key}: sets a property of a unit of the host's; root may permit it by a line {key} in {PERMITTED}"
         );
         properties.push(annotation::property(name, text).with_context(|| format!("annotations.{key}"))?);
     }

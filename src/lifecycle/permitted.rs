@@ -1,4 +1,4 @@
-//! Root's lists of what annotations may do beyond what a config says.
+//! Root's list of what annotations may do beyond what a config says.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -12,12 +12,9 @@ use crate::plan::annotations::PERMITTED;
 /// Of a list of names.
 const LARGEST: u64 = 64 << 10;
 
-pub fn annotations() -> Result<String> {
-    list(PERMITTED)
-}
-
 /// One name a line; a host without the file permits none. Nobody but root may have written it.
-pub fn list(path: &str) -> Result<String> {
+pub fn annotations() -> Result<String> {
+    let path = PERMITTED;
     let opened = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let file = match opened {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),

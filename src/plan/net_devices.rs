@@ -68,6 +68,8 @@ pub fn plan(written: &Table<Written>, apart: &[Namespace], admin: bool) -> Resul
         }
         planned.push(device);
     }
+    // A template takes the first number that is free, which must not be one that another device is to have.
+    planned.sort_by_key(NetDevice::is_template);
     Ok(planned)
 }
 
@@ -89,6 +91,7 @@ mod tests {
             (r#"{"eth0":{"name":""}}"#, vec![("eth0", "eth0")]),
             (r#"{"eth0":{"name":"fifteen-bytes-x"}}"#, vec![("eth0", "fifteen-bytes-x")]),
             (r#"{"a":{"name":"net%d"},"b":{"name":"net%d"}}"#, vec![("a", "net%d"), ("b", "net%d")]),
+            (r#"{"a":{"name":"net%d"},"b":{"name":"net0"}}"#, vec![("b", "net0"), ("a", "net%d")]),
         ] {
             let want: Vec<_> = want.into_iter().map(|(name, inside)| (name.to_string(), inside.to_string())).collect();
             assert_eq!(planned(written), Ok(want), "{written}");

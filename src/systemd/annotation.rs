@@ -2,7 +2,7 @@
 //! has use for it: one value of a basic type, or a list of such. Pure.
 //!
 //! Whoever writes annotations is often not who may decide about the host (CVE-2024-3154: a pod had the host run a program
-//! of its choice), so only what root has listed is taken: see `lifecycle/managed.rs`.
+//! of its choice), so only what root has listed is taken: see `lifecycle/permitted.rs`.
 
 use anyhow::{Context, Result, bail, ensure};
 

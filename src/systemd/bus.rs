@@ -60,6 +60,8 @@ pub struct Bus<'s> {
     pub address: Address,
     deadline: Instant,
     patience: Duration,
+    /// It has been silent once. What has to be undone then does not wait as long again.
+    given_up: bool,
     stop: Option<&'s dyn Stop>,
     serial: u32,
     unsent: Vec<u8>,
@@ -82,8 +84,9 @@ impl<'s> Bus<'s> {
                 Ok(socket) => {
                     let (unsent, received, heard) = (GREETING.to_vec(), Vec::new(), Vec::new());
                     let address = address.clone();
+                    let (given_up, serial) = (false, 0);
                     let mut bus =
-                        Self { socket, address, deadline, patience, stop, serial: 0, unsent, received, heard };
+                        Self { socket, address, deadline, patience, given_up, stop, serial, unsent, received, heard };
                     bus.introduce()?;
                     return Ok(bus);
                 }
@@ -148,7 +151,9 @@ impl<'s> Bus<'s> {
 
     /// A new deadline, for what is asked later.
     pub fn renew(&mut self) {
-        self.deadline = Instant::now() + self.patience;
+        if !self.given_up {
+            self.deadline = Instant::now() + self.patience;
+        }
     }
 
     /// Sent when an answer is waited for. The number by which the answer is known.
@@ -214,6 +219,7 @@ impl<'s> Bus<'s> {
         };
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
+            self.given_up = true;
             bail!("{}", silence(self.patience));
         }
         let mut fds = vec![PollFd::new(self.socket.as_fd(), events)];
