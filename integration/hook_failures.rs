@@ -49,7 +49,7 @@ fn one_that_fails_at_create_ends_it_all() {
         let output = bundle.create();
         output.refused(&["exit status 3", "stdout: to stdout", "stderr: to stderr"]);
         if on_rrun() {
-            output.refused(&[&format!("hooks.{kind}[0]: /bin/sh")]);
+            output.refused(&[&format!("error running {kind} hook #0: hooks.{kind}[0]: /bin/sh")]);
         }
         bundle.leaves_nothing();
         let ran: Vec<_> = AT_CREATE[..=index].iter().chain(&["poststop"]).copied().collect();

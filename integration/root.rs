@@ -124,6 +124,22 @@ fn a_private_or_slave_root_carries_nothing_out() {
     }
 }
 
+#[test]
+fn a_slave_root_hears_of_the_hosts_mounts() {
+    need!(rrun); // runc 1.1 leaves it private whatever the word
+    for (word, want) in [("slave", true), ("rslave", true), ("private", false), ("rprivate", false)] {
+        let mut bundle = Bundle::new();
+        let shared = bundle.host_tmpfs("shared", "mode=755");
+        assert!(Command::new("mount").arg("--make-shared").arg(&shared).status().unwrap().success());
+        assert!(Command::new("cp").arg("-a").args([bundle.rootfs("."), shared.clone()]).status().unwrap().success());
+        bundle.set("/root/path", shared.to_str().unwrap()).set("/linux/rootfsPropagation", word);
+        let mounts = bundle.mounts();
+        let seen = &mount_at(&mounts, "/").propagation;
+        assert_eq!(seen.iter().any(|field| field.starts_with("master:")), want, "{word}: {seen:?}");
+        assert!(!seen.iter().any(|field| field.starts_with("shared:")), "{word}: {seen:?}");
+    }
+}
+
 // kubelet's "Bidirectional": what the container mounts is seen by the host, through this one mount
 #[test]
 fn a_shared_bind_carries_mounts_to_the_host() {

@@ -242,7 +242,7 @@ fn bad_profiles_are_refused_before_anything_is_made() {
         ),
         (
             json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}], "listenerPath": "/no/agent"}),
-            "linux.seccomp.listenerPath: connect /no/agent",
+            "linux.seccomp.listenerPath: failed to connect with seccomp agent: connect /no/agent",
         ),
     ] {
         let mut bundle = Bundle::new();

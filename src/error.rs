@@ -166,7 +166,9 @@ impl fmt::Display for Matched {
                 write!(f, "exec: \"{program}\": stat {program}: {}", strerror(*errno))
             }
             Self::Program { program, errno } => write!(f, "exec: \"{program}\": {}", unfit(*errno)),
-            Self::Part { program, part, errno } => write!(f, "exec: \"{program}\": {part}: {}", unfit(*errno)),
+            Self::Part { program, part, errno } => {
+                write!(f, "exec: \"{program}\": {part} stops exec {program}: {}", unfit(*errno))
+            }
         }
     }
 }

@@ -60,7 +60,7 @@ pub fn run_all(hooks: &[Hook], surroundings: &Surroundings) -> Result<()> {
 }
 
 pub fn run(hook: &Hook, surroundings: &Surroundings) -> Result<()> {
-    run_one(hook, surroundings).with_context(|| hook.field.clone())
+    run_one(hook, surroundings).with_context(|| hook.failed())
 }
 
 fn run_one(hook: &Hook, surroundings: &Surroundings) -> Result<()> {
@@ -288,6 +288,7 @@ impl<'a> Running<'a> {
         let how = match end {
             End::Exited(status) => format!("exit status {status}"),
             End::Killed(number) => match Signal::try_from(number) {
+                Ok(Signal::SIGSYS) => "killed by SIGSYS: bad system call, which linux.seccomp forbids".into(),
                 Ok(signal) => format!("killed by {signal}"),
                 Err(_) => format!("killed by signal {number}"),
             },

@@ -28,7 +28,10 @@ fn what_is_wrong_with_the_program_is_said_as_create_says_it() {
     let output = exec(&bundle, &["-d", "--pid-file", "pid"], &["/etc"]);
     fails(&output, if on_rrun() { &["exec: \"/etc\": is a directory: permission denied"] } else { &["/etc"] });
     if on_rrun() {
-        fails(&exec(&bundle, &[], &["bad"]), &["its interpreter /missing/interpreter"]);
+        fails(
+            &exec(&bundle, &[], &["bad"]),
+            &["its interpreter /missing/interpreter stops exec bad: no such file or directory"],
+        );
     }
     bundle.wait_until("running");
 }

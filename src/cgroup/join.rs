@@ -70,7 +70,9 @@ pub fn open_to_join(paths: &BTreeMap<String, PathBuf>, below: &SubCgroups) -> Re
         }
     }
     if let Some(unknown) = below.controllers().find(|name| name.is_empty() || !paths.contains_key(*name)) {
-        bail!("--cgroup: the container has no cgroup of a controller {unknown}; name others, or the path alone");
+        bail!(
+            "--cgroup: unknown controller {unknown}: the container has no cgroup of it; name others, or the path alone"
+        );
     }
     let mut joinable = Joinable { tasks: Vec::with_capacity(hierarchies.len()), tree: InTree::Nowhere };
     let v1 = hierarchies.iter().any(|(_, controllers)| *controllers != [""]);
@@ -111,7 +113,7 @@ fn open_below(path: &Path, sub: &Path) -> Result<Directory> {
     ensure!(version.is_some(), "{}: lies in no cgroup file system", path.display());
     match own.below(sub) {
         Err(Errno::ENOENT) => Err(SysError::new("open cgroup", path.join(sub).display(), Errno::ENOENT))
-            .context("--cgroup: make it first"),
+            .context("--cgroup: make it before adding pid numbers to it"),
         result => Ok(result.map_err(|errno| SysError::new("open cgroup", path.join(sub).display(), errno))?),
     }
 }

@@ -131,7 +131,10 @@ fn a_value_without_its_controller_is_refused() {
             "linux.resources.hugepageLimits[0]: this host has no hugetlb controller",
         ),
         (json!({"rdma": {"a": {"hcaObjects": 1}}}), "linux.resources.rdma.a: this host has no rdma controller"),
-        (json!({"unified": {"memory.high": "1"}}), "linux.resources.unified.memory.high: needs cgroup v2"),
+        (
+            json!({"unified": {"memory.high": "1"}}),
+            "linux.resources.unified.memory.high: invalid configuration: needs cgroup v2",
+        ),
     ] {
         let error = plan("c1", None, &resources(&value), &without).unwrap_err().to_string();
         assert!(error.starts_with(says), "{value}: {error}");
@@ -189,7 +192,7 @@ fn what_v2_lacks_is_refused_by_its_name() {
         ),
         (
             json!({"unified": {"perf.x": "1"}}),
-            "linux.resources.unified.perf.x: the cgroup v2 tree of this host has no perf controller; it has cpuset, cpu,",
+            "linux.resources.unified.perf.x: invalid configuration: the cgroup v2 tree of this host has no perf controller; it has cpuset, cpu,",
         ),
         (json!({"unified": {"cgroup.freeze": "1"}}), "linux.resources.unified.cgroup.freeze: is not a limit"),
     ] {
@@ -215,7 +218,9 @@ fn each_controller_is_where_the_host_has_it() {
     let unified = resources(&json!({"unified": {"memory.high": "1", "pids.max": "1"}}));
     let error = super::plan("c1", None, &unified, &elsewhere).unwrap_err().to_string();
     assert!(
-        error.starts_with("linux.resources.unified.pids.max: the cgroup v2 tree of this host has no pids"),
+        error.starts_with(
+            "linux.resources.unified.pids.max: invalid configuration: the cgroup v2 tree of this host has no pids"
+        ),
         "{error}"
     );
 }

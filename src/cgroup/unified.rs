@@ -15,10 +15,13 @@ pub fn v2(files: &BTreeMap<String, String>, tree: Option<&Unified>) -> Result<Ve
         let controller = controller_of(file)?;
         let field = format!("linux.resources.unified.{file}");
         match tree {
-            None => bail!("{field}: needs cgroup v2, which this host has not"),
+            None => bail!("{field}: invalid configuration: needs cgroup v2, which this host has not"),
             Some(tree) if !tree.controllers.iter().any(|own| own == controller) => {
                 let known = tree.controllers.join(", ");
-                bail!("{field}: the cgroup v2 tree of this host has no {controller} controller; it has {known}")
+                bail!(
+                    "{field}: invalid configuration: the cgroup v2 tree of this host has no {controller} controller; \
+                     it has {known}"
+                )
             }
             Some(_) => {}
         }

@@ -53,6 +53,9 @@ pub fn instead_of(word: &str, mut rest: impl Iterator<Item = OsString>) -> Resul
             },
         },
         word if LATER.contains(&word) => format!("rrun: this version has no command {word} yet; see rrun --help"),
+        word if rest.next().is_some_and(|next| next == "-h" || next == "--help") => {
+            format!("rrun: unknown command {word}: No help topic for '{word}'; see rrun --help")
+        }
         word => format!("rrun: unknown command {word}; see rrun --help"),
     };
     Err(Misuse::with_status(3, line))

@@ -143,6 +143,9 @@ fn errors_begin_with_the_command_and_the_container() {
 fn misuse_is_said_in_one_line() {
     for (line, want, status) in [
         ("foo", "rrun: unknown command foo; see rrun --help", 3),
+        ("foo -h", "rrun: unknown command foo: No help topic for 'foo'; see rrun --help", 3),
+        ("foo --help", "rrun: unknown command foo: No help topic for 'foo'; see rrun --help", 3),
+        ("foo x -h", "rrun: unknown command foo; see rrun --help", 3),
         ("fo\no", "rrun: unknown command fo o; see rrun --help", 3),
         ("checkpoint --help", "rrun: this version has no command checkpoint yet; see rrun --help", 3),
         ("help foo", "rrun: no help on foo; see rrun --help", 3),

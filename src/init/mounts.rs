@@ -253,7 +253,7 @@ fn is_proc(target: &InRoot) -> bool {
 }
 
 pub fn symlink_above(target: &InRoot, fstype: &str) -> anyhow::Error {
-    anyhow::anyhow!("the image has a symlink at or above {target}; {fstype} goes onto a real directory only")
+    anyhow::anyhow!("the image has a symlink at or above {target}; {fstype} must be mounted on ordinary directory")
 }
 
 /// move_mount(2) would only say EINVAL, and managers look for the words of ENOTDIR.

@@ -51,7 +51,7 @@ impl Init<'_> {
         }
         mount::set_attributes_at(Path::new("/"), root.propagation.attributes(), root.propagation.reach())?;
         if root.isolate_parent {
-            isolate_mount_of(&root.path)?;
+            isolate_mount_of(&root.path, root.propagation.kind)?;
         }
         // In a user namespace we may not get there by its path; the parent stood there when it made us.
         let here = plan.has(Namespace::User) && plan.has_new(Namespace::Mount);
@@ -188,15 +188,17 @@ fn cover(point: &Path) -> Result<()> {
     Ok(mount::attach(&empty, place.as_fd(), point.display())?)
 }
 
-/// Makes the mount that holds `path` private. Only its root may be named, so the way up is tried: EINVAL is "not a
+/// Lets nothing out of the mount that holds `path`. Only its root may be named, so the way up is tried: EINVAL is "not a
 /// mount's root".
-fn isolate_mount_of(path: &Path) -> Result<()> {
-    let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+fn isolate_mount_of(path: &Path, word: PropagationKind) -> Result<()> {
+    // A slave carries nothing out either, and a rootfs that is to be one goes on hearing of the host's mounts.
+    let propagation = if word == PropagationKind::Slave { libc::MS_SLAVE } else { libc::MS_PRIVATE };
+    let isolated = Attributes { propagation, ..Attributes::default() };
     for place in path.ancestors() {
-        match mount::set_attributes_at(place, private, Reach::One) {
+        match mount::set_attributes_at(place, isolated, Reach::One) {
             Err(SysError { errno: Errno::EINVAL, .. }) => continue,
             result => return Ok(result?),
         }
     }
-    Err(SysError::new("mount_setattr", path.display(), Errno::EINVAL)).context("make the rootfs's mount private")
+    Err(SysError::new("mount_setattr", path.display(), Errno::EINVAL)).context("cut off the rootfs's mount")
 }

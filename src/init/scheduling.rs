@@ -83,7 +83,8 @@ pub fn explained(scheduler: &Scheduler, error: Error) -> Error {
             "on cgroup v1 real time needs linux.resources.cpu.realtimeRuntime, and everywhere CAP_SYS_NICE of the host"
         }
         Some(Errno::EPERM) if scheduler.is_deadline() => {
-            "it takes CAP_SYS_NICE of the host, and all of its CPUs: neither linux.resources.cpu.cpus nor an affinity"
+            "it takes CAP_SYS_NICE of the host, and all of its CPUs: this process scheduler can't be used together with \
+             AllowedCPUs, be they of linux.resources.cpu.cpus or of an affinity"
         }
         Some(Errno::EPERM) => "to go above the usual takes CAP_SYS_NICE of the host",
         Some(Errno::EBUSY) => "the CPUs cannot give that much time: see sysctl kernel.sched_rt_runtime_us",

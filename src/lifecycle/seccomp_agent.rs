@@ -25,7 +25,8 @@ impl<'p> Agent<'p> {
         let Some(listener) = process.seccomp.as_ref().and_then(|filter| filter.listener.as_ref()) else {
             return Ok(None);
         };
-        let socket = socket::connect_stream(&listener.path).context(FIELD)?;
+        let socket =
+            socket::connect_stream(&listener.path).context("failed to connect with seccomp agent").context(FIELD)?;
         Ok(Some(Self { socket, metadata: listener.metadata.as_deref() }))
     }
 

@@ -43,7 +43,8 @@ pub fn plan(
     contained("inheritable", planned.inheritable, "bounding", planned.bounding)?;
     let possible = planned.permitted & planned.inheritable;
     for name in names(planned.ambient & !possible) {
-        warnings.push(format!("process.capabilities.ambient: {name}: is not permitted and inheritable; left out"));
+        let why = "it is not permitted and inheritable";
+        warnings.push(format!("process.capabilities.ambient: can't raise ambient capability {name}: {why}; left out"));
     }
     planned.ambient &= possible;
     Ok(planned)
@@ -151,7 +152,8 @@ mod tests {
                 "ambient":["CAP_CHOWN","CAP_KILL"]}"#,
         );
         assert_eq!(planned.unwrap().ambient, KILL);
-        assert_eq!(warnings, ["process.capabilities.ambient: CAP_CHOWN: is not permitted and inheritable; left out"]);
+        let why = "can't raise ambient capability CAP_CHOWN: it is not permitted and inheritable; left out";
+        assert_eq!(warnings, [format!("process.capabilities.ambient: {why}")]);
     }
 
     #[test]

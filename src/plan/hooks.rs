@@ -43,6 +43,15 @@ pub struct Hook {
     pub timeout_seconds: Option<u64>,
 }
 
+impl Hook {
+    /// What is said first when it fails: callers look for its kind and number in these words.
+    pub fn failed(&self) -> String {
+        let place = self.field.trim_start_matches("hooks.").trim_end_matches(']');
+        let (kind, number) = place.split_once('[').unwrap_or((place, "0"));
+        format!("error running {kind} hook #{number}: {}", self.field)
+    }
+}
+
 impl Hooks {
     /// Every kind by the spec's name for it.
     pub fn by_kind(&self) -> [(&'static str, &[Hook]); 6] {
@@ -171,8 +180,10 @@ mod tests {
                 _ => None,
             };
             let field = format!("hooks.{kind}[0]");
+            let failed = format!("error running {kind} hook #0: {field}");
             let want = Hook { field, path: "/h".into(), args: vec!["/h".into()], env, timeout_seconds: None };
             assert_eq!(list, [want]);
+            assert_eq!(list[0].failed(), failed);
         }
     }
 

@@ -84,19 +84,24 @@ impl MemoryPolicy {
 
 pub fn plan(written: &Written) -> Result<MemoryPolicy> {
     let known = || modes().join(", ");
-    let mode =
-        given(&written.mode).with_context(|| format!("linux.memoryPolicy.mode: missing; use one of {}", known()))?;
+    let mode = given(&written.mode).with_context(|| {
+        format!("linux.memoryPolicy.mode: invalid memory policy mode: missing; use one of {}", known())
+    })?;
     let Some((mode, _, takes)) = MODES.into_iter().find(|(name, ..)| *name == mode) else {
-        bail!("linux.memoryPolicy.mode: {mode} is no mode; use one of {}", known());
+        bail!("linux.memoryPolicy.mode: invalid memory policy mode {mode}; use one of {}", known());
     };
     let nodes = match given(&written.nodes) {
         None => Vec::new(),
         Some(list) => numbers(list, MOST).with_context(|| {
-            format!("linux.memoryPolicy.nodes: {list} is no list of nodes below {MOST}; write it as 0-3,7")
+            format!("linux.memoryPolicy.nodes: invalid memory policy nodes {list}: no list of nodes below {MOST}; write it as 0-3,7")
         })?,
     };
     match takes {
-        Nodes::None => ensure!(nodes.is_empty(), "linux.memoryPolicy.nodes: {mode} takes none; leave them out"),
+        Nodes::None => ensure!(
+            nodes.is_empty(),
+            "linux.memoryPolicy.nodes: {mode} takes none: mode requires 0 nodes but got {}; leave them out",
+            nodes.len()
+        ),
         Nodes::Some => {
             ensure!(!nodes.is_empty(), "linux.memoryPolicy.nodes: missing; {mode} needs some, such as 0-3,7")
         }
@@ -106,7 +111,7 @@ pub fn plan(written: &Written) -> Result<MemoryPolicy> {
     for (index, word) in written.flags.iter().enumerate() {
         let Some((flag, _)) = FLAGS.into_iter().find(|(name, _)| name == word) else {
             let known = self::flags().join(", ");
-            bail!("linux.memoryPolicy.flags[{index}]: {word} is no flag; use any of {known}");
+            bail!("linux.memoryPolicy.flags[{index}]: invalid memory policy flag {word}; use any of {known}");
         };
         flags.push(flag);
     }
@@ -148,19 +153,28 @@ mod tests {
     #[test]
     fn a_bad_value_is_named_with_what_is_allowed() {
         for (written, want) in [
-            ("{}", "mode: missing; use one of MPOL_DEFAULT, "),
-            (r#"{"mode":"BIND"}"#, "mode: BIND is no mode; use one of MPOL_DEFAULT, "),
-            (r#"{"mode":"MPOL_DEFAULT","nodes":"0"}"#, "nodes: MPOL_DEFAULT takes none"),
+            ("{}", "mode: invalid memory policy mode: missing; use one of MPOL_DEFAULT, "),
+            (r#"{"mode":"BIND"}"#, "mode: invalid memory policy mode BIND; use one of MPOL_DEFAULT, "),
+            (
+                r#"{"mode":"MPOL_DEFAULT","nodes":"0-7"}"#,
+                "nodes: MPOL_DEFAULT takes none: mode requires 0 nodes but got 8;",
+            ),
             (r#"{"mode":"MPOL_LOCAL","nodes":"0"}"#, "nodes: MPOL_LOCAL takes none"),
             (r#"{"mode":"MPOL_BIND"}"#, "nodes: missing; MPOL_BIND needs some"),
             (r#"{"mode":"MPOL_INTERLEAVE","nodes":""}"#, "nodes: missing; MPOL_INTERLEAVE needs some"),
             (r#"{"mode":"MPOL_PREFERRED_MANY"}"#, "nodes: missing; MPOL_PREFERRED_MANY"),
             (r#"{"mode":"MPOL_WEIGHTED_INTERLEAVE"}"#, "nodes: missing; MPOL_WEIGHTED_INTERLEAVE"),
-            (r#"{"mode":"MPOL_BIND","nodes":"0-"}"#, "nodes: 0- is no list of nodes below 4096"),
-            (r#"{"mode":"MPOL_BIND","nodes":"4096"}"#, "nodes: 4096 is no list of nodes below 4096"),
+            (
+                r#"{"mode":"MPOL_BIND","nodes":"0-"}"#,
+                "nodes: invalid memory policy nodes 0-: no list of nodes below 4096",
+            ),
+            (
+                r#"{"mode":"MPOL_BIND","nodes":"4096"}"#,
+                "nodes: invalid memory policy nodes 4096: no list of nodes below 4096",
+            ),
             (
                 r#"{"mode":"MPOL_BIND","nodes":"0","flags":["STATIC"]}"#,
-                "flags[0]: STATIC is no flag; use any of MPOL_F_NUMA_BALANCING, ",
+                "flags[0]: invalid memory policy flag STATIC; use any of MPOL_F_NUMA_BALANCING, ",
             ),
             (
                 r#"{"mode":"MPOL_BIND","nodes":"0","flags":["MPOL_F_RELATIVE_NODES","MPOL_F_STATIC_NODES"]}"#,

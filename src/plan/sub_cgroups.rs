@@ -60,7 +60,7 @@ fn below(word: &str, path: &str) -> Result<PathBuf> {
             Component::Normal(name) => inside.push(name),
             Component::RootDir | Component::CurDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                bail!("--cgroup: {word} leads out of the container's cgroup; name one below it")
+                bail!("--cgroup: bad sub cgroup path: {word} leads out of the container's cgroup; name one below it")
             }
         }
     }
@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn what_leads_out_or_contradicts_itself_is_refused() {
         for (words, want) in [
-            (&["../a"][..], "--cgroup: ../a leads out of the container's cgroup"),
-            (&["cpu:a/../../b"], "--cgroup: cpu:a/../../b leads out"),
+            (&["../a"][..], "--cgroup: bad sub cgroup path: ../a leads out of the container's cgroup"),
+            (&["cpu:a/../../b"], "--cgroup: bad sub cgroup path: cpu:a/../../b leads out"),
             (&["a", "b"], "--cgroup: b is for every controller"),
             (&["cpu:a", "b"], "--cgroup: b is for every controller"),
             (&["b", "cpu:a"], "--cgroup: b is for every controller"),
