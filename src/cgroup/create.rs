@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::Pid;
 
-use super::directory::Directory;
+use super::directory::{Directory, above, open_error};
 use super::perform::{shortfalls, write_all};
 use super::recorded::{Recorded, oom_kills};
 use super::remove::Holders;
@@ -196,17 +196,6 @@ impl Directory {
         let opened = self.open_to_write(file);
         Ok(opened.map_err(|errno| SysError::new("open", format_args!("{}/{file}", self.path.display()), errno))?.into())
     }
-}
-
-pub(super) fn open_error(directory: &Directory, errno: Errno) -> SysError {
-    SysError::new("open cgroup", directory.path.display(), errno)
-}
-
-/// The directories above `path`, from the top of the hierarchy down.
-pub(super) fn above(path: &Path) -> Vec<&Path> {
-    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
-    above.reverse();
-    above
 }
 
 /// A new cpuset has no CPUs and no memory, and nobody can join it. Each empty one on the way gets what the nearest one

@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 
 use super::Version;
-use crate::error::Doing;
+use crate::error::{Doing, SysError};
 
 #[derive(Debug)]
 pub struct Directory {
@@ -135,6 +135,17 @@ pub fn write_once(mut file: &File, value: &str) -> Result<(), Errno> {
 
 fn errno_of(error: &std::io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+pub fn open_error(directory: &Directory, errno: Errno) -> SysError {
+    SysError::new("open cgroup", directory.path.display(), errno)
+}
+
+/// The directories above `path`, from the top of the hierarchy down.
+pub fn above(path: &Path) -> Vec<&Path> {
+    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+    above.reverse();
+    above
 }
 
 /// The process ids in cgroup.procs. Those of another pid namespace are seen as 0, if at all.

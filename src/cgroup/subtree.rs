@@ -9,8 +9,7 @@ use nix::fcntl::AtFlags;
 use nix::unistd::{Uid, fchownat};
 
 use super::HierarchyPlan;
-use super::create::{above, open_error};
-use super::directory::Directory;
+use super::directory::{Directory, above, open_error};
 use crate::error::{Doing, SysError};
 
 const CONTROL: &str = "cgroup.subtree_control";

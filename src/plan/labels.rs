@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::mount_options::FSCONFIG_MAX;
+use super::mount_options::{FSCONFIG_MAX, WITH_LABELS};
 use super::spec::{self, Spec, given};
 use super::{MountPlan, Parameter, Source};
 use crate::host::Host;
@@ -102,14 +102,6 @@ pub fn option(linux: &spec::Linux) -> Result<&str> {
 
 /// The option of mount(8), for a tmpfs that rrun adds itself.
 pub const CONTEXT: &str = "context";
-/// Options that hold a label, and in it commas. Quotes keep mount(2) from cutting there; fsconfig(2) would take them for
-/// a part of the label.
-const WITH_LABELS: [&str; 4] = [CONTEXT, "fscontext", "defcontext", "rootcontext"];
-
-pub fn unquoted<'a>(key: &str, value: &'a str) -> &'a str {
-    let inside = || value.strip_prefix('"')?.strip_suffix('"');
-    if WITH_LABELS.contains(&key) { inside().unwrap_or(value) } else { value }
-}
 
 #[cfg(test)]
 mod tests {
@@ -250,7 +242,7 @@ mod tests {
             ("context", "\"", "\""),
             ("source", "\"x\"", "\"x\""),
         ] {
-            assert_eq!(unquoted(key, value), want, "{key}={value}");
+            assert_eq!(crate::plan::mount_options::unquoted(key, value), want, "{key}={value}");
         }
     }
 

@@ -9,7 +9,7 @@ use libc::{
     MOUNT_ATTR_STRICTATIME as STRICTATIME,
 };
 
-use super::{AttrChange, Parameter, Propagation, PropagationKind, labels};
+use super::{AttrChange, Parameter, Propagation, PropagationKind};
 use Change::{Clear, NotTimes, Set, Times};
 use PropagationKind::{Private, Shared, Slave, Unbindable};
 
@@ -149,11 +149,20 @@ pub fn propagation_words() -> String {
 fn parameter(word: &str, field: &dyn std::fmt::Display) -> Result<Parameter> {
     let Some((key, value)) = word.split_once('=') else { return Ok(Parameter::Flag(word.into())) };
     ensure!(!key.is_empty(), "{field}: {word} has no name before the =");
-    let value = labels::unquoted(key, value);
+    let value = unquoted(key, value);
     if key.len() > FSCONFIG_MAX || (value.len() > FSCONFIG_MAX && key != "lowerdir") {
         bail!("{field}: {word} is too long; fsconfig(2) takes {FSCONFIG_MAX} bytes");
     }
     Ok(Parameter::Value(key.into(), value.into()))
+}
+
+/// Options that hold a label, and in it commas. Quotes keep mount(2) from cutting there; fsconfig(2) would take them for
+/// a part of the label.
+pub const WITH_LABELS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+
+pub(super) fn unquoted<'a>(key: &str, value: &'a str) -> &'a str {
+    let inside = || value.strip_prefix('"')?.strip_suffix('"');
+    if WITH_LABELS.contains(&key) { inside().unwrap_or(value) } else { value }
 }
 
 /// fsconfig(2) copies 256 bytes of a key and of a value, with their NUL.
