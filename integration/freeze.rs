@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::bundle::Bundle;
-use crate::layout::{freezer_state, is_v2, mountpoint, set_frozen};
+use crate::layout::{freezer_state, is_v2, set_frozen};
 use crate::leftovers::{hierarchies, is_alive, status_letter};
 use crate::runtime::{eventually_within, on_rrun, rounds};
 
@@ -333,7 +333,6 @@ fn a_container_below_a_frozen_cgroup_is_not_resumed_by_itself() {
 fn the_v2_tree_freezes_where_there_is_no_freezer() {
     layout!(Hybrid); // freezing by v2 alone is what all the others do there
     need!(rrun);
-    let tree = mountpoint("unified");
     let (bundle, file) = counting();
     bundle.run_detached().ok();
     let path = bundle.state_root.join(&bundle.id).join("state.json");
@@ -343,7 +342,7 @@ fn the_v2_tree_freezes_where_there_is_no_freezer() {
     fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();
     bundle.pause().ok();
     assert_eq!(bundle.status(), "paused");
-    let events = fs::read_to_string(tree.join(&bundle.id).join("cgroup.events")).unwrap();
+    let events = fs::read_to_string(bundle.cgroup("unified").join("cgroup.events")).unwrap();
     assert!(events.contains("frozen 1") && !grows(&file), "{events}");
     assert_eq!(state_of_freezer(&bundle), "THAWED");
     bundle.resume().ok();
