@@ -171,7 +171,7 @@ fn what_v2_has_not_is_refused_by_its_name() {
         ("/blockIO/leafWeight", json!(100), "linux.resources.blockIO.leafWeight"),
         ("/network/classID", json!(4097), "linux.resources.network.classID: this host has no net_cls controller"),
         ("/rdma", json!({"mlx5_1": {"hcaHandles": 3}}), "linux.resources.rdma.mlx5_1: cannot set rdma.max"),
-        ("/unified", json!({"nocontroller.max": "1"}), "nocontroller.max: the cgroup v2 tree of this host has no"),
+        ("/unified", json!({"nocontroller.max": "1"}), "nocontroller.max: invalid configuration: the cgroup v2 tree"),
         ("/unified", json!({"memory.nothing": "1"}), "linux.resources.unified.memory.nothing: cgroup "),
         ("/unified", json!({"cgroup.freeze": "1"}), "linux.resources.unified.cgroup.freeze: is not a limit"),
         ("/unified", json!({"../memory.max": "1"}), "linux.resources.unified.../memory.max: is not the name"),
