@@ -132,8 +132,10 @@ IN_GUEST = cargo --config "target.'cfg(all())'.runner='$(CURDIR)/integration/vm/
 GUESTS = v2 v1 hybrid
 # On v2 everything but the topics that neither the layout of cgroups nor systemd makes a difference to: `integration` has
 # them. What is new runs there until it is listed here. On the layouts that the host may have too, what is about cgroups.
-SAME_EVERYWHERE = bad_input bundle cli devices faults fds hook_failures hooks host_mounts joined layout leftovers mount_options mounts \
-	need notify pidfd_socket process protection races root runtime seccomp state stdio terminal tracer tty
+SAME_EVERYWHERE = bad_input bundle check cli devices faults fds hook_failures hooks host_mounts joined layout leftovers mount_ids \
+	mount_links mount_options mounts need net_devices no_process notify pidfd_socket process protection races root runtime \
+	scheduling seccomp state stdio terminal tracer tty $(addprefix conformance::, \
+	bundle config features hooks mount_options runtime seccomp)
 SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
 ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: systemd:: update:: managers_on_systemd::limits_of_docker
 USUAL = $(if $(filter v2,$(1)),$(SKIPS),$(ABOUT_CGROUPS))
