@@ -15,6 +15,7 @@ use crate::hooks::KINDS;
 use crate::layout::is_v2;
 use crate::leftovers::{Leftovers, VARIABLE, is_alive};
 use crate::need;
+use crate::net_devices::Network;
 use crate::runtime::{Output, eventually_within, few_rounds, on_rrun};
 use crate::tracer::{At, Then, Trace, Who, trace};
 use crate::tty::ConsoleSocket;
@@ -86,6 +87,17 @@ fn create_in_a_user_namespace_killed_anywhere() {
     } else {
         lane.bundle.unset("/mounts/5");
     }
+    lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
+}
+
+/// Lent to the container until it is up, and given back by `delete` if it never is.
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn create_with_network_devices_killed_anywhere() {
+    let mut bundle = Bundle::sleeping();
+    bundle.set("/process/terminal", true).set("/linux/netDevices", json!({"a": {"name": "net%d"}}));
+    let mut lane = Lane::of(bundle);
+    lane.network = Some(Network::with_pair());
     lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
 }
 
@@ -242,6 +254,8 @@ struct Lane {
     /// From one call that is met to the next.
     step: usize,
     by_systemd: bool,
+    /// Where `create` is called.
+    network: Option<Network>,
 }
 
 impl Lane {
@@ -261,6 +275,7 @@ impl Lane {
             patience: Duration::from_secs(2),
             step: 1,
             by_systemd: false,
+            network: None,
         }
     }
 
@@ -317,7 +332,7 @@ impl Lane {
                 let mut create = self.bundle.command(&create);
                 // one more directory and one more mount; nobody has to be there
                 create.env("NOTIFY_SOCKET", "@nobody");
-                (create, None)
+                (self.network.iter().fold(create, |create, network| network.command(create)), None)
             }
             Verb::Start => {
                 self.bundle.call(&create).ok();
@@ -374,6 +389,7 @@ impl Lane {
         }
         self.is_whole(verb, kill_at, trace, &state, &mut problems);
         self.goes_away(&mut problems);
+        self.gives_back(&state, &mut problems);
         self.socket.drain();
         problems
     }
@@ -493,6 +509,20 @@ impl Lane {
             problems.push(Leaked(format!("{:?} after {output}", self.bundle.status_if_any())));
         }
         self.runs_on(Verb::Kill, &Value::Null, problems);
+    }
+
+    /// The device of a container that came up went with it.
+    fn gives_back(&self, state: &Value, problems: &mut Vec<Problem>) {
+        let Some(network) = &self.network else { return };
+        let seen = network.seen_of_a();
+        if state["status"] != "created" && !seen.as_ref().is_some_and(|(up, addresses)| *up && addresses.len() == 3) {
+            problems.push(Leaked(format!("the device is not as it was: {seen:?}")));
+        }
+        if seen.is_none() {
+            let gone = || (!network.has("b")).then_some(());
+            eventually_within(self.patience, gone).expect("a veth takes its peer with it");
+            network.add_pair();
+        }
     }
 
     fn goes_away(&self, problems: &mut Vec<Problem>) {

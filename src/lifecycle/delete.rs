@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use super::Store;
 use super::container::Container;
 use super::hooks::{self, Runner};
+use super::loan;
 use super::managed;
 use super::process::{self, PATIENCE, ends_within};
 use crate::cgroup::Holders;
@@ -173,6 +174,9 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<Option<Hooks
     container.cgroups()?.remove(PATIENCE, Holders::Kill)?;
     managed::remove(&container.state).context("systemd")?;
     container.state.intel_rdt.as_ref().map(|group| group.remove()).transpose()?;
+    if !container.state.net_devices.is_empty() {
+        loan::settle(&directory).context("linux.netDevices")?;
+    }
     let hooks = hooks::recorded(&directory, &container.state, &["poststop"]).unwrap_or_else(|error| {
         log::warning(&format!("delete {id}: hooks.poststop: {error:#}"));
         Hooks::default()
