@@ -1,5 +1,5 @@
 //! `check`: all that is in the way of a bundle, told at once, with nothing made. That it tells whatever `create` refuses
-//! is part of every test of a refusal: `bad_input::foreseen`.
+//! is part of every test of a refusal: `refusals::foreseen`.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::runtime::{self, Output};
-use crate::userns::mapped;
 
 fn check(bundle: &Bundle, flags: &[&str]) -> Output {
     bundle.write_config();

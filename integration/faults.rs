@@ -14,12 +14,12 @@ use crate::cgroups::disk;
 use crate::hooks::KINDS;
 use crate::layout::is_v2;
 use crate::leftovers::{Leftovers, VARIABLE, is_alive};
+use crate::mapped::{POD, closed_directory, in_pod_of, infra, mapped};
 use crate::need;
 use crate::net_devices::Network;
 use crate::runtime::{Output, eventually_within, few_rounds, on_rrun};
 use crate::tracer::{At, Then, Trace, Who, trace};
 use crate::tty::ConsoleSocket;
-use crate::userns::{POD, closed_directory, in_pod_of, infra, mapped};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {

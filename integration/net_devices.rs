@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::runtime::{self, DEADLINE, Output, eventually_within};
-use crate::userns::mapped;
 
 /// A network namespace, held by a process that sleeps.
 pub struct Network(Child);

@@ -11,7 +11,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
-use super::claim::{self, Cgroups, Claim};
+use super::claim::{Cgroups, Claim};
+use super::delete::delete;
 use super::duties::{Console, Parent};
 use super::hooks::Runner;
 use super::loan::Loan;
@@ -22,6 +23,7 @@ use super::rootless;
 use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan, Holders};
+use crate::error::Matched;
 use crate::init::StartHandles;
 use crate::launch::holder::Holder;
 use crate::launch::interrupts::Interrupts;
@@ -34,9 +36,9 @@ use crate::notify;
 use crate::plan::{Namespace, Plan, hooks};
 use crate::procfs::Proc;
 use crate::resctrl::Group;
-use crate::state::Process;
 use crate::state::directory::Directory;
 use crate::state::pid_file::PidFile;
+use crate::state::{Process, State};
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::socket;
 use crate::undo::Undo;
@@ -80,7 +82,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
     // What can fail without having made anything comes first.
-    claim::refuse_taken(store, &options.id)?;
+    refuse_taken(store, &options.id)?;
     let joins = joined::open(&plan).context("config.json")?;
     let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
     let net_devices = net_devices.context("config.json")?;
@@ -204,6 +206,17 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         loan.end();
     }
     Ok(Up { child: launched.child, console })
+}
+
+/// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
+fn refuse_taken(store: &Store, id: &str) -> Result<()> {
+    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
+    match directory.read_state() {
+        Ok(Some(State { abandoned: true, .. })) => {
+            delete(store, id, true).context("what an earlier `create` has given up is in the way")
+        }
+        _ => Err(Matched::AlreadyExists.into()),
+    }
 }
 
 /// Whatever is in the cgroups ends with init, or was never ours; but for what hooks inside have left, where init takes

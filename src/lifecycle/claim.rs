@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::Store;
-use super::delete::delete;
 use crate::error::Matched;
 use crate::plan::unit::CgroupManager;
 use crate::plan::{Plan, namespaces};
@@ -33,17 +32,6 @@ pub struct Cgroups {
     pub unit: Option<Unit>,
     /// Of resctrl, which groups processes too.
     pub rdt: Option<RdtGroup>,
-}
-
-/// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
-pub fn refuse_taken(store: &Store, id: &str) -> Result<()> {
-    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
-    match directory.read_state() {
-        Ok(Some(State { abandoned: true, .. })) => {
-            delete(store, id, true).context("what an earlier `create` has given up is in the way")
-        }
-        _ => Err(Matched::AlreadyExists.into()),
-    }
 }
 
 impl Claim {
