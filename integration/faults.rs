@@ -14,11 +14,12 @@ use crate::cgroups::disk;
 use crate::hooks::KINDS;
 use crate::layout::is_v2;
 use crate::leftovers::{Leftovers, VARIABLE, is_alive};
+use crate::mapped::{POD, closed_directory, in_pod_of, infra, mapped};
 use crate::need;
+use crate::net_devices::Network;
 use crate::runtime::{Output, eventually_within, few_rounds, on_rrun};
 use crate::tracer::{At, Then, Trace, Who, trace};
 use crate::tty::ConsoleSocket;
-use crate::userns::{POD, closed_directory, in_pod_of, infra, mapped};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
@@ -86,6 +87,19 @@ fn create_in_a_user_namespace_killed_anywhere() {
     } else {
         lane.bundle.unset("/mounts/5");
     }
+    lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
+}
+
+/// Lent to the container until it is up, and given back by `delete` if it never is.
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn create_with_network_devices_killed_anywhere() {
+    let mut bundle = Bundle::sleeping();
+    bundle.set("/process/terminal", true).set("/linux/netDevices", json!({"a": {"name": "net%d"}}));
+    let mut lane = Lane::of(bundle);
+    lane.network = Some(Network::with_pair());
+    // nsenter(1) and what every create does are among the calls
+    lane.step = 3;
     lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
 }
 
@@ -242,6 +256,8 @@ struct Lane {
     /// From one call that is met to the next.
     step: usize,
     by_systemd: bool,
+    /// Where `create` is called.
+    network: Option<Network>,
 }
 
 impl Lane {
@@ -261,6 +277,7 @@ impl Lane {
             patience: Duration::from_secs(2),
             step: 1,
             by_systemd: false,
+            network: None,
         }
     }
 
@@ -317,7 +334,7 @@ impl Lane {
                 let mut create = self.bundle.command(&create);
                 // one more directory and one more mount; nobody has to be there
                 create.env("NOTIFY_SOCKET", "@nobody");
-                (create, None)
+                (self.network.iter().fold(create, |create, network| network.command(create)), None)
             }
             Verb::Start => {
                 self.bundle.call(&create).ok();
@@ -374,6 +391,7 @@ impl Lane {
         }
         self.is_whole(verb, kill_at, trace, &state, &mut problems);
         self.goes_away(&mut problems);
+        self.gives_back(trace, &state, &mut problems);
         self.socket.drain();
         problems
     }
@@ -493,6 +511,21 @@ impl Lane {
             problems.push(Leaked(format!("{:?} after {output}", self.bundle.status_if_any())));
         }
         self.runs_on(Verb::Kill, &Value::Null, problems);
+    }
+
+    /// The device of a container that came up went with it.
+    fn gives_back(&self, trace: &Trace, state: &Value, problems: &mut Vec<Problem>) {
+        let Some(network) = &self.network else { return };
+        let seen = network.seen_of_a();
+        let came_up = state["status"] == "created" || trace.exit_code == Some(0);
+        if !came_up && !seen.as_ref().is_some_and(|(up, addresses)| *up && addresses.len() == 3) {
+            problems.push(Leaked(format!("the device is not as it was: {seen:?}")));
+        }
+        if seen.is_none() {
+            let gone = || (!network.has("b")).then_some(());
+            eventually_within(self.patience, gone).expect("a veth takes its peer with it");
+            network.add_pair();
+        }
     }
 
     fn goes_away(&self, problems: &mut Vec<Problem>) {

@@ -11,6 +11,10 @@ mod need;
 
 mod bundle;
 mod leftovers;
+mod mapped;
+mod mounted;
+mod procfs;
+mod refusals;
 mod runtime;
 mod tracer;
 mod tty;
@@ -45,6 +49,7 @@ mod namespaces;
 mod net_devices;
 mod no_process;
 mod notify;
+mod pods;
 mod process;
 mod protection;
 mod ps;

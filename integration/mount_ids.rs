@@ -7,10 +7,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::bad_input::Who::Rrun;
-use crate::bad_input::refuses;
 use crate::bundle::Bundle;
-use crate::userns::{POD, closed_directory, give, in_pod_of, infra, mapped};
+use crate::mapped::{POD, closed_directory, give, in_pod_of, infra, mapped};
+use crate::refusals::Who::Rrun;
+use crate::refusals::refuses;
 
 /// A directory beside the rootfs with a file `of-ID` for each id.
 fn owned(bundle: &Bundle, name: &str, ids: &[u32]) -> std::path::PathBuf {

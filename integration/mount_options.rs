@@ -4,7 +4,8 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::bundle::{Bundle, Mounted, mount_at};
+use crate::bundle::Bundle;
+use crate::mounted::{Mounted, mount_at};
 use crate::runtime::{features, on_rrun};
 
 /// What each mount of a list of tmpfs shows, by the words it was given.

@@ -1,9 +1,9 @@
 //! A bundle without `process`: runtime.md lets it be created, and makes it an error to start it.
 
-use crate::bad_input::Who::Rrun;
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
+use crate::refusals::Who::Rrun;
 use crate::runtime::Output;
-use crate::userns::mapped;
 
 const MISSING: &str = "config.json: process: missing; a container without one can be created, and not started";
 
@@ -91,5 +91,5 @@ fn a_process_that_is_empty_is_an_error() {
     let mut bundle = Bundle::new();
     bundle.set("/process", serde_json::json!({"cwd": "/"}));
     bundle.write_config();
-    crate::bad_input::refuses(Rrun, &bundle, &["process.args: empty"]);
+    crate::refusals::refuses(Rrun, &bundle, &["process.args: empty"]);
 }
