@@ -36,6 +36,7 @@ mod freeze;
 mod hook_failures;
 mod hooks;
 mod host_mounts;
+mod ill_bundles;
 mod joined;
 mod kill;
 mod labels;
