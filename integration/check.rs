@@ -94,6 +94,18 @@ fn a_warning_is_no_problem() {
     assert_eq!(fields(&verdict["warnings"]), ["hooks.poststop[0].path", "process.capabilities.bounding"]);
 }
 
+/// To open one would wait for its writer, and some devices act on it.
+#[test]
+fn what_is_no_program_is_told_without_being_opened() {
+    need!(rrun);
+    let mut bundle = Bundle::new();
+    let fifo = bundle.dir.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    bundle.set("/hooks/prestart", json!([{"path": fifo}, {"path": "/dev/null"}]));
+    let output = check(&bundle, &[]);
+    assert_eq!(output.stdout.matches(" is no regular file; name a program\n").count(), 2, "{output}");
+}
+
 // a mount or a hook may bring it
 #[test]
 fn what_only_the_finished_container_has_is_not_missed() {

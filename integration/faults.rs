@@ -12,6 +12,7 @@ use crate::bundle::Bundle;
 use crate::hooks::KINDS;
 use crate::mapped::{POD, closed_directory, in_pod_of, infra, mapped};
 use crate::need;
+use crate::net_devices::Network;
 use crate::runtime::few_rounds;
 use crate::tracer::Who;
 
@@ -73,6 +74,19 @@ fn create_in_a_user_namespace_killed_anywhere() {
     } else {
         lane.bundle.unset("/mounts/5");
     }
+    lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
+}
+
+/// Lent to the container until it is up, and given back by `delete` if it never is.
+#[test]
+#[ignore = "a lane of its own: make faults"]
+fn create_with_network_devices_killed_anywhere() {
+    let mut bundle = Bundle::sleeping();
+    bundle.set("/process/terminal", true).set("/linux/netDevices", json!({"a": {"name": "net%d"}}));
+    let mut lane = Lane::of(bundle);
+    lane.network = Some(Network::with_pair());
+    // nsenter(1) and what every create does are among the calls
+    lane.step = 3;
     lane.is_clean(Verb::Create, &[Who::Parent, Who::Child]);
 }
 

@@ -26,6 +26,7 @@ impl Lane {
         }
         self.is_whole(verb, kill_at, trace, &state, &mut problems);
         self.goes_away(&mut problems);
+        self.gives_back(trace, &state, &mut problems);
         self.socket.drain();
         problems
     }
@@ -145,6 +146,21 @@ impl Lane {
             problems.push(Leaked(format!("{:?} after {output}", self.bundle.status_if_any())));
         }
         self.runs_on(Verb::Kill, &Value::Null, problems);
+    }
+
+    /// The device of a container that came up went with it.
+    fn gives_back(&self, trace: &Trace, state: &Value, problems: &mut Vec<Problem>) {
+        let Some(network) = &self.network else { return };
+        let seen = network.seen_of_a();
+        let came_up = state["status"] == "created" || trace.exit_code == Some(0);
+        if !came_up && !seen.as_ref().is_some_and(|(up, addresses)| *up && addresses.len() == 3) {
+            problems.push(Leaked(format!("the device is not as it was: {seen:?}")));
+        }
+        if seen.is_none() {
+            let gone = || (!network.has("b")).then_some(());
+            eventually_within(self.patience, gone).expect("a veth takes its peer with it");
+            network.add_pair();
+        }
     }
 
     fn goes_away(&self, problems: &mut Vec<Problem>) {

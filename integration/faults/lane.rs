@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::setting::{everything, update};
 use crate::bundle::Bundle;
+use crate::net_devices::Network;
 use crate::tracer::{At, Then, Trace, Who, trace};
 use crate::tty::ConsoleSocket;
 
@@ -87,6 +88,8 @@ pub struct Lane {
     /// From one call that is met to the next.
     pub step: usize,
     pub by_systemd: bool,
+    /// Where `create` is called.
+    pub network: Option<Network>,
 }
 
 impl Lane {
@@ -106,6 +109,7 @@ impl Lane {
             patience: Duration::from_secs(2),
             step: 1,
             by_systemd: false,
+            network: None,
         }
     }
 
@@ -162,7 +166,7 @@ impl Lane {
                 let mut create = self.bundle.command(&create);
                 // one more directory and one more mount; nobody has to be there
                 create.env("NOTIFY_SOCKET", "@nobody");
-                (create, None)
+                (self.network.iter().fold(create, |create, network| network.command(create)), None)
             }
             Verb::Start => {
                 self.bundle.call(&create).ok();

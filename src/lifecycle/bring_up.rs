@@ -15,6 +15,7 @@ use super::claim::{Cgroups, Claim};
 use super::delete::delete;
 use super::duties::{Console, Parent};
 use super::hooks::Runner;
+use super::loan::Loan;
 use super::managed::Managed;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
@@ -150,7 +151,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         joins,
     };
 
-    let handed_over = net_devices.as_ref().map(|devices| Undo::new("move of network devices", || devices.take_back()));
+    let loan = net_devices.as_ref().map(|devices| Loan { devices, claim: &claim });
+    let take_back = |loan: &Loan| loan.take_back().inspect_err(|_| claim.keep());
+    let handed_over = loan.as_ref().map(|loan| Undo::new("move of network devices", || take_back(loan)));
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
@@ -167,12 +170,11 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         plan: &plan,
         proc: &proc,
         child: init,
-        pidfd: child.pidfd.as_fd(),
         console,
         agent,
         id_mapper,
         hooks: &run_hooks,
-        net_devices: net_devices.as_ref(),
+        net_devices: loan.as_ref(),
         handed_over: BTreeMap::new(),
     };
     if !plan.has(Namespace::User) {
@@ -200,6 +202,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     log::debug(format_args!("{}: set up, waits for its start", options.id));
     let more = [unit, handed_over, rdt_made, told].into_iter().flatten();
     [followed, recorded, grouped, running].into_iter().chain(more).for_each(Undo::commit);
+    if let Some(loan) = &loan {
+        loan.end();
+    }
     Ok(Up { child: launched.child, console })
 }
 

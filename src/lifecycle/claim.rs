@@ -120,13 +120,20 @@ impl Claim {
     }
 
     fn record(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        self.as_ours(|| {
+            let mut state = self.state.borrow_mut();
+            change(&mut state);
+            self.directory.write_state(&state)
+        })
+    }
+
+    /// Writes what only the creator may write.
+    pub fn as_ours(&self, write: impl FnOnce() -> Result<()>) -> Result<()> {
         let _lock = self.directory.lock()?;
         if !self.is_ours()? {
             bail!("the container was deleted while it was made");
         }
-        let mut state = self.state.borrow_mut();
-        change(&mut state);
-        self.directory.write_state(&state)
+        write()
     }
 
     /// Under the lock. Once our record is in this very directory, nobody else's comes there: who claims the id anew has
