@@ -169,7 +169,8 @@ impl Said<'_> {
             Some((device, weight)) => (Some(device), weight),
         };
         let Some(weight) = number(weight) else { return };
-        let weight = if of_bfq && weight > 100 { (weight - 100).saturating_mul(11).saturating_add(100) } else { weight };
+        let weight =
+            if of_bfq && weight > 100 { (weight - 100).saturating_mul(11).saturating_add(100) } else { weight };
         match device {
             None => self.say(230, "IOWeight", Value::U64(weight)),
             Some(device) => self.of_device(230, "IODeviceWeight", &format!("{device} {weight}")),
