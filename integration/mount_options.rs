@@ -5,7 +5,8 @@ use std::fs;
 use nix::mount::MsFlags;
 use serde_json::json;
 
-use crate::bundle::{Bundle, Mounted, mount_at};
+use crate::bundle::Bundle;
+use crate::mounted::{Mounted, mount_at};
 use crate::runtime::{features, on_rrun};
 use crate::userns::mapped;
 

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::bundle::{Bundle, mount_at};
+use crate::bundle::Bundle;
 use crate::leftovers::Leftovers;
+use crate::mounted::mount_at;
 use crate::runtime;
 
 #[test]

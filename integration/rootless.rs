@@ -10,17 +10,13 @@ use serde_json::{Value, json};
 use crate::bundle::Bundle;
 use crate::layout::is_v2;
 use crate::leftovers::{VARIABLE, hierarchies};
+use crate::mapped::{give, mapping};
 use crate::runtime::{self, DEADLINE, Output, eventually_within};
 use crate::tty::ConsoleSocket;
-use crate::userns::give;
 
 const USER: u32 = 4242;
 /// Given to the user in /etc/subuid and /etc/subgid.
 const GRANTED: u32 = 300_000;
-
-fn mapping(container: u32, host: u32, size: u32) -> Value {
-    json!({"containerID": container, "hostID": host, "size": size})
-}
 
 /// A bundle that belongs to a user, with the runtime where he can reach it.
 struct Rootless {

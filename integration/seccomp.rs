@@ -14,8 +14,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::runtime;
-use crate::userns::mapped;
 
 /// A static program that makes the calls that it is told, compiled once.
 fn calls() -> &'static Path {

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::refused_beside;
 use crate::bundle::Bundle;
 use crate::hooks::{add, logged, script, with_log};
-use crate::layout::cgroups;
 use crate::leftovers::is_alive;
 use crate::runtime::eventually_within;
 
@@ -147,7 +146,7 @@ fn what_the_config_asks_for_is_there_after_create() {
     }
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     assert!(mounts.contains("made-by-create"), "{mounts}");
-    let limit = fs::read_to_string(cgroups(&bundle, &["pids"])[0].join("pids.max")).unwrap();
+    let limit = fs::read_to_string(bundle.cgroup("pids").join("pids.max")).unwrap();
     assert_eq!(limit.trim(), "77");
 }
 

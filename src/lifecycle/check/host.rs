@@ -1,6 +1,6 @@
 //! What this kernel and this host lack for a plan. Read, never tried.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Pid, access};
 
-use crate::error::SysError;
+use crate::error::{Doing, SysError};
+use crate::hooks::check_program;
 use crate::init::node_of_host;
 use crate::init::steps::Step;
 use crate::launch::id_maps;
@@ -109,15 +110,10 @@ fn socket(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Looked at as `create` looks, and never opened: a FIFO would keep us waiting, and a device may act on it.
 fn runnable(hook: &Hook) -> Result<()> {
-    let fault = |errno| SysError::new("exec", &hook.path, errno);
-    let found = File::open(&hook.path).map(drop).or_else(|error| match error.raw_os_error() {
-        // it may be executed and not read
-        Some(libc::EACCES) => Ok(()),
-        _ => Err(fault(errno(&error))),
-    });
-    let checked = found.and_then(|()| access(hook.path.as_str(), AccessFlags::X_OK).map_err(fault));
-    checked.with_context(|| format!("{}.path", hook.field))
+    let may = || access(hook.path.as_str(), AccessFlags::X_OK).doing("exec", &hook.path);
+    check_program(&hook.path).and_then(|()| Ok(may()?)).with_context(|| format!("{}.path", hook.field))
 }
 
 fn errno(error: &std::io::Error) -> Errno {
