@@ -113,7 +113,10 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let rdt_made = rdt.as_ref().map(|group| Undo::new("resctrl group", || claim.if_ours(|| group.undo())));
     let none = CgroupPlan::none();
     let asked = managed.as_ref().map(|managed| managed.ask(&claim, &cgroup)).transpose();
-    let remove_unit = |managed: &Managed| claim.if_ours(|| managed.remove()).inspect_err(|_| claim.keep());
+    let remove_unit = |managed: &Managed| {
+        let removed = claim.if_ours(|| managed.remove());
+        removed.or_else(|error| claim.abandon().and(Err(error)))
+    };
     let mut unit = managed.as_ref().filter(|_| asked.is_ok()).map(|m| Undo::new("unit", || remove_unit(m)));
     let made = asked.and_then(|holder| {
         let holder = holder.flatten();
