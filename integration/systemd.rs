@@ -421,6 +421,37 @@ fn a_users_own_systemd_limits_a_users_container() {
     user.0.leaves_nothing();
 }
 
+/// The commands after `create` are told nothing of systemd.
+#[test]
+fn every_command_finds_a_container_of_a_users_own_systemd() {
+    systemd!();
+    layout!(V2);
+    let _systemd = with_systemd();
+    let mut user = OfUser::new(Bundle::sleeping());
+    let id = user.0.id.clone();
+    let gone = |user: &OfUser| {
+        let gone = || (user.shown("LoadState") == "not-found").then_some(());
+        eventually_within(Duration::from_secs(5), gone).unwrap_or_else(|| panic!("{}", user.shown("ActiveState")));
+    };
+    user.call(&["--systemd-cgroup", "create", &id]).ok();
+    assert_eq!(user.shown("ActiveState"), "active");
+    user.call(&["start", &id]).ok();
+    let ps = user.call(&["ps", &id]);
+    assert!(ps.ok().contains("sleep 1000"), "{ps}");
+    let stats: serde_json::Value = serde_json::from_str(user.call(&["events", "--stats", &id]).ok()).unwrap();
+    assert_eq!(stats["data"]["pids"]["current"], 1, "{stats}");
+    user.call(&["kill", &id, "KILL"]).ok();
+    let stopped = || user.call(&["state", &id]).stdout.contains("\"stopped\"").then_some(());
+    assert!(eventually_within(Duration::from_secs(5), stopped).is_some());
+    user.call(&["delete", &id]).ok();
+    gone(&user);
+    user.0.leaves_nothing();
+    user.0.args(&["/missing"]);
+    user.call(&["--systemd-cgroup", "create", &id]).error();
+    gone(&user);
+    user.0.leaves_nothing();
+}
+
 /// Where it has nothing to give, it is as with his own cgroups: nothing is lost that was not asked for.
 #[test]
 fn without_a_systemd_of_his_a_user_goes_without_what_he_did_not_ask_for() {
