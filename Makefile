@@ -158,14 +158,18 @@ vm-test: guest build ## what cgroups or systemd can change, in a guest of each l
 	$(if $(TESTS),,$(MAKE) vm-systemd)
 	$(if $(TESTS),,$(MAKE) vm-faults)
 
-# Left out are tests of what systemd does otherwise (it sets its values again), and of containers with a cgroup of files at
-# the top: on v1 systemd moves processes there, and removes empty cgroups, whenever it makes a scope for a test beside them.
-BY_SYSTEMD = cgroups:: cgroups_v2:: device_filter:: freeze:: ps:: update:: --skip what_others_wrote \
-	--skip a_relative_cgroups_path --skip dots_in_a_cgroups_path --skip the_same_path_is_the_same_place
+# The topics in which cgroups are made, limited, watched, joined (on v1 by the same file as ever) or emptied. Left out are
+# tests of what systemd does otherwise: it sets its values again, over those of others (what_others_wrote,
+# what_is_not_given_stays_on_v2) and in the file of each policy of weights (bfq), and removes the cgroup of a scope that
+# nobody is in any more (an_empty_cgroup). And tests of containers with a cgroup of files at the top: on v1 systemd moves
+# processes there, and removes empty cgroups, whenever it makes a scope for a test beside them.
+BY_SYSTEMD = $(if $(filter v2,$(1)),exec::) cgroups:: cgroups_v2:: device_filter:: events:: freeze:: kill:: no_process:: \
+	ps:: update:: update_v2:: v2_limits:: $(foreach name,what_others_wrote what_is_not_given_stays_on_v2 bfq_has_weights \
+	kill_9_of_an_empty_cgroup a_relative_cgroups_path dots_in_a_cgroups_path the_same_path_is_the_same_place,--skip $(name))
 .PHONY: vm-systemd
 vm-systemd: guest build ## the tests about cgroups once more, with all of them made by systemd (root)
 	$(TIMED)
-	$(foreach layout,$(GUESTS),$(call IN_GUEST,$(layout),1500,--driver systemd) $(or $(TESTS),$(BY_SYSTEMD))$(NEWLINE))
+	$(foreach layout,$(GUESTS),$(call IN_GUEST,$(layout),1500,--driver systemd) $(or $(TESTS),$(call BY_SYSTEMD,$(layout)))$(NEWLINE))
 
 .PHONY: vm-faults
 vm-faults: guest build ## rrun killed while it asks systemd for a unit, or has one removed (root)

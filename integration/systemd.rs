@@ -14,6 +14,7 @@ use crate::leftovers::VARIABLE;
 use crate::runtime::{Output, eventually_within, path, run};
 use crate::userns::give;
 
+mod kept;
 mod silent;
 
 /// Whoever stops systemd waits until nobody needs it, and the other way round.

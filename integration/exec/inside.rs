@@ -82,7 +82,7 @@ fn it_goes_into_a_cgroup_below_the_containers_own_if_there_is_one() {
     fails(&exec(&bundle, &flags, &["true"]), &[" adding pid ", "no such file or directory"]);
     fs::create_dir_all(&below).unwrap();
     let output = exec(&bundle, &flags, &["cat", "/proc/self/cgroup"]);
-    let own = format!("/{}", bundle.id);
+    let own = format!("/{}", bundle.cgroup_path());
     assert!(output.ok().contains(&format!(":pids:{own}/below/here\n")), "{output}");
     assert!(output.ok().lines().any(|line| line.contains("freezer") && line.ends_with(&own)), "{output}");
     fails(&exec(&bundle, &["--cgroup", "pids:../.."], &["true"]), &["bad sub cgroup path"]);
