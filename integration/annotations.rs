@@ -10,8 +10,8 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::runtime::{self, Output};
-use crate::userns::mapped;
 
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 

@@ -8,56 +8,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
+use crate::refusals::Who::{Everybody, Rrun};
+use crate::refusals::{Who, refuses};
 use crate::runtime::on_rrun;
-
-/// Who is expected to refuse. The words of the line are rrun's in any case.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Who {
-    Everybody,
-    /// Peers take it, or break on it later.
-    Rrun,
-}
-use Who::{Everybody, Rrun};
-
-#[track_caller]
-pub fn refuses(who: Who, bundle: &Bundle, words: &[&str]) {
-    refuses_unforeseen(who, bundle, words);
-    if on_rrun() {
-        foreseen(bundle, words);
-    }
-}
-
-/// What can be told only by making it.
-#[track_caller]
-pub fn refuses_unforeseen(who: Who, bundle: &Bundle, words: &[&str]) {
-    if who == Rrun && !on_rrun() {
-        return crate::need::skip("rrun");
-    }
-    for verb in ["create", "run"] {
-        let output =
-            crate::runtime::run(&mut bundle.command_on_config_as_it_is(&[verb, "--pid-file", "pid", &bundle.id]));
-        if on_rrun() {
-            output.refused(words);
-            let start = format!("{verb} {}: ", bundle.id);
-            assert!(output.stderr.starts_with(&start), "begins with another command: {output}");
-        } else {
-            assert_ne!(output.code, 0, "{output}");
-        }
-        bundle.leaves_nothing();
-        assert!(!bundle.dir.join("pid").exists(), "a pid file is left");
-    }
-}
-
-/// `check` tells what `create` refuses.
-#[track_caller]
-pub fn foreseen(bundle: &Bundle, words: &[&str]) {
-    let output = crate::runtime::run(&mut bundle.command_on_config_as_it_is(&["check"]));
-    assert_eq!((output.code, output.stderr.as_str()), (1, ""), "{output}");
-    let mut problems = output.stdout.lines().filter(|line| line.starts_with("problem: "));
-    let is_said = |line: &str, word: &str| line.contains(word.strip_prefix("config.json: ").unwrap_or(word));
-    assert!(problems.any(|line| words.iter().all(|word| is_said(line, word))), "{words:?}: {output}");
-    bundle.leaves_nothing();
-}
 
 /// `name: who, |bundle| change => words of the line;` makes a test of each.
 macro_rules! refused {
@@ -469,8 +422,8 @@ fn a_pid_file_that_is_a_device() {
 #[test]
 fn a_rootfs_that_root_of_its_user_namespace_may_not_enter() {
     need!(rrun); // the words
-    let bundle = crate::userns::mapped(Bundle::new());
-    crate::userns::give(&bundle.rootfs("/"), 7);
+    let bundle = crate::mapped::mapped(Bundle::new());
+    crate::mapped::give(&bundle.rootfs("/"), 7);
     fs::set_permissions(bundle.rootfs("/"), fs::Permissions::from_mode(0o700)).unwrap();
     bundle.write_config();
     let path = bundle.rootfs("/").canonicalize().unwrap();

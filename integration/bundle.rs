@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::layout;
 use crate::leftovers::{self, Leftovers};
+use crate::mounted::Mounted;
 use crate::runtime::{self, Call, Output, eventually_within};
 
 /// How long the kernel may take to end processes and to let go of their cgroups.
@@ -261,6 +262,13 @@ impl Bundle {
         layout::mountpoint(controller).join(self.cgroup_path())
     }
 
+    /// Directories of the container in the hierarchies of these controllers, each once.
+    pub fn cgroups(&self, controllers: &[&str]) -> Vec<PathBuf> {
+        let mut paths: Vec<_> = controllers.iter().map(|controller| self.cgroup(controller)).collect();
+        paths.dedup();
+        paths
+    }
+
     /// Below the top of a hierarchy, unless the test has set another.
     pub fn cgroup_path(&self) -> String {
         match self.is_in_unit() {
@@ -314,56 +322,6 @@ fn member<'a>(place: &'a mut Value, key: &str) -> &'a mut Value {
         }
         object => object.as_object_mut().unwrap().entry(key).or_insert(Value::Null),
     }
-}
-
-/// A mount of the container, by its line in mountinfo as a program inside read it (proc(5)).
-#[derive(Debug)]
-pub struct Mounted {
-    pub point: String,
-    /// The directory of its file system that is mounted.
-    pub root: String,
-    /// Of this mount.
-    pub options: Vec<String>,
-    /// `shared:N`, `master:N`, `unbindable`.
-    pub propagation: Vec<String>,
-    pub fstype: String,
-    pub source: String,
-    /// Of the file system.
-    pub super_options: Vec<String>,
-}
-
-impl Mounted {
-    pub fn parse(mountinfo: &str) -> Vec<Self> {
-        let words = |list: &str| list.split(',').map(String::from).collect();
-        let line = |line: &str| {
-            let (this, filesystem) = line.split_once(" - ").expect("a line of mountinfo");
-            let (this, filesystem): (Vec<_>, Vec<_>) = (this.split(' ').collect(), filesystem.split(' ').collect());
-            Self {
-                root: this[3].into(),
-                point: this[4].into(),
-                options: words(this[5]),
-                propagation: this[6..].iter().map(|field| field.to_string()).collect(),
-                fstype: filesystem[0].into(),
-                source: filesystem[1].into(),
-                super_options: words(filesystem[2]),
-            }
-        };
-        mountinfo.lines().map(line).collect()
-    }
-
-    pub fn has(&self, option: &str) -> bool {
-        self.options.iter().any(|o| o == option)
-    }
-
-    pub fn filesystem_has(&self, option: &str) -> bool {
-        self.super_options.iter().any(|o| o == option)
-    }
-}
-
-/// The mount that is seen at `point`: the last one made there.
-#[track_caller]
-pub fn mount_at<'a>(mounts: &'a [Mounted], point: &str) -> &'a Mounted {
-    mounts.iter().rev().find(|mount| mount.point == point).unwrap_or_else(|| panic!("nothing at {point}: {mounts:#?}"))
 }
 
 /// Fixed width: none is the beginning of another.

@@ -7,9 +7,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, Mounted, mount_at};
-use crate::layout::{cgroups, is_v2, set_frozen};
+use crate::bundle::Bundle;
+use crate::layout::{is_v2, set_frozen};
 use crate::leftovers::{Leftovers, hierarchies, is_alive};
+use crate::mounted::{Mounted, mount_at};
 use crate::runtime::on_rrun;
 
 /// What one file of the container's cgroup says.
@@ -258,7 +259,7 @@ fn a_writable_cgroup_mount_serves_a_manager_inside() {
 fn cgroups_that_were_made_inside_go_with_the_container() {
     let bundle = Bundle::sleeping();
     bundle.run_detached().ok();
-    for cgroup in cgroups(&bundle, &["pids", "memory", "freezer"]) {
+    for cgroup in bundle.cgroups(&["pids", "memory", "freezer"]) {
         fs::create_dir_all(cgroup.join("a/b")).unwrap();
     }
     fs::create_dir(bundle.cgroup("pids").join("c")).unwrap();
@@ -285,7 +286,7 @@ fn a_cgroup_with_somebody_in_it_is_refused_and_left_alone() {
     let bundle = Bundle::sleeping();
     let mut somebody = Command::new("sleep").arg("1000").spawn().unwrap();
     let pid = somebody.id() as i32;
-    let occupied = cgroups(&bundle, &["pids", "freezer", "memory"]);
+    let occupied = bundle.cgroups(&["pids", "freezer", "memory"]);
     for cgroup in &occupied {
         fs::create_dir_all(cgroup).unwrap();
         fs::write(cgroup.join("cgroup.procs"), pid.to_string()).unwrap();

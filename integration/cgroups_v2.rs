@@ -7,9 +7,10 @@ use std::process::{Child, Command};
 
 use serde_json::{Value, json};
 
-use crate::bundle::{Bundle, by_systemd, mount_at};
+use crate::bundle::{Bundle, by_systemd};
 use crate::cgroups::{created_with, disk, memberships, value, without_parents};
 use crate::leftovers::Leftovers;
+use crate::mounted::mount_at;
 use crate::runtime::on_rrun;
 
 const TREE: &str = "/sys/fs/cgroup";

@@ -1,5 +1,5 @@
 //! `check`: all that is in the way of a bundle, told at once, with nothing made. That it tells whatever `create` refuses
-//! is part of every test of a refusal: `bad_input::foreseen`.
+//! is part of every test of a refusal: `refusals::foreseen`.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::runtime::{self, Output};
-use crate::userns::mapped;
 
 fn check(bundle: &Bundle, flags: &[&str]) -> Output {
     bundle.write_config();
@@ -92,6 +92,18 @@ fn a_warning_is_no_problem() {
     let verdict = verdict(&bundle);
     assert_eq!((&verdict["ok"], verdict["problems"].as_array().unwrap().len()), (&json!(true), 0), "{verdict:#}");
     assert_eq!(fields(&verdict["warnings"]), ["hooks.poststop[0].path", "process.capabilities.bounding"]);
+}
+
+/// To open one would wait for its writer, and some devices act on it.
+#[test]
+fn what_is_no_program_is_told_without_being_opened() {
+    need!(rrun);
+    let mut bundle = Bundle::new();
+    let fifo = bundle.dir.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    bundle.set("/hooks/prestart", json!([{"path": fifo}, {"path": "/dev/null"}]));
+    let output = check(&bundle, &[]);
+    assert_eq!(output.stdout.matches(" is no regular file; name a program\n").count(), 2, "{output}");
 }
 
 // a mount or a hook may bring it

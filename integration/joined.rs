@@ -5,11 +5,11 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::bad_input::Who::{self, Everybody, Rrun};
-use crate::bad_input::refuses;
-use crate::bad_input::refuses_unforeseen;
 use crate::bundle::Bundle;
 use crate::need;
+use crate::refusals::Who::{self, Everybody, Rrun};
+use crate::refusals::refuses;
+use crate::refusals::refuses_unforeseen;
 use crate::runtime::{DEADLINE, eventually_within, on_rrun};
 
 /// Names in `linux.namespaces` and in /proc/PID/ns. A mount namespace is joined below: in another container's the

@@ -12,8 +12,8 @@ use serde_json::json;
 use crate::bundle::Bundle;
 use crate::exec::fails;
 use crate::hooks::{add, logged, script, with_log};
+use crate::mapped::mapped;
 use crate::runtime::{Output, on_rrun, run};
-use crate::userns::mapped;
 
 /// Returns from a test about hosts with AppArmor. The guests have it.
 macro_rules! apparmor {

@@ -9,8 +9,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::bundle::Bundle;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// One hierarchy for each controller.
@@ -100,13 +98,6 @@ pub fn is_v2() -> bool {
 pub fn mountpoint(controller: &str) -> PathBuf {
     let top = Path::new("/sys/fs/cgroup");
     if is_v2() { top.into() } else { top.join(controller) }
-}
-
-/// Directories of the container in the hierarchies of these controllers, each once.
-pub fn cgroups(bundle: &Bundle, controllers: &[&str]) -> Vec<PathBuf> {
-    let mut paths: Vec<_> = controllers.iter().map(|controller| bundle.cgroup(controller)).collect();
-    paths.dedup();
-    paths
 }
 
 /// `cgroup` is one of the freezer's hierarchy, or of v2.

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use crate::bundle::Bundle;
 use crate::layout::set_frozen;
 use crate::leftovers::{Leftovers, is_alive};
+use crate::procfs::status;
 use crate::runtime::{eventually_within, on_rrun};
 
 #[test]
@@ -273,8 +274,7 @@ fn orphan_of(bundle: &Bundle, flags: &[&str]) -> (crate::runtime::Call, i32, i32
     let run = bundle.spawn(&[&["run"], flags, &[&bundle.id]].concat());
     let orphan = || run.so_far().lines().next()?.parse::<i32>().ok();
     let orphan = eventually_within(Duration::from_secs(5), orphan).expect("no orphan");
-    let field = |text: String| text.lines().find_map(|line| line.strip_prefix("PPid:\t")?.parse::<i32>().ok());
-    let parent = || field(fs::read_to_string(format!("/proc/{orphan}/status")).ok()?);
+    let parent = || status(orphan, "PPid")?.parse::<i32>().ok();
     // its own parent ends a little later
     let init = bundle.pid();
     let adopted =

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::bad_input::Who::Rrun;
-use crate::bad_input::refuses;
 use crate::bundle::Bundle;
-use crate::userns::{POD, closed_directory, give, in_pod_of, infra, mapped};
+use crate::mapped::{POD, closed_directory, give, in_pod_of, infra, mapped};
+use crate::refusals::Who::Rrun;
+use crate::refusals::refuses;
 
 /// A directory beside the rootfs with a file `of-ID` for each id.
 fn owned(bundle: &Bundle, name: &str, ids: &[u32]) -> std::path::PathBuf {
@@ -212,6 +212,10 @@ fn what_cannot_be_mapped_is_refused_by_name() {
     );
     refused(
         &|b| bind_with_maps(b, Path::new("/proc/sys"), "/d", &["idmap"], [map(0, 1, 1), map(0, 1, 1)]),
-        &["mounts[4]: bind onto /d: this kernel cannot map ids of proc", "EINVAL"],
+        &["mounts[4]: bind onto /d: this kernel cannot map ids of proc; leave", "EINVAL"],
+    );
+    refused(
+        &|b| bind_with_maps(b, Path::new("/proc"), "/d", &["rbind", "ridmap"], [map(0, 1, 1), map(0, 1, 1)]),
+        &["mounts[4]: bind onto /d: this kernel cannot map ids of proc, or of a mount below it; leave", "EINVAL"],
     );
 }

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::runtime::{self, DEADLINE, Output, eventually_within};
-use crate::userns::mapped;
 
 /// A network namespace, held by a process that sleeps.
 pub struct Network(Child);
@@ -26,6 +26,11 @@ impl Network {
     /// not last, and one of a link; another size of packets; and it is up.
     pub fn with_pair() -> Self {
         let network = Self::new();
+        network.add_pair();
+        network
+    }
+
+    pub fn add_pair(&self) {
         for command in [
             "link add name a mtu 1400 type veth peer name b",
             "link set dev a address 02:00:00:00:00:07",
@@ -37,9 +42,16 @@ impl Network {
             "link set dev a up",
             "link set dev b up",
         ] {
-            network.ip(command);
+            self.ip(command);
         }
-        network
+    }
+
+    /// Of `a`, what outlives a move: whether it is up, and the addresses that last.
+    pub fn seen_of_a(&self) -> Option<(bool, Vec<Value>)> {
+        let all = self.ip("addr");
+        let a = self.has("a").then(|| link(&all, "a"))?;
+        let lasting = addresses(a).into_iter().filter(|address| address[0] != "10.3.0.1" && address[0] != "10.4.0.1");
+        Some((is_up(a), lasting.collect()))
     }
 
     pub fn path(&self) -> String {
@@ -51,13 +63,18 @@ impl Network {
     }
 
     pub fn call(&self, bundle: &Bundle, args: &[&str]) -> Output {
-        let inside = bundle.command(args);
+        runtime::run(&mut self.command(bundle.command(args)))
+    }
+
+    /// The same, run in this network.
+    pub fn command(&self, inside: Command) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path())).arg(inside.get_program()).args(inside.get_args());
         for (name, value) in inside.get_envs() {
             command.env(name, value.unwrap_or_default());
         }
-        runtime::run(command.current_dir(&bundle.dir))
+        command.current_dir(inside.get_current_dir().expect("a directory to run in"));
+        command
     }
 
     pub fn has(&self, name: &str) -> bool {
@@ -252,19 +269,94 @@ fn a_container_that_does_not_come_up_gives_them_back() {
     };
     for what in ["device", "hook", "program"] {
         let host = Network::with_pair();
-        let before = host.ip("addr");
+        let before = host.seen_of_a().unwrap();
         let mut bundle = Bundle::new();
         change(&mut bundle, what);
         let output = host.call(&bundle, &["create", &bundle.id]);
         assert_ne!(output.code, 0, "{output}");
         assert!(!output.stderr.contains("undoing"), "{output}");
         bundle.leaves_nothing();
-        let after = host.ip("addr");
-        let (was, is) = (link(&before, "a"), link(&after, "a"));
-        let lasting = |link: &Value| -> Vec<Value> {
-            let ours = addresses(link).into_iter();
-            ours.filter(|address| address[0] != "10.3.0.1" && address[0] != "10.4.0.1").collect()
-        };
-        assert_eq!((lasting(is), is_up(is), &is["mtu"]), (lasting(was), true, &was["mtu"]), "{what}");
+        assert_eq!(host.seen_of_a(), Some(before), "{what}");
+        assert_eq!(link(&host.ip("addr"), "a")["mtu"], 1400, "{what}");
     }
+}
+
+/// A hook that kills the rrun that runs it: then the devices are handed over, and nobody is left to give them back.
+fn killed_by_its_hook() -> Bundle {
+    let mut bundle = Bundle::new();
+    let hook = bundle.host_file("hook", "#!/bin/sh\nkill -9 $PPID\n");
+    std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    bundle.set("/hooks", json!({"createRuntime": [{"path": hook}]}));
+    bundle
+}
+
+// a virtual device ends with its namespace, and a physical one comes back nameless to the host's first network
+#[test]
+fn a_killed_create_has_them_given_back_by_delete() {
+    need!(rrun);
+    let pod = Network::new();
+    pod.ip("link add name net0 type veth peer name other");
+    for (in_pod, inside) in [(false, "a"), (false, "net1"), (false, "net%d"), (true, "net1"), (true, "net%d")] {
+        let host = Network::with_pair();
+        let before = host.seen_of_a().unwrap();
+        let mut bundle = killed_by_its_hook();
+        if in_pod {
+            bundle.without_namespace("network");
+            bundle.set("/linux/namespaces/-", json!({"type": "network", "path": pod.path()}));
+        }
+        bundle.set("/linux/netDevices", json!({"a": {"name": inside}, "b": {"name": "net%d"}}));
+        let killed = host.call(&bundle, &["create", &bundle.id]);
+        assert_ne!(killed.code, 0, "{killed}");
+        assert!(!host.has("a") && !host.has("b"), "the hook came too early: {killed}");
+        // from wherever, also where the network that it was made in is another
+        bundle.delete_force().ok();
+        assert_eq!(host.seen_of_a(), Some(before), "{inside}, in a pod: {in_pod}");
+        assert!(host.has("b"));
+        assert_eq!(names(&pod.ip("addr")).len(), 3, "the pod's own");
+        bundle.leaves_nothing();
+    }
+}
+
+#[test]
+fn what_is_gone_or_has_no_place_is_told_by_delete() {
+    need!(rrun);
+    let pod = Network::new();
+    let in_pod = || {
+        let mut bundle = killed_by_its_hook();
+        bundle.without_namespace("network");
+        bundle.set("/linux/namespaces/-", json!({"type": "network", "path": pod.path()}));
+        bundle.set("/linux/netDevices", json!({"a": {"name": "net1"}}));
+        bundle
+    };
+    let (host, bundle) = (Network::with_pair(), in_pod());
+    host.call(&bundle, &["create", &bundle.id]);
+    pod.ip("link del dev net1");
+    let log = bundle.dir.join("log");
+    bundle.call(&["--log", log.to_str().unwrap(), "delete", "--force", &bundle.id]).ok();
+    let told = std::fs::read_to_string(log).unwrap();
+    assert!(told.contains("linux.netDevices.a: is gone"), "{told}");
+    bundle.leaves_nothing();
+
+    let (host, bundle) = (Network::with_pair(), in_pod());
+    host.call(&bundle, &["create", &bundle.id]);
+    host.ip("link add name a type veth peer name c");
+    bundle.delete_force().refused(&["linux.netDevices.a: cannot come back", "rename that one"]);
+    assert!(pod.has("net1"));
+    host.ip("link del dev a");
+    bundle.delete_force().ok();
+    assert!(host.has("a") && !pod.has("net1"));
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn a_container_that_is_up_holds_no_network() {
+    need!(rrun);
+    let (host, mut bundle) = (Network::with_pair(), Bundle::sleeping());
+    bundle.set("/linux/netDevices", json!({"a": {"name": "net1"}}));
+    host.call(&bundle, &["create", &bundle.id]).ok();
+    let left: Vec<_> =
+        std::fs::read_dir(bundle.state_root.join(&bundle.id)).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("net")), "{left:?}");
+    bundle.delete_force().ok();
+    bundle.leaves_nothing();
 }

@@ -1,9 +1,9 @@
 //! A bundle without `process`: runtime.md lets it be created, and makes it an error to start it.
 
-use crate::bad_input::Who::Rrun;
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
+use crate::refusals::Who::Rrun;
 use crate::runtime::Output;
-use crate::userns::mapped;
 
 const MISSING: &str = "config.json: process: missing; a container without one can be created, and not started";
 
@@ -73,6 +73,18 @@ fn one_with_a_user_namespace_hooks_and_a_filter_too() {
 }
 
 #[test]
+fn a_check_says_that_it_will_not_start() {
+    need!(rrun);
+    let mut bundle = without_process();
+    let warning = MISSING.replace("config.json: ", "warning: ");
+    let output = bundle.call(&["check"]);
+    assert!(output.ok().starts_with(&warning), "{output}");
+    bundle.set("/process", serde_json::json!({"cwd": "/", "args": []}));
+    let output = bundle.call(&["check"]);
+    assert!(output.code == 1 && !output.stdout.contains("warning: "), "{output}");
+}
+
+#[test]
 fn to_run_it_leaves_nothing() {
     let bundle = without_process();
     for args in [&["run"][..], &["run", "--detach"]] {
@@ -91,5 +103,5 @@ fn a_process_that_is_empty_is_an_error() {
     let mut bundle = Bundle::new();
     bundle.set("/process", serde_json::json!({"cwd": "/"}));
     bundle.write_config();
-    crate::bad_input::refuses(Rrun, &bundle, &["process.args: empty"]);
+    crate::refusals::refuses(Rrun, &bundle, &["process.args: empty"]);
 }

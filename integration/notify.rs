@@ -13,7 +13,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::bundle::{Bundle, mount_at};
+use crate::bundle::Bundle;
+use crate::mounted::mount_at;
 use crate::runtime::{Call, Output, eventually_within, on_rrun, run};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -279,7 +280,7 @@ fn the_socket_is_seen_whatever_the_config_mounts_on_run() {
     let run = manager.spawn(&bundle, &["run", &bundle.id]);
     let output = manager.hears_until_it_ends(run);
     assert_eq!((output.code, output.stderr.as_str()), (0, "/run/notify/notify.sock\n"), "{output}");
-    let mounts = crate::bundle::Mounted::parse(&output.stdout);
+    let mounts = crate::mounted::Mounted::parse(&output.stdout);
     let mount = mount_at(&mounts, "/run/notify");
     assert!(["ro", "nosuid", "nodev", "noexec"].iter().all(|option| mount.has(option)), "{mount:?}");
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::bundle::Bundle;
+use crate::procfs::we_may_raise_limits;
 use crate::runtime::{self, Output, on_rrun};
 
 /// The fields of /proc/self/status as the program itself reads them.
@@ -202,17 +203,11 @@ fn oom_score_adj_is_set_or_left_as_it_was() {
     assert_eq!(bundle.run().ok(), "321\n");
     // less than one's own takes a capability that root need not have, in a virtual machine for example
     bundle.set("/process/oomScoreAdj", -500);
-    if has_sys_resource() {
+    if we_may_raise_limits() {
         assert_eq!(bundle.run().ok(), "-500\n");
     } else {
         bundle.run().refused(&[if on_rrun() { "process.oomScoreAdj" } else { "oom_score_adj" }]);
     }
-}
-
-fn has_sys_resource() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
-    u64::from_str_radix(effective, 16).unwrap() & (1 << 24) != 0
 }
 
 #[track_caller]

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::bundle::{Bundle, mount_at};
+use crate::bundle::Bundle;
+use crate::mounted::mount_at;
 
 /// What `ls /` says of the image of a [`Bundle`].
 const NAMES: &str = "bin\ndev\netc\nhome\nproc\nsys\ntmp\n";

@@ -7,10 +7,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::bad_input::Who::Rrun;
-use crate::bad_input::refuses;
 use crate::bundle::Bundle;
-use crate::userns::mapped;
+use crate::mapped::mapped;
+use crate::refusals::Who::Rrun;
+use crate::refusals::refuses;
 
 /// Every CPU of the host is the container's, and it may use real time where that is a matter of cgroups.
 fn real_time(mut bundle: Bundle) -> Bundle {

@@ -11,8 +11,8 @@ use serde_json::json;
 use crate::bundle::Bundle;
 use crate::layout::{is_v2, mountpoint};
 use crate::leftovers::VARIABLE;
+use crate::mapped::give;
 use crate::runtime::{Output, eventually_within, path, run};
-use crate::userns::give;
 
 mod kept;
 mod silent;

@@ -9,7 +9,8 @@ use nix::sys::termios::LocalFlags;
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::bundle::{Bundle, mount_at};
+use crate::bundle::Bundle;
+use crate::mounted::mount_at;
 use crate::runtime::{self, Call, eventually_within, wait_within};
 use crate::tty::{ConsoleSocket, Terminal};
 
@@ -36,6 +37,23 @@ fn a_manager_gets_the_terminal_and_speaks_through_it() {
     master.hears("heard hello\r\n");
     master.hears("x\r\n");
     bundle.wait_until("stopped");
+}
+
+// an address holds 107 bytes
+#[test]
+fn a_console_socket_may_lie_deep() {
+    need!(rrun);
+    let bundle = with_terminal("tty; sleep 1000");
+    let mut socket = ConsoleSocket::new(&bundle.dir);
+    let deep = bundle.dir.join("x".repeat(120));
+    std::fs::create_dir(&deep).unwrap();
+    let path = deep.join("socket");
+    std::fs::rename(&socket.path, &path).unwrap();
+    socket.path = path;
+    create(&bundle, &socket);
+    let mut master = socket.receive();
+    bundle.start().ok();
+    master.hears("/dev/pts/0\r\n");
 }
 
 #[test]
@@ -80,7 +98,7 @@ fn dev_console_is_the_terminal() {
     bundle.start().ok();
     let said = master.rest();
     let mounts = said.strip_prefix("to the console\n").expect(&said);
-    assert_eq!(mount_at(&crate::bundle::Mounted::parse(mounts), "/dev/console").fstype, "devpts");
+    assert_eq!(mount_at(&crate::mounted::Mounted::parse(mounts), "/dev/console").fstype, "devpts");
 }
 
 #[test]
@@ -300,8 +318,7 @@ fn a_container_that_has_closed_its_terminal_costs_nothing() {
     let mut command = bundle.command(&["run", &bundle.id]);
     let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(1500));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let wakes = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:\t")).unwrap();
+    let wakes = crate::procfs::status(child.id(), "voluntary_ctxt_switches").unwrap();
     assert!(wakes.parse::<u32>().unwrap() < 60, "woke {wakes} times");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -18,6 +18,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::procfs::status;
+
 /// Whose system calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
@@ -253,9 +255,7 @@ fn go_on(pid: Pid, signal: Option<Signal>) {
 
 /// The process that a thread belongs to.
 fn process_of(thread: Pid) -> i32 {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:\t"));
-    group.and_then(|pid| pid.parse().ok()).unwrap_or(thread.as_raw())
+    status(thread, "Tgid").and_then(|pid| pid.parse().ok()).unwrap_or(thread.as_raw())
 }
 
 fn system_call_number(pid: Pid) -> Option<u64> {

@@ -3,57 +3,21 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::bad_input::Who::Rrun;
-use crate::bad_input::refuses;
-use crate::bundle::{Bundle, mount_at};
+use crate::bundle::Bundle;
+use crate::mapped::{FIRST, SIZE, closed_directory, give, mapped, mapping};
+use crate::mounted::mount_at;
+use crate::procfs::{status, we_may_raise_limits};
+use crate::refusals::Who::Rrun;
+use crate::refusals::refuses;
 use crate::runtime::on_rrun;
 use crate::tty::ConsoleSocket;
 
-/// Id 0 inside.
-const FIRST: u32 = 100_000;
-const SIZE: u32 = 65_536;
-
-fn mapping(container: u32, host: u32, size: u32) -> Value {
-    json!({"containerID": container, "hostID": host, "size": size})
-}
-
-/// With a new user namespace, and an image that belongs to it.
-pub fn mapped(mut bundle: Bundle) -> Bundle {
-    bundle.set("/linux/namespaces/-", json!({"type": "user"}));
-    bundle.set("/linux/uidMappings", json!([mapping(0, FIRST, SIZE)]));
-    bundle.set("/linux/gidMappings", json!([mapping(0, FIRST, SIZE)]));
-    give(&bundle.rootfs("/"), FIRST);
-    bundle
-}
-
 fn sh(script: &str) -> Bundle {
     mapped(Bundle::sh(script))
-}
-
-pub fn give(path: &Path, id: u32) {
-    let given = Command::new("chown").args(["-hR", &format!("{id}:{id}")]).arg(path).status();
-    assert!(given.is_ok_and(|status| status.success()), "chown {}", path.display());
-}
-
-/// A directory that root inside cannot enter.
-pub fn closed_directory(bundle: &Bundle, name: &str) -> PathBuf {
-    let dir = bundle.dir.join(name);
-    fs::create_dir(&dir).unwrap();
-    fs::write(dir.join("file"), "reached\n").unwrap();
-    give(&dir, 4321);
-    fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    dir
-}
-
-fn fields_of_status(pid: i32, name: &str) -> String {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -63,9 +27,9 @@ fn ids_inside_are_other_ids_outside() {
     let output = bundle.run_detached();
     output.ok();
     let pid = bundle.pid();
-    assert_eq!(fields_of_status(pid, "Uid:"), "100005 100005 100005 100005");
-    assert_eq!(fields_of_status(pid, "Gid:"), "100006 100006 100006 100006");
-    assert_eq!(fields_of_status(pid, "Groups:"), "100007 100008");
+    assert_eq!(status(pid, "Uid").unwrap(), "100005 100005 100005 100005");
+    assert_eq!(status(pid, "Gid").unwrap(), "100006 100006 100006 100006");
+    assert_eq!(status(pid, "Groups").unwrap(), "100007 100008");
     let said = || output.later().split_whitespace().map(String::from).collect::<Vec<_>>();
     let all = crate::runtime::eventually_within(crate::runtime::DEADLINE, || (said().len() == 9).then(said));
     assert_eq!(all.unwrap_or_else(said), ["5", "6", "0", "100000", "65536", "0", "100000", "65536", "allow"]);
@@ -153,7 +117,7 @@ fn what_root_inside_cannot_reach_is_opened_by_rrun() {
     let output = bundle.run();
     assert!(output.stdout.starts_with("and deeper\nreached\n") && output.code == 0, "{output}");
     assert!(output.stderr.contains("Read-only file system"), "{output}");
-    let mounts = crate::bundle::Mounted::parse(&output.stdout["and deeper\nreached\n".len()..]);
+    let mounts = crate::mounted::Mounted::parse(&output.stdout["and deeper\nreached\n".len()..]);
     let volume = mount_at(&mounts, "/v");
     assert!(volume.has("ro") && volume.has("nosuid"), "{volume:?}");
 }
@@ -170,7 +134,7 @@ fn flags_of_the_host_are_locked() {
     bundle.bind(&source, "/v", &["noexec"]);
     let output = bundle.run();
     let mounts = output.ok().strip_prefix("refused\n").unwrap_or_else(|| panic!("not refused: {output}")).to_string();
-    let mounts = crate::bundle::Mounted::parse(&mounts);
+    let mounts = crate::mounted::Mounted::parse(&mounts);
     let volume = mount_at(&mounts, "/v");
     assert!(["ro", "nosuid", "nodev", "noexec"].iter().all(|flag| volume.has(flag)), "{volume:?}");
 }
@@ -254,13 +218,6 @@ fn oom_score_and_limits() {
     assert_eq!(bundle.run().ok(), "321\n456\n123\n");
 }
 
-pub fn we_may_raise_limits() -> bool {
-    let effective = fs::read_to_string("/proc/self/status").unwrap();
-    let effective = effective.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim().to_string();
-    const SYS_RESOURCE: u64 = 1 << 24;
-    u64::from_str_radix(&effective, 16).unwrap() & SYS_RESOURCE != 0
-}
-
 /// Inside nobody may raise one; rrun does it from outside, if it may.
 #[test]
 fn a_hard_limit_is_raised_from_outside() {
@@ -296,95 +253,6 @@ fn the_containers_cgroup_is_seen_and_is_not_its_own_to_change() {
     let output = bundle.run();
     assert!(output.stdout.contains(":/\n") && output.stdout.contains("/sys/fs/cgroup/"), "{output}");
     assert_eq!(output.code, 1, "a cgroup was made: {output}");
-}
-
-/// A container of a pod with a user namespace: user, network, ipc and uts of another container, the rest new.
-pub fn in_pod_of(infra: &Bundle, mut bundle: Bundle, kinds: &[(&str, &str)]) -> Bundle {
-    for (kind, file) in kinds {
-        let path = format!("/proc/{}/ns/{file}", infra.pid());
-        bundle.without_namespace(kind).set("/linux/namespaces/-", json!({"type": kind, "path": path}));
-    }
-    if kinds.iter().any(|(kind, _)| *kind == "uts") {
-        bundle.unset("/hostname");
-    }
-    if !on_rrun() {
-        // runc 1.1 wants them beside the path
-        let maps = json!([mapping(0, FIRST, SIZE)]);
-        bundle.set("/linux/uidMappings", maps.clone()).set("/linux/gidMappings", maps);
-    }
-    give(&bundle.rootfs("/"), FIRST);
-    bundle
-}
-
-pub const POD: [(&str, &str); 4] = [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")];
-
-pub fn infra() -> Bundle {
-    let bundle = mapped(Bundle::sleeping());
-    bundle.run_detached().ok();
-    bundle
-}
-
-#[test]
-fn a_container_joins_the_user_namespace_of_a_pod() {
-    let infra = infra();
-    let script = "id -u; readlink /proc/self/ns/user; readlink /proc/self/ns/net; hostname; echo $$; test -w /proc/sys/net; \
-                  touch /tmp/written; ls /dev | wc -l";
-    let mut bundle = in_pod_of(&infra, Bundle::sh(script), &POD);
-    bundle.set("/process/user", json!({"uid": 3, "gid": 3}));
-    bundle.set("/process/oomScoreAdj", 111);
-    fs::set_permissions(bundle.rootfs("/tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
-    let output = bundle.run();
-    let of_infra = |file: &str| fs::read_link(format!("/proc/{}/ns/{file}", infra.pid())).unwrap();
-    let lines: Vec<_> = output.ok().lines().collect();
-    assert_eq!(&lines[..2], ["3", of_infra("user").to_str().unwrap()], "{output}");
-    assert_eq!(lines[2..5], [of_infra("net").to_str().unwrap(), "inside", "1"], "{output}");
-    assert_eq!(fs::metadata(bundle.rootfs("/tmp/written")).unwrap().uid(), FIRST + 3);
-}
-
-#[test]
-fn a_joined_user_namespace_and_its_pids() {
-    let infra = infra();
-    let mut kinds = POD.to_vec();
-    kinds.push(("pid", "pid"));
-    let bundle = in_pod_of(&infra, Bundle::sleeping(), &kinds);
-    bundle.run_detached().ok();
-    let pid = bundle.pid();
-    for (_, file) in kinds {
-        let of = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/{file}")).unwrap();
-        assert_eq!(of(pid), of(infra.pid()), "{file}");
-    }
-    let parent = fields_of_status(pid, "PPid:");
-    assert_ne!(parent, infra.pid().to_string());
-    bundle.kill("KILL").ok();
-    bundle.wait_until("stopped");
-    bundle.delete().ok();
-    infra.wait_until("running");
-}
-
-// containerd and CRI-O give the path and the maps
-#[test]
-fn maps_beside_the_path_must_be_those_of_the_namespace() {
-    let infra = infra();
-    let with_maps = |bundle: Bundle, first: u32| {
-        let mut bundle = in_pod_of(&infra, bundle, &POD);
-        let halves = json!([mapping(SIZE / 2, first + SIZE / 2, SIZE / 2), mapping(0, first, SIZE / 2)]);
-        let maps = if on_rrun() { halves } else { json!([mapping(0, first, SIZE)]) };
-        bundle.set("/linux/uidMappings", maps.clone()).set("/linux/gidMappings", maps);
-        bundle
-    };
-    assert_eq!(with_maps(Bundle::sh("id -u"), FIRST).run().stdout, "0\n");
-    let other = with_maps(Bundle::sh("id -u"), FIRST + 1);
-    let _ = other.command(&[]);
-    refuses(Rrun, &other, &["linux.uidMappings: the user namespace that is joined has another map: 0 100000 65536"]);
-}
-
-#[test]
-fn ids_are_looked_for_in_a_joined_namespace_too() {
-    let infra = infra();
-    let mut bundle = in_pod_of(&infra, Bundle::sh("true"), &POD);
-    bundle.set("/process/user", json!({"uid": 70_000, "gid": 0}));
-    let _ = bundle.command(&[]);
-    refuses(Rrun, &bundle, &["process.user.uid: 70000 is not mapped in the user namespace"]);
 }
 
 /// `change` of the config, and the words of the line that refuses it.
@@ -460,9 +328,9 @@ fn exec_joins_the_user_namespace() {
     assert_eq!(output.ok(), "0\n 0 100000 65536\nGroups:\t9 \nCapEff:\t0000000000200020\ninside\nseen\n");
     assert_eq!(fs::metadata(bundle.rootfs("/x")).unwrap().uid(), FIRST);
     bundle.call(&["exec", "-d", "--user", "7:8", "--pid-file", "exec.pid", &bundle.id, "sleep", "1000"]).ok();
-    let pid = fs::read_to_string(bundle.dir.join("exec.pid")).unwrap().parse().unwrap();
-    assert_eq!(fields_of_status(pid, "Uid:"), "100007 100007 100007 100007");
-    assert_eq!(fields_of_status(pid, "Gid:"), "100008 100008 100008 100008");
+    let pid = fs::read_to_string(bundle.dir.join("exec.pid")).unwrap();
+    assert_eq!(status(&pid, "Uid").unwrap(), "100007 100007 100007 100007");
+    assert_eq!(status(&pid, "Gid").unwrap(), "100008 100008 100008 100008");
 }
 
 #[test]
@@ -481,18 +349,4 @@ fn exec_names_an_id_that_is_not_mapped() {
             assert!(output.stderr.contains(&want), "{output}");
         }
     }
-}
-
-#[test]
-fn exec_into_a_pod_gives_the_standard_files_to_the_user() {
-    need!(rrun); // runc may not give them away from inside
-    let infra = infra();
-    let bundle = in_pod_of(&infra, Bundle::sleeping(), &POD);
-    bundle.run_detached().ok();
-    let mut command = bundle.command(&["exec", "--user", "5", &bundle.id, "sh", "-c", "hostname > /dev/stdout"]);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut said = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(child.wait().unwrap().success());
-    assert_eq!(said, "inside\n");
 }

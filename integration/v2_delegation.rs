@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::runtime::{Output, eventually_within};
-use crate::userns::mapped;
 
 const TREE: &str = "/sys/fs/cgroup";
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -316,6 +316,11 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("write label", Errno::EINVAL, "the policy that is loaded knows no such label"),
     ("write label", Errno::EACCES, "the policy that rrun itself runs under does not let it"),
     ("write label", Errno::EPERM, "no_new_privs lets a process only become more confined"),
+    (
+        "sched_setaffinity",
+        Errno::EINVAL,
+        "this host has none of these CPUs, or the cpuset of the cgroup leaves none of them",
+    ),
     ("ioprio_set", Errno::EPERM, "IOPRIO_CLASS_RT takes CAP_SYS_NICE or CAP_SYS_ADMIN of the host"),
     (
         "set_mempolicy",

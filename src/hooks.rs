@@ -87,7 +87,7 @@ fn run_one(hook: &Hook, surroundings: &Surroundings) -> Result<()> {
 }
 
 /// Before the fork, for a clear word; and kernels before 5.8 wait for the writer of a FIFO that they are to execute.
-fn check_program(path: &str) -> Result<()> {
+pub fn check_program(path: &str) -> Result<()> {
     let kind = kind_of(&stat(path).doing("exec", path)?);
     match kind {
         SFlag::S_IFREG => Ok(()),

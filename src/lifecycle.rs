@@ -18,6 +18,7 @@ mod exec;
 mod freeze;
 pub mod given_file;
 mod hooks;
+mod loan;
 mod managed;
 mod permitted;
 mod pidfd_socket;

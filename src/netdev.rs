@@ -2,14 +2,17 @@
 //! when the container does not come up. Once it is up they are the namespace's: nobody fetches them
 //! (config-linux.md, "Namespace Lifecycle").
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::unistd::{Pid, getpid};
+use nix::unistd::getpid;
+use serde::{Deserialize, Serialize};
 
-use crate::error::SysError;
+use crate::error::{Doing, SysError};
+use crate::log;
 use crate::plan::net_devices::NetDevice;
 use crate::sys::netlink::{CREATE, Netlink, Request, attributes, text, word};
 
@@ -19,7 +22,7 @@ const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const IFLA_IFNAME: u16 = 3;
-const IFLA_NET_NS_PID: u16 = 19;
+const IFLA_NET_NS_FD: u16 = 28;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_LABEL: u16 = 3;
@@ -56,7 +59,7 @@ impl Link {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Address {
     family: u8,
     prefix: u8,
@@ -95,12 +98,26 @@ fn relabelled(label: &[u8], (before, after): (&str, &str)) -> Vec<u8> {
     }
 }
 
-/// What is asked of one network namespace.
-struct Network(Netlink);
+/// A network namespace: its file, and what asks there.
+pub struct Network {
+    file: OwnedFd,
+    socket: Netlink,
+}
 
 impl Network {
+    /// The socket was opened in that namespace.
+    pub fn new(file: OwnedFd, socket: Netlink) -> Self {
+        Self { file, socket }
+    }
+
+    /// That of rrun itself.
+    fn own() -> Result<Self, SysError> {
+        const OWN: &str = "/proc/self/ns/net";
+        Ok(Self { file: std::fs::File::open(OWN).doing("open", OWN)?.into(), socket: Netlink::open()? })
+    }
+
     fn ask(&self, op: &'static str, name: &str, request: &Request) -> Result<Vec<Vec<u8>>, SysError> {
-        self.0.ask(op, name, request)
+        self.socket.ask(op, name, request)
     }
 
     fn link(&self, name: &str) -> Result<Option<Link>, SysError> {
@@ -123,10 +140,9 @@ impl Network {
         Ok(answers.iter().filter_map(|body| Address::parse(body, link.index)).collect())
     }
 
-    /// Under another name, since the one that it has may be taken there.
-    fn send(&self, link: &Link, to: Pid, name: &str) -> Result<(), SysError> {
+    fn send(&self, link: &Link, to: &Self, name: &str) -> Result<(), SysError> {
         let request = Request::new(RTM_SETLINK, &link_header(link.index, 0, 0))
-            .attribute(IFLA_NET_NS_PID, &to.as_raw().to_ne_bytes())
+            .attribute(IFLA_NET_NS_FD, &to.file.as_raw_fd().to_ne_bytes())
             .attribute(IFLA_IFNAME, &terminated(name));
         self.ask("move network device", &link.name, &request).map(drop)
     }
@@ -136,10 +152,14 @@ impl Network {
         self.ask("name network device", name, &request.attribute(IFLA_IFNAME, &terminated(name))).map(drop)
     }
 
-    fn set_addresses(&self, link: &Link, of: &Found) -> Result<(), SysError> {
+    /// Those that it has already are left.
+    fn set_addresses(&self, link: &Link, of: &Lent) -> Result<(), SysError> {
         for address in &of.addresses {
-            let request = address.request(link.index, (&of.link.name, &link.name));
-            self.ask("address of network device", &link.name, &request)?;
+            let request = address.request(link.index, (&of.name, &link.name));
+            match self.ask("address of network device", &link.name, &request) {
+                Err(SysError { errno: Errno::EEXIST, .. }) => {}
+                result => drop(result?),
+            }
         }
         Ok(())
     }
@@ -154,88 +174,156 @@ fn terminated(name: &str) -> Vec<u8> {
     format!("{name}\0").into_bytes()
 }
 
-/// A device as it was found.
-struct Found<'p> {
-    plan: &'p NetDevice,
-    link: Link,
+/// A device on loan until the container is up: as it was found, and where to find it. Written down before it is sent, so
+/// that whoever comes after a killed rrun can give it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lent {
+    name: String,
+    up: bool,
     addresses: Vec<Address>,
+    /// Its name on the way, that nobody else gives: where it arrives its index may be another, and its own name be taken.
+    passing: String,
+    /// Where it has arrived. Its name there may be the kernel's choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
+}
+
+impl Lent {
+    /// As `NetDevice::field`.
+    fn field(&self) -> String {
+        format!("linux.netDevices.{}", self.name)
+    }
 }
 
 /// Those of a plan, from where they were found to where they are.
 pub struct Devices<'p> {
     own: Network,
-    found: Vec<Found<'p>>,
-    /// The container's network, and what is there of them by index.
-    inside: RefCell<Option<(Network, Vec<u32>)>>,
+    planned: &'p [NetDevice],
+    lent: RefCell<Vec<Lent>>,
+    inside: OnceCell<Network>,
 }
 
 impl<'p> Devices<'p> {
     /// Changes nothing yet.
     pub fn find(planned: &'p [NetDevice]) -> Result<Self> {
-        let own = Network(Netlink::open()?);
-        let find = |plan: &'p NetDevice| {
-            let Some(link) = own.link(&plan.name)? else { bail!("rrun's network namespace has no such device") };
-            Ok(Found { plan, addresses: own.addresses(&link)?, link })
+        let own = Network::own()?;
+        let lent = planned.iter().enumerate().map(|(place, plan)| {
+            let passing = format!("rr{}.{place}", getpid());
+            Self::find_one(&own, plan, passing).with_context(|| plan.field())
+        });
+        let lent = RefCell::new(lent.collect::<Result<_>>()?);
+        Ok(Self { own, planned, lent, inside: OnceCell::new() })
+    }
+
+    fn find_one(own: &Network, plan: &NetDevice, passing: String) -> Result<Lent> {
+        let Some(link) = own.link(&plan.name)? else { bail!("rrun's network namespace has no such device") };
+        Ok(Lent { addresses: own.addresses(&link)?, name: link.name, up: link.up, passing, index: None })
+    }
+
+    /// Where they are lent from.
+    pub fn home(&self) -> BorrowedFd<'_> {
+        self.own.file.as_fd()
+    }
+
+    /// What has to be on record before they are sent.
+    pub fn record(&self) -> Result<Vec<u8>> {
+        Ok(serde_json::to_vec(&*self.lent.borrow())?)
+    }
+
+    /// `arrived` is called where the record has become another. Returns the names that they have inside.
+    pub fn hand_over(&self, inside: Network, arrived: impl FnOnce() -> Result<()>) -> Result<BTreeMap<String, String>> {
+        let inside = self.inside.get_or_init(|| inside);
+        for plan in self.planned.iter().filter(|plan| !plan.is_template()) {
+            self.refuse_taken(inside, plan).with_context(|| plan.field())?;
+        }
+        for lent in self.lent.borrow_mut().iter_mut() {
+            self.send(inside, lent).with_context(|| lent.field())?;
+        }
+        arrived()?;
+        let install = |(plan, lent): (&NetDevice, &Lent)| {
+            let name = Self::install(inside, plan, lent).with_context(|| plan.field())?;
+            Ok((lent.name.clone(), name))
         };
-        let found = planned.iter().map(|plan| find(plan).with_context(|| plan.field())).collect::<Result<_>>()?;
-        Ok(Self { own, found, inside: RefCell::new(None) })
+        self.planned.iter().zip(&*self.lent.borrow()).map(install).collect()
     }
 
-    /// `inside` is a socket of the namespace that process `pid` is in. Returns the names that they have there.
-    pub fn hand_over(&self, pid: Pid, inside: Netlink) -> Result<BTreeMap<String, String>> {
-        *self.inside.borrow_mut() = Some((Network(inside), Vec::new()));
-        let mut names = BTreeMap::new();
-        for found in &self.found {
-            let name = self.hand_over_one(found, pid).with_context(|| found.plan.field())?;
-            names.insert(found.link.name.clone(), name);
-        }
-        Ok(names)
-    }
-
-    fn hand_over_one(&self, found: &Found, pid: Pid) -> Result<String> {
-        let mut inside = self.inside.borrow_mut();
-        let Some((network, moved)) = inside.as_mut() else { bail!("there is no network to move it to") };
-        let name = &found.plan.inside;
-        if !found.plan.is_template() && network.link(name)?.is_some() {
-            bail!(
+    fn refuse_taken(&self, inside: &Network, plan: &NetDevice) -> Result<()> {
+        let name = &plan.inside;
+        match inside.link(name)? {
+            None => Ok(()),
+            Some(_) => bail!(
                 "the container's network namespace has a device {name}; choose another name, or a template such as eth%d"
-            );
+            ),
         }
-        // By a name that nobody else gives it can be found there: its index may be another.
-        let passing = format!("rr{}.{}", getpid(), moved.len());
-        self.own.send(&found.link, pid, &passing)?;
-        let Some(link) = network.link(&passing)? else { bail!("was moved and is not there") };
-        moved.push(link.index);
-        network.rename(&link, name)?;
-        let Some(link) = network.link_by_index(link.index, name)? else { bail!("was renamed and is not there") };
-        network.set_addresses(&link, found)?;
-        network.set_up(&link)?;
+    }
+
+    fn send(&self, inside: &Network, lent: &mut Lent) -> Result<()> {
+        let Some(link) = self.own.link(&lent.name)? else { bail!("was there, and is gone") };
+        self.own.send(&link, inside, &lent.passing)?;
+        let Some(link) = inside.link(&lent.passing)? else { bail!("was moved and is not there") };
+        lent.index = Some(link.index);
+        Ok(())
+    }
+
+    fn install(inside: &Network, plan: &NetDevice, lent: &Lent) -> Result<String> {
+        let arrived = || inside.link_by_index(lent.index?, &plan.inside).transpose();
+        let Some(link) = arrived().transpose()? else { bail!("was moved and is not there") };
+        inside.rename(&link, &plan.inside)?;
+        let Some(link) = arrived().transpose()? else { bail!("was renamed and is not there") };
+        inside.set_addresses(&link, lent)?;
+        inside.set_up(&link)?;
         Ok(link.name)
     }
 
-    /// As they were, but for what the kernel drops of a device that leaves: routes, and addresses that do not last.
     pub fn take_back(&self) -> Result<()> {
-        let inside = self.inside.borrow();
-        let Some((network, moved)) = inside.as_ref() else { return Ok(()) };
-        // All of them, also after one has failed.
-        let back = self
-            .found
-            .iter()
-            .zip(moved)
-            .map(|(found, index)| self.take_one_back(network, found, *index).with_context(|| found.plan.field()));
-        back.fold(Ok(()), Result::and)
-    }
-
-    fn take_one_back(&self, network: &Network, found: &Found, index: u32) -> Result<()> {
-        let name = &found.link.name;
-        let Some(link) = network.link_by_index(index, name)? else { bail!("is gone") };
-        network.send(&link, getpid(), name)?;
-        let Some(link) = self.own.link(name)? else { bail!("was moved and is not there") };
-        self.own.set_addresses(&link, found)?;
-        if found.link.up {
-            self.own.set_up(&link)?;
+        match self.inside.get() {
+            Some(inside) => give_back(&self.own, inside, &self.lent.borrow()),
+            None => Ok(()),
         }
-        Ok(())
+    }
+}
+
+/// What `Devices::record` wrote.
+pub fn read(record: &[u8]) -> Result<Vec<Lent>> {
+    Ok(serde_json::from_slice(record)?)
+}
+
+/// As they were, but for what the kernel drops of a device that leaves: routes, and addresses that do not last. May have
+/// been done in part before.
+pub fn give_back(home: &Network, inside: &Network, lent: &[Lent]) -> Result<()> {
+    // All of them, also after one has failed.
+    let back = lent.iter().map(|lent| give_one_back(home, inside, lent).with_context(|| lent.field()));
+    back.fold(Ok(()), Result::and)
+}
+
+fn give_one_back(home: &Network, inside: &Network, lent: &Lent) -> Result<()> {
+    let there = match lent.index {
+        Some(index) => inside.link_by_index(index, &lent.name)?,
+        None => inside.link(&lent.passing)?,
+    };
+    if let Some(link) = there {
+        home_is_free(home, lent)?;
+        inside.send(&link, home, &lent.name)?;
+    }
+    match home.link(&lent.name)? {
+        Some(link) => {
+            home.set_addresses(&link, lent)?;
+            if lent.up { Ok(home.set_up(&link)?) } else { Ok(()) }
+        }
+        // nobody can give back what somebody has removed
+        None => {
+            log::warning(&format!("{}: is gone", lent.field()));
+            Ok(())
+        }
+    }
+}
+
+fn home_is_free(home: &Network, lent: &Lent) -> Result<()> {
+    match home.link(&lent.name)? {
+        None => Ok(()),
+        Some(_) => bail!(
+            "cannot come back, since another device has its name by now; rename that one, then delete the container by --force"
+        ),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod hooks;
 pub mod id_maps;
 pub mod intel_rdt;
 pub mod io_priority;
+pub mod joined;
 pub mod labels;
 pub mod memory_policy;
 pub mod mount_ids;

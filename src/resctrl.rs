@@ -1,9 +1,11 @@
 //! `linux.intelRdt`: a container's group in the resctrl file system (Documentation/arch/x86/resctrl.rst): looked for,
 //! made, joined and removed. What it is to be is decided in `plan::intel_rdt`.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -22,7 +24,12 @@ pub struct Group<'p> {
     plan: &'p IntelRdt,
     mount: PathBuf,
     is_new: bool,
+    /// By this process; another may have been faster.
+    made: Cell<bool>,
 }
+
+/// For whoever makes a group of the same name at the same time to say what it is.
+const MOMENT_TO_BE_WRITTEN: Duration = Duration::from_millis(500);
 
 impl<'p> Group<'p> {
     /// Looks and changes nothing.
@@ -36,7 +43,7 @@ impl<'p> Group<'p> {
     }
 
     fn find_at(plan: &'p IntelRdt, mount: PathBuf) -> Result<Self> {
-        let group = Self { plan, is_new: false, mount };
+        let group = Self { plan, is_new: false, mount, made: Cell::new(false) };
         let is_new = match fs::read_to_string(group.path().join("schemata")).doing("read", group.path().display()) {
             Err(SysError { errno: Errno::ENOENT, .. }) => true,
             schemata => {
@@ -74,7 +81,8 @@ impl<'p> Group<'p> {
 
     /// What `delete` will need, to be recorded before anything is made.
     pub fn record(&self) -> RdtGroup {
-        RdtGroup { path: self.path(), ours: self.is_new && !self.plan.named, monitor: self.monitor() }
+        let (ours, passing) = (self.is_new && !self.plan.named, self.is_new && self.plan.named);
+        RdtGroup { path: self.path(), ours, passing, monitor: self.monitor() }
     }
 
     /// Takes back what was made when it fails.
@@ -91,8 +99,14 @@ impl<'p> Group<'p> {
     fn make_all(&self, made: &mut Vec<PathBuf>) -> Result<()> {
         let path = self.path();
         if self.is_new {
-            fs::create_dir(&path).doing("mkdir resctrl", path.display()).context("linux.intelRdt.closID")?;
-            made.push(path.clone());
+            match fs::create_dir(&path).doing("mkdir resctrl", path.display()) {
+                Err(SysError { errno: Errno::EEXIST, .. }) if self.plan.named => self.is_written_as_meant()?,
+                result => {
+                    result.context("linux.intelRdt.closID")?;
+                    made.push(path.clone());
+                    self.made.set(true);
+                }
+            }
         }
         for (field, line) in self.plan.lines() {
             write_line(&path, line).context(field)?;
@@ -105,9 +119,24 @@ impl<'p> Group<'p> {
         Ok(())
     }
 
-    /// Of a container that does not come up: also a group that would have stayed with its name, if it is new.
+    /// Another `create` has made it just now, and may not have written to it yet.
+    fn is_written_as_meant(&self) -> Result<()> {
+        let since = Instant::now();
+        loop {
+            let file = self.path().join("schemata");
+            let schemata = fs::read_to_string(&file).doing("read", file.display());
+            let compared = schemata.map_err(anyhow::Error::from);
+            match compared.and_then(|schemata| check_existing(self.plan, &schemata, self.granularity())) {
+                Err(_) if since.elapsed() < MOMENT_TO_BE_WRITTEN => std::thread::sleep(Duration::from_millis(5)),
+                result => return result,
+            }
+        }
+    }
+
+    /// Of a container that does not come up: also a group that would have stayed with its name, if it was made here.
     pub fn undo(&self) -> Result<()> {
-        RdtGroup { ours: self.is_new, ..self.record() }.remove()
+        let (record, made) = (self.record(), self.made.get());
+        RdtGroup { ours: record.ours && made, passing: record.passing && made, ..record }.remove(Until::NotUp)
     }
 }
 
@@ -137,16 +166,21 @@ impl RdtGroup {
         Ok(())
     }
 
-    /// Whoever is still in it is put into the one above by the kernel.
-    pub fn remove(&self) -> Result<()> {
-        let own = self.ours.then_some(&self.path);
-        for group in self.monitor.iter().chain(own) {
-            match fs::remove_dir(group).doing("rmdir", group.display()) {
-                Err(SysError { errno: Errno::ENOENT, .. }) => {}
-                result => result.context("linux.intelRdt")?,
-            }
+    /// Whoever is still in it is put into the one above by the kernel: so one with a name, which others may have joined,
+    /// goes only when it is empty.
+    pub fn remove(&self, until: Until) -> Result<()> {
+        remove_one(self.monitor.as_deref())?;
+        if self.ours || (self.passing && until == Until::NotUp && self.is_empty()) {
+            remove_one(Some(&self.path))?;
         }
         Ok(())
+    }
+
+    /// Of processes, and of groups in which others are counted.
+    fn is_empty(&self) -> bool {
+        let tasks = fs::read_to_string(self.path.join("tasks")).unwrap_or_default();
+        let mut monitors = fs::read_dir(self.path.join("mon_groups")).into_iter().flatten();
+        tasks.trim().is_empty() && monitors.next().is_none()
     }
 
     /// `update`: writes these instead of what was there, or changes nothing. The result puts that back.
@@ -164,6 +198,21 @@ impl RdtGroup {
         }
         Ok(before)
     }
+}
+
+fn remove_one(group: Option<&Path>) -> Result<()> {
+    let Some(group) = group else { return Ok(()) };
+    match fs::remove_dir(group).doing("rmdir", group.display()) {
+        Err(SysError { errno: Errno::ENOENT, .. }) => Ok(()),
+        result => result.context("linux.intelRdt"),
+    }
+}
+
+/// How far the container has come whose group is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    NotUp,
+    Up,
 }
 
 /// Lines of `schemata` as they were.

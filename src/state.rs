@@ -76,6 +76,9 @@ pub struct RdtGroup {
     pub path: PathBuf,
     /// It goes with the container.
     pub ours: bool,
+    /// Has a name of its own and was not there: it stays once the container is up, and goes if it never is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passing: bool,
     /// The container's own for monitoring, which goes with it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<PathBuf>,

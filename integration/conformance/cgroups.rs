@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::refused_beside;
 use crate::bundle::{Bundle, by_systemd};
 use crate::cgroups::{disk, memberships};
-use crate::layout::{cgroups, is_v2, set_frozen};
+use crate::layout::{is_v2, set_frozen};
 
 /// Where the container is, in one hierarchy that every host has.
 fn place(bundle: &Bundle) -> String {
@@ -39,7 +39,7 @@ fn an_absolute_path_starts_at_the_mount_point() {
     bundle.set("/linux/cgroupsPath", format!("/{}", bundle.id));
     bundle.create().ok();
     assert_eq!(place(&bundle), format!("/{}", bundle.id));
-    assert!(cgroups(&bundle, &["pids"])[0].is_dir());
+    assert!(bundle.cgroup("pids").is_dir());
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn cgroups_of_v1_stay_the_hosts() {
 fn without_a_cgroup_namespace_it_stays_the_hosts() {
     layout!(V2, Hybrid);
     let bundle = owned(false, Some("rw"));
-    assert_eq!(owner(cgroups(&bundle, &["unified"])[0].clone()), 0);
+    assert_eq!(owner(bundle.cgroup("unified")), 0);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn without_a_view_or_with_a_read_only_one_it_stays_the_hosts() {
     layout!(V2, Hybrid);
     for view in [None, Some("ro")] {
         let bundle = owned(true, view);
-        assert_eq!(owner(cgroups(&bundle, &["unified"])[0].clone()), 0, "{view:?}");
+        assert_eq!(owner(bundle.cgroup("unified")), 0, "{view:?}");
     }
 }
 
@@ -242,7 +242,7 @@ fn no_process_is_a_limit_of_processes() {
     let mut bundle = Bundle::sleeping();
     bundle.set("/linux/resources/pids/limit", 0);
     bundle.create().ok();
-    let file = cgroups(&bundle, &["pids"])[0].join("pids.max");
+    let file = bundle.cgroup("pids").join("pids.max");
     let limit = fs::read_to_string(file).unwrap();
     // systemd has no such limit, and sets again the one that comes next: init alone, which may not fork
     assert!(limit.trim() == "0" || by_systemd() && limit.trim() == "1", "{limit}");

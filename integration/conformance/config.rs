@@ -5,9 +5,10 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::refused_beside;
-use crate::bundle::{Bundle, mount_at};
+use crate::bundle::Bundle;
+use crate::mapped::mapped;
+use crate::mounted::mount_at;
 use crate::runtime::Output;
-use crate::userns::mapped;
 
 // --- version, root ---
 

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::refused_beside;
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::runtime::{self, features};
-use crate::userns::mapped;
 
 /// A list of words, as `features` has it; `None` where it says nothing of them.
 fn words(pointer: &str) -> Option<Vec<String>> {

@@ -308,7 +308,7 @@ fn poststart_runs_after_the_program_began_and_before_start_returns() {
 #[test]
 fn poststop_runs_after_all_is_gone_and_before_delete_returns() {
     let mut bundle = with_log(Bundle::sleeping());
-    let cgroup = crate::layout::cgroups(&bundle, &["pids"])[0].clone();
+    let cgroup = bundle.cgroup("pids");
     let look = format!("sleep 0.2; test -e {} && echo there >> $log || echo gone >> $log", cgroup.display());
     let hook = script(&bundle, "poststop", &look);
     add(&mut bundle, "poststop", hook);

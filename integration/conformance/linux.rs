@@ -7,8 +7,9 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::{Value, json};
 
 use super::{refused_beside, set};
-use crate::bundle::{Bundle, Mounted, mount_at};
-use crate::userns::mapped;
+use crate::bundle::Bundle;
+use crate::mapped::mapped;
+use crate::mounted::{Mounted, mount_at};
 
 // --- file systems ---
 

@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::bundle::{Bundle, Mounted, mount_at};
+use crate::bundle::Bundle;
+use crate::mounted::{Mounted, mount_at};
 
 /// What a mount of tmpfs shows that is made with `words`.
 #[track_caller]

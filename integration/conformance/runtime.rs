@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::refused_beside;
 use crate::bundle::Bundle;
 use crate::hooks::{add, logged, script, with_log};
-use crate::layout::cgroups;
 use crate::leftovers::is_alive;
 use crate::runtime::eventually_within;
 
@@ -49,14 +48,20 @@ fn wait_for(file: &Path, text: &str) {
     assert!(told.is_some(), "{:?} and not {text:?}", read());
 }
 
-#[test]
-fn who_made_a_container_can_use_every_operation_on_it() {
+/// From `created` to `stopped`, its status being told on the way.
+fn lived() -> Bundle {
     let bundle = created();
     assert_eq!(bundle.status(), "created");
     bundle.start().ok();
     bundle.wait_until("running");
     bundle.kill("KILL").ok();
     bundle.wait_until("stopped");
+    bundle
+}
+
+#[test]
+fn who_made_a_container_can_use_every_operation_on_it() {
+    let bundle = lived();
     bundle.delete().ok();
     assert_eq!(bundle.status_if_any(), None);
 }
@@ -77,12 +82,7 @@ fn state_tells_the_id() {
 
 #[test]
 fn state_tells_the_status() {
-    let bundle = created();
-    assert_eq!(bundle.status(), "created");
-    bundle.start().ok();
-    bundle.wait_until("running");
-    bundle.kill("KILL").ok();
-    bundle.wait_until("stopped");
+    lived();
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn what_the_config_asks_for_is_there_after_create() {
     }
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     assert!(mounts.contains("made-by-create"), "{mounts}");
-    let limit = fs::read_to_string(cgroups(&bundle, &["pids"])[0].join("pids.max")).unwrap();
+    let limit = fs::read_to_string(bundle.cgroup("pids").join("pids.max")).unwrap();
     assert_eq!(limit.trim(), "77");
 }
 

@@ -9,9 +9,9 @@ use serde_json::json;
 
 use super::{exec, fails, process, running, sh};
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::runtime::{DEADLINE, eventually_within, on_rrun, wait_within};
 use crate::tty::{ConsoleSocket, Terminal};
-use crate::userns::mapped;
 
 #[test]
 fn a_manager_gets_its_terminal() {

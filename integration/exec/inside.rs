@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::{detached, exec, fails, pid_in, process, running, sh};
 use crate::bundle::Bundle;
+use crate::mapped::{give, mapped};
+use crate::procfs::{status, we_may_raise_limits};
 use crate::runtime::{self, Output, on_rrun};
 use crate::stdio::by_shell;
-use crate::userns::{give, mapped, we_may_raise_limits};
 
 const KINDS: [&str; 8] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"];
 
@@ -166,11 +167,8 @@ fn it_enters_a_user_namespace() {
     let init = running(&bundle).pid();
     let pid = detached(&bundle, &["sleep", "1000"]);
     assert_eq!((namespaces(pid), cgroups(pid)), (namespaces(init), cgroups(init)));
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    assert!(
-        status.contains("Uid:\t100005\t100005\t100005\t100005\n") && status.contains("Groups:\t100007 \n"),
-        "{status}"
-    );
+    assert_eq!(status(pid, "Uid").unwrap(), "100005 100005 100005 100005");
+    assert_eq!(status(pid, "Groups").unwrap(), "100007");
     assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap(), "345\n");
     let (mut reader, writer) = std::io::pipe().unwrap();
     let mut command = bundle.command(&["exec", "-u", "9:0", &bundle.id, "sh", "-c", "id -u; echo again > /dev/stdout"]);

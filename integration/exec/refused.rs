@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
 use super::{exec, fails, running, sh};
 use crate::bundle::Bundle;
@@ -84,6 +85,20 @@ fn a_container_that_cannot_end_yet_is_stopped_to_it() {
     fails(&exec(&bundle, &[], &["true"]), &["cannot exec in a stopped container"]);
     kill(Pid::from_raw(waits.pid()), Signal::SIGCONT).unwrap();
     assert_eq!(waits.wait().code, 137);
+}
+
+#[test]
+fn processors_that_are_not_there_are_named_with_what_to_do() {
+    need!(rrun); // others tell a number
+    let mut bundle = Bundle::sleeping();
+    running(&bundle);
+    for when in ["initial", "final"] {
+        bundle.set("/process", json!({"args": ["true"], "cwd": "/", "execCPUAffinity": {when: "1000-1002,1004"}}));
+        let file = bundle.host_file("affinity.json", bundle.config["process"].to_string());
+        let output = bundle.call(&["exec", "-p", file.to_str().unwrap(), &bundle.id]);
+        let field = format!("process.execCPUAffinity.{when}: sched_setaffinity 1000-1002,1004: ");
+        fails(&output, &[&field, "EINVAL", "this host has none of these CPUs"]);
+    }
 }
 
 #[test]

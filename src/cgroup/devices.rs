@@ -69,23 +69,28 @@ const fn always(kind: Kind, major: Number, minor: Number, access: u8) -> Rule {
 }
 
 pub fn v1(rules: &[DeviceRule]) -> Result<Vec<Write>> {
-    let spoken = effective(rules)?;
+    let rules = with_defaults(rules)?;
+    let spoken = spoken_of(&rules);
     // Both may do; the shorter one is taken, and the one that denies by default where they are equal. To allow
     // everything is one line, and only so may a container's own containers be allowed everything.
     let lists = [exceptions(&spoken, Default::Deny), exceptions(&spoken, Default::Allow)];
     match lists {
         [Err(hole), Err(_)] => bail!("{FIELD}: {hole}"),
         [Ok(denying), Ok(allowing)] if allowing.len() < denying.len() => Ok(lines(Default::Allow, &allowing)),
-        [Ok(denying), _] => Ok(lines(Default::Deny, &denying)),
+        [Ok(denying), _] => Ok(lines(Default::Deny, &as_written(denying, &rules))),
         [Err(_), Ok(allowing)] => Ok(lines(Default::Allow, &allowing)),
     }
 }
 
 /// What the rules and the defaults say in the end.
 pub(super) fn effective(rules: &[DeviceRule]) -> Result<Vec<Group>> {
+    Ok(spoken_of(&with_defaults(rules)?))
+}
+
+fn with_defaults(rules: &[DeviceRule]) -> Result<Vec<Rule>> {
     let mut parsed = rules.iter().enumerate().map(|(n, rule)| parse(n, rule)).collect::<Result<Vec<_>>>()?;
     parsed.extend(DEFAULTS);
-    Ok(spoken_of(&parsed))
+    Ok(parsed)
 }
 
 fn parse(n: usize, rule: &DeviceRule) -> Result<Rule> {
@@ -218,6 +223,22 @@ pub(super) fn exceptions(groups: &[Group], default: Default) -> Result<Vec<Excep
         }
     }
     Ok(exceptions)
+}
+
+/// As the config has them, so that devices.list can be compared with it: in the order of its rules, and `m` only where a
+/// rule for these very numbers says it. The kernel asks for `m` alone, and a wider line always allows that.
+fn as_written(mut exceptions: Vec<Exception>, rules: &[Rule]) -> Vec<Exception> {
+    let speaks = |rule: &Rule, of: &Exception| {
+        rule.allow && rule.kind.is_none_or(|kind| kind == of.kind) && (rule.major, rule.minor) == (of.major, of.minor)
+    };
+    for exception in &mut exceptions {
+        if !rules.iter().any(|rule| speaks(rule, exception) && rule.access & M != 0) {
+            exception.access &= !M;
+        }
+    }
+    exceptions
+        .sort_by_cached_key(|exception| rules.iter().position(|rule| speaks(rule, exception)).unwrap_or(rules.len()));
+    exceptions
 }
 
 fn lines(default: Default, exceptions: &[Exception]) -> Vec<Write> {

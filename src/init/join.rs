@@ -12,6 +12,7 @@ use nix::unistd::{Pid, chdir, chroot, fchdir};
 
 use super::Init;
 use crate::error::{Doing, Matched, SysError};
+use crate::plan::affinity::list;
 use crate::procfs::Proc;
 use crate::rootfs::{Rootfs, open_host_directory};
 use crate::sys::{keyring, socket};
@@ -107,7 +108,7 @@ impl Init<'_> {
 
 /// sched_setaffinity(2), for the parent too.
 pub fn run_on(cpus: &[u32]) -> Result<(), SysError> {
-    let shown = format!("{cpus:?}");
+    let shown = list(cpus);
     let mut set = CpuSet::new();
     cpus.iter().try_for_each(|cpu| set.set(*cpu as usize)).doing("sched_setaffinity", &shown)?;
     sched_setaffinity(Pid::from_raw(0), &set).doing("sched_setaffinity", &shown)

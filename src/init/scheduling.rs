@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::Init;
 use crate::error::{self, SysError, Wording};
+use crate::plan::affinity::list;
 use crate::plan::io_priority::IoPriority;
 use crate::plan::memory_policy::MemoryPolicy;
 use crate::plan::personality::Personality;
@@ -46,7 +47,7 @@ impl Init<'_> {
         let set = scheduling::set_mempolicy(policy.mode(), &policy.mask(), policy.mode);
         set.with_context(|| match policy.nodes.is_empty() {
             true => policy.mode.to_string(),
-            false => format!("{} of nodes {}", policy.mode, policy.list()),
+            false => format!("{} of nodes {}", policy.mode, list(&policy.nodes)),
         })
     }
 

@@ -10,6 +10,7 @@ use nix::sys::stat::{fstat, stat};
 
 use crate::error::Doing;
 use crate::init::Joined;
+use crate::plan::joined::refuse_as_own;
 use crate::plan::{JoinPlan, Namespace, Plan, namespaces};
 use crate::rootfs::is_same_file;
 use crate::sys::namespace::kind_of;
@@ -20,7 +21,7 @@ pub fn open(plan: &Plan) -> Result<Vec<Joined>> {
     for join in &plan.joined {
         let opened = open_one(join).with_context(|| join.field.clone())?;
         match is_own(&opened)? {
-            true => namespaces::refuse_as_own(plan, join)?,
+            true => refuse_as_own(plan, join)?,
             false => joins.push(opened),
         }
     }

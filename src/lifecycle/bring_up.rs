@@ -11,9 +11,11 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
-use super::claim::{self, Cgroups, Claim};
+use super::claim::{Cgroups, Claim};
+use super::delete::delete;
 use super::duties::{Console, Parent};
 use super::hooks::Runner;
+use super::loan::Loan;
 use super::managed::Managed;
 use super::pidfd_socket::{PidfdSocket, Role};
 use super::process::{PATIENCE, ends_within};
@@ -21,6 +23,7 @@ use super::rootless;
 use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan, Holders};
+use crate::error::Matched;
 use crate::init::StartHandles;
 use crate::launch::holder::Holder;
 use crate::launch::interrupts::Interrupts;
@@ -33,9 +36,9 @@ use crate::notify;
 use crate::plan::{Namespace, Plan, hooks};
 use crate::procfs::Proc;
 use crate::resctrl::Group;
-use crate::state::Process;
 use crate::state::directory::Directory;
 use crate::state::pid_file::PidFile;
+use crate::state::{Process, State};
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::socket;
 use crate::undo::Undo;
@@ -79,7 +82,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
     // What can fail without having made anything comes first.
-    claim::refuse_taken(store, &options.id)?;
+    refuse_taken(store, &options.id)?;
     let joins = joined::open(&plan).context("config.json")?;
     let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
     let net_devices = net_devices.context("config.json")?;
@@ -152,7 +155,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         joins,
     };
 
-    let handed_over = net_devices.as_ref().map(|devices| Undo::new("move of network devices", || devices.take_back()));
+    let loan = net_devices.as_ref().map(|devices| Loan { devices, claim: &claim });
+    let take_back = |loan: &Loan| loan.take_back().inspect_err(|_| claim.keep());
+    let handed_over = loan.as_ref().map(|loan| Undo::new("move of network devices", || take_back(loan)));
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
@@ -169,12 +174,11 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         plan: &plan,
         proc: &proc,
         child: init,
-        pidfd: child.pidfd.as_fd(),
         console,
         agent,
         id_mapper,
         hooks: &run_hooks,
-        net_devices: net_devices.as_ref(),
+        net_devices: loan.as_ref(),
         handed_over: BTreeMap::new(),
     };
     if !plan.has(Namespace::User) {
@@ -202,7 +206,21 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     log::debug(format_args!("{}: set up, waits for its start", options.id));
     let more = [unit, handed_over, rdt_made, told].into_iter().flatten();
     [followed, recorded, grouped, running].into_iter().chain(more).for_each(Undo::commit);
+    if let Some(loan) = &loan {
+        loan.end();
+    }
     Ok(Up { child: launched.child, console })
+}
+
+/// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
+fn refuse_taken(store: &Store, id: &str) -> Result<()> {
+    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
+    match directory.read_state() {
+        Ok(Some(State { abandoned: true, .. })) => {
+            delete(store, id, true).context("what an earlier `create` has given up is in the way")
+        }
+        _ => Err(Matched::AlreadyExists.into()),
+    }
 }
 
 /// Whatever is in the cgroups ends with init, or was never ours; but for what hooks inside have left, where init takes

@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::Store;
-use super::delete::delete;
 use crate::error::Matched;
 use crate::plan::unit::CgroupManager;
 use crate::plan::{Plan, namespaces};
@@ -33,17 +32,6 @@ pub struct Cgroups {
     pub unit: Option<Unit>,
     /// Of resctrl, which groups processes too.
     pub rdt: Option<RdtGroup>,
-}
-
-/// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
-pub fn refuse_taken(store: &Store, id: &str) -> Result<()> {
-    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
-    match directory.read_state() {
-        Ok(Some(State { abandoned: true, .. })) => {
-            delete(store, id, true).context("what an earlier `create` has given up is in the way")
-        }
-        _ => Err(Matched::AlreadyExists.into()),
-    }
 }
 
 impl Claim {
@@ -132,13 +120,20 @@ impl Claim {
     }
 
     fn record(&self, change: impl FnOnce(&mut State)) -> Result<()> {
+        self.as_ours(|| {
+            let mut state = self.state.borrow_mut();
+            change(&mut state);
+            self.directory.write_state(&state)
+        })
+    }
+
+    /// Writes what only the creator may write.
+    pub fn as_ours(&self, write: impl FnOnce() -> Result<()>) -> Result<()> {
         let _lock = self.directory.lock()?;
         if !self.is_ours()? {
             bail!("the container was deleted while it was made");
         }
-        let mut state = self.state.borrow_mut();
-        change(&mut state);
-        self.directory.write_state(&state)
+        write()
     }
 
     /// Under the lock. Once our record is in this very directory, nobody else's comes there: who claims the id anew has

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use super::Store;
 use super::container::Container;
 use super::hooks::{self, Runner};
+use super::loan;
 use super::managed;
 use super::process::{self, PATIENCE, ends_within};
 use crate::cgroup::Holders;
@@ -16,6 +17,7 @@ use crate::error::{Matched, SysError};
 use crate::hooks::Stop;
 use crate::log;
 use crate::plan::hooks::Hooks;
+use crate::resctrl::Until;
 use crate::state::directory::Directory;
 use crate::state::{self, Process, Status};
 use crate::sys::clone::pidfd_open;
@@ -172,7 +174,11 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<Option<Hooks
     // its killed creator could not record the cgroup is the only trace.
     container.cgroups()?.remove(PATIENCE, Holders::Kill)?;
     managed::remove(&container.state).context("systemd")?;
-    container.state.intel_rdt.as_ref().map(|group| group.remove()).transpose()?;
+    let until = if container.state.ready { Until::Up } else { Until::NotUp };
+    container.state.intel_rdt.as_ref().map(|group| group.remove(until)).transpose()?;
+    if !container.state.net_devices.is_empty() {
+        loan::settle(&directory).context("linux.netDevices")?;
+    }
     let hooks = hooks::recorded(&directory, &container.state, &["poststop"]).unwrap_or_else(|error| {
         log::warning(&format!("delete {id}: hooks.poststop: {error:#}"));
         Hooks::default()

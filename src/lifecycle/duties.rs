@@ -1,12 +1,13 @@
 //! What the parent does for a child that sets itself up.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::loan::Loan;
 use super::seccomp_agent::Agent;
 use crate::error::{Doing, SysError};
 use crate::init::{clone_source, scheduling, stdio};
@@ -14,14 +15,11 @@ use crate::launch::id_maps;
 use crate::launch::lock_flags::locked;
 use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::Duties;
-use crate::launch::stages::{self, Entry};
 use crate::log;
-use crate::netdev::Devices;
 use crate::plan::id_maps::host_id;
 use crate::plan::{Namespace, Plan, ProcessPlan, Source, hooks};
 use crate::procfs::Proc;
 use crate::state::{Process, State, Status};
-use crate::sys::netlink::Netlink;
 use crate::sys::{limits, socket};
 
 /// Hands a terminal to the caller, or keeps it for the foreground.
@@ -47,12 +45,11 @@ pub struct Parent<'a> {
     pub plan: &'a Plan,
     pub proc: &'a Proc,
     pub child: Pid,
-    pub pidfd: BorrowedFd<'a>,
     pub console: Console,
     pub agent: Option<Agent<'a>>,
     pub id_mapper: IdMapper<'a>,
     pub hooks: &'a dyn Fn() -> Result<()>,
-    pub net_devices: Option<&'a Devices<'a>>,
+    pub net_devices: Option<&'a Loan<'a>>,
     /// By their names on the host, those that they have inside.
     pub handed_over: BTreeMap<String, String>,
 }
@@ -141,10 +138,8 @@ impl Duties for Parent<'_> {
     }
 
     fn hand_over_net_devices(&mut self) -> Result<()> {
-        let Some(devices) = self.net_devices else { bail!("the child asks for devices that are not planned") };
-        let (kinds, named) = (vec![Namespace::Network], "the container's network namespace".into());
-        let inside = stages::visit(Entry { by: self.pidfd, kinds, named }, || Ok(Netlink::open()?))?;
-        self.handed_over = devices.hand_over(self.child, inside)?;
+        let Some(loan) = self.net_devices else { bail!("the child asks for devices that are not planned") };
+        self.handed_over = loan.hand_over(self.proc, self.child)?;
         Ok(())
     }
 }

@@ -61,8 +61,23 @@ pub fn numbers(list: &str, most: u32) -> Option<Vec<u32>> {
             }
             None => numbers.push(number(part)?),
         }
+        // more than there are: it says the same again and again, and could fill the memory
+        if numbers.len() > most as usize {
+            return None;
+        }
     }
     Some(numbers)
+}
+
+/// The same list again.
+pub fn list(numbers: &[u32]) -> String {
+    let runs = numbers.chunk_by(|number, next| number + 1 == *next);
+    let runs = runs.map(|run| match run {
+        [first, .., last] => format!("{first}-{last}"),
+        [one] => one.to_string(),
+        [] => String::new(),
+    });
+    runs.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -85,6 +100,19 @@ mod tests {
             ("x", None),
         ] {
             assert_eq!(numbers(list, MOST), want, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_repeats_itself_has_an_end() {
+        assert!(numbers("0-1023", MOST).is_some());
+        assert_eq!(numbers(&"0-1023,".repeat(1 << 20), MOST), None);
+    }
+
+    #[test]
+    fn lists_are_told_as_they_are_written() {
+        for text in ["0", "0-3,7", "1,3,5-1023"] {
+            assert_eq!(list(&numbers(text, MOST).unwrap()), text);
         }
     }
 

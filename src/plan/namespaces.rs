@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::problems::Problems;
 use super::spec::{self, given};
-use super::{JoinPlan, Namespace, Plan};
+use super::{JoinPlan, Namespace};
 use crate::sys::namespace::CLONE_NEWTIME;
 
 /// By the spec's names. A type that is not listed is shared with the host.
@@ -116,28 +116,6 @@ pub fn name(kind: Namespace) -> &'static str {
     TYPES.iter().find(|(_, one)| *one == kind).map_or("", |(name, _)| name)
 }
 
-/// What a plan sets in a namespace that turns out to be rrun's own, that is, the host's: it would change the host.
-pub fn refuse_as_own(plan: &Plan, join: &JoinPlan) -> Result<()> {
-    let kind = join.kind;
-    let sysctl = plan.sysctls.iter().find(|sysctl| super::sysctl::owner(&sysctl.path) == Some(kind));
-    let set = match kind {
-        // Its root would become the container's.
-        Namespace::Mount => Some("root".into()),
-        Namespace::Uts if plan.hostname.is_some() => Some("hostname".into()),
-        Namespace::Network if !plan.net_devices.is_empty() => Some("linux.netDevices".into()),
-        Namespace::Uts if plan.domainname.is_some() => Some("domainname".into()),
-        _ => sysctl.map(|sysctl| format!("linux.sysctl: {}", sysctl.key)),
-    };
-    let (path, kind) = (join.path.display(), name(kind));
-    match set {
-        Some(set) => bail!(
-            "{set}: would change the host: {}: {path} is rrun's own {kind} namespace; leave the path out for a new one",
-            join.field
-        ),
-        None => Ok(()),
-    }
-}
-
 /// The kernel's limit for both names (__NEW_UTS_LEN).
 const NAME_MAX: usize = 64;
 
@@ -160,12 +138,6 @@ mod tests {
         let mut problems = Problems::default();
         let planned = plan(&spec::document::read::<spec::List<_>>(json.as_bytes())?, &mut problems);
         problems.result(planned)
-    }
-
-    impl JoinPlan {
-        pub fn test(kind: Namespace) -> Self {
-            Self { field: "linux.namespaces[0].path".into(), kind, path: "/run/ns/one".into() }
-        }
     }
 
     #[test]

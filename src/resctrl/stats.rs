@@ -171,7 +171,7 @@ mod tests {
     fn told(root: &Path, group: &str, monitor: Option<&str>) -> Value {
         let path = if group.is_empty() { root.to_path_buf() } else { root.join(group) };
         let monitor = monitor.map(|name| path.join("mon_groups").join(name));
-        serde_json::to_value(RdtGroup { path, ours: true, monitor }.stats().unwrap()).unwrap()
+        serde_json::to_value(RdtGroup { path, ours: true, passing: false, monitor }.stats().unwrap()).unwrap()
     }
 
     const WHOLE: [(&str, &str); 14] = [

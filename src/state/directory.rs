@@ -10,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fstat, mkdirat, stat};
+use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 
 use super::State;
@@ -24,6 +26,16 @@ const NEW_CONFIG: &str = "config.json.new";
 const NOTIFY: &str = "notify";
 const START: &str = "start.fifo";
 const START_ERROR: &str = "start.error";
+const LENT: &str = "net_devices.json";
+const NEW_LENT: &str = "net_devices.json.new";
+/// Where network devices are lent from, and to.
+const NETWORKS: [&str; 2] = ["network.home", "network.inside"];
+
+/// linux/magic.h; libc has it in a type of its own for each C library.
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
+
+/// Many times what is ever written: a damaged file must not take all memory.
+const LONGEST: u64 = 64 << 20;
 
 const OWNER_ONLY: Mode = Mode::from_bits_truncate(0o600);
 
@@ -87,13 +99,14 @@ impl Directory {
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, SysError> {
-        let file = match self.open_file(name, OFlag::O_RDONLY) {
+        // a FIFO in its place would keep us waiting
+        let file = match self.open_file(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
             Err(Errno::ENOENT) => return Ok(None),
             file => file.doing("open", self.name(name))?,
         };
         let mut bytes = Vec::with_capacity(32 << 10);
         // `take` keeps std from asking for the size first: most fit what is set aside
-        file.take(u64::MAX).read_to_end(&mut bytes).doing("read", self.name(name))?;
+        file.take(LONGEST).read_to_end(&mut bytes).doing("read", self.name(name))?;
         Ok(Some(bytes))
     }
 
@@ -182,6 +195,69 @@ impl Directory {
         }
     }
 
+    /// Which network devices are on loan: until the container is up, whoever deletes it gives them back. As `write_state`.
+    pub fn write_lent(&self, lent: &[u8]) -> Result<(), SysError> {
+        self.write(NEW_LENT, lent)?;
+        renameat(&self.fd, NEW_LENT, &self.fd, LENT).doing("rename", self.name(LENT))
+    }
+
+    pub fn read_lent(&self) -> Result<Option<Vec<u8>>, SysError> {
+        self.read(LENT)
+    }
+
+    /// Network namespaces outlive their last process where they are mounted, and the devices in them too.
+    pub fn hold_networks(&self, networks: [BorrowedFd; 2]) -> Result<(), SysError> {
+        for (name, network) in NETWORKS.into_iter().zip(networks) {
+            self.open_file(name, OFlag::O_WRONLY | OFlag::O_CREAT).doing("create", self.name(name))?;
+            let source = format!("/proc/self/fd/{}", network.as_raw_fd());
+            let target = self.by_descriptor(name);
+            mount(Some(source.as_str()), target.as_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .doing("mount", self.name(name))?;
+        }
+        Ok(())
+    }
+
+    /// `None` where they were not held: then nothing was sent.
+    pub fn held_networks(&self) -> Result<Option<[File; 2]>, SysError> {
+        let mut held = Vec::new();
+        for name in NETWORKS {
+            let file = match self.open_file(name, OFlag::O_RDONLY) {
+                Err(Errno::ENOENT) => return Ok(None),
+                file => file.doing("open", self.name(name))?,
+            };
+            if fstatfs(&file).doing("fstatfs", self.name(name))?.filesystem_type() != NSFS_MAGIC {
+                return Ok(None);
+            }
+            held.push(file);
+        }
+        Ok(held.try_into().ok())
+    }
+
+    /// The record goes first: devices whose container is up are not fetched.
+    pub fn let_networks_go(&self) -> Result<(), SysError> {
+        self.unlink(LENT)?;
+        for name in NETWORKS {
+            let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+            match umount2(self.by_descriptor(name).as_str(), flags) {
+                // never made, or never mounted
+                Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => self.unlink(name)?,
+                Err(errno) => return Err(SysError::new("umount", self.name(name), errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn unlink(&self, name: &str) -> Result<(), SysError> {
+        match unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::ENOENT) => Ok(()),
+            result => result.doing("unlink", self.name(name)),
+        }
+    }
+
+    fn by_descriptor(&self, name: &str) -> String {
+        format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd())
+    }
+
     /// What init could say of an execve that failed.
     pub fn read_start_error(&self) -> Result<String, SysError> {
         Ok(String::from_utf8_lossy(&self.read(START_ERROR)?.unwrap_or_default()).into_owned())
@@ -213,8 +289,7 @@ impl Directory {
 
     /// With all that a container with every right may have put into it; std follows no symlink of it.
     fn remove_directory(&self, name: &str) -> Result<(), SysError> {
-        let path = format!("/proc/self/fd/{}/{name}", self.fd.as_raw_fd());
-        match std::fs::remove_dir_all(path).doing("rmdir", self.name(name)) {
+        match std::fs::remove_dir_all(self.by_descriptor(name)).doing("rmdir", self.name(name)) {
             Err(SysError { errno: Errno::ENOENT, .. }) => Ok(()),
             result => result,
         }

@@ -13,8 +13,8 @@ pub(in crate::cgroup) fn everything(allow: bool) -> DeviceRule {
 
 const DEFAULT_LINES: [&str; 12] = [
     "devices.deny = a",
-    "devices.allow = b *:* m",
     "devices.allow = c *:* m",
+    "devices.allow = b *:* m",
     "devices.allow = c 1:3 rwm",
     "devices.allow = c 1:5 rwm",
     "devices.allow = c 1:7 rwm",
@@ -22,15 +22,19 @@ const DEFAULT_LINES: [&str; 12] = [
     "devices.allow = c 1:9 rwm",
     "devices.allow = c 5:0 rwm",
     "devices.allow = c 5:2 rwm",
-    "devices.allow = c 10:200 rwm",
     "devices.allow = c 136:* rwm",
+    "devices.allow = c 10:200 rwm",
 ];
 
 #[test]
 fn no_rules_and_rules_that_say_nothing_new() {
-    let defaults = Ok(DEFAULT_LINES.map(String::from).to_vec());
+    let sorted = |rules: &[DeviceRule]| {
+        let mut lines = shown(v1(rules)).unwrap();
+        lines.sort();
+        lines
+    };
+    assert_eq!(shown(v1(&[])).unwrap(), DEFAULT_LINES);
     for rules in [
-        vec![],
         vec![everything(false)],
         vec![everything(true), everything(false)],
         vec![rule(false, "c", 1, 3, "rwm")],
@@ -38,7 +42,7 @@ fn no_rules_and_rules_that_say_nothing_new() {
         vec![rule(true, "c", 136, 4, "rw")],
         vec![rule(true, "c", 8, 1, "r"), rule(false, "c", -1, -1, "r")],
     ] {
-        assert_eq!(shown(v1(&rules)), defaults, "{rules:?}");
+        assert_eq!(sorted(&rules), sorted(&[]), "{rules:?}");
     }
 }
 
@@ -57,20 +61,31 @@ fn a_privileged_container_gets_the_kernels_own_everything() {
 #[test]
 fn single_devices_and_wildcards() {
     for (rules, want) in [
-        (vec![rule(true, "c", 10, 229, "rw")], vec!["c 10:229 rwm"]),
-        (vec![rule(true, "c", 10, 229, "r")], vec!["c 10:229 rm"]),
-        (vec![rule(true, "b", 8, -1, "r")], vec!["b 8:* rm"]),
-        (vec![rule(true, "b", -1, 3, "w")], vec!["b *:3 wm"]),
-        (vec![rule(true, "a", 8, 1, "rw")], vec!["b 8:1 rwm", "c 8:1 rwm"]),
+        (vec![rule(true, "c", 10, 229, "rw")], vec!["c 10:229 rw"]),
+        (vec![rule(true, "c", 10, 229, "mr")], vec!["c 10:229 rm"]),
+        // the config's order
+        (
+            vec![
+                everything(false),
+                rule(true, "c", 10, 229, "rwm"),
+                rule(true, "b", 8, 20, "rw"),
+                rule(true, "b", 10, 200, "r"),
+            ],
+            vec!["c 10:229 rwm", "b 8:20 rw", "b 10:200 r"],
+        ),
+        (vec![rule(true, "c", 10, 229, "r")], vec!["c 10:229 r"]),
+        (vec![rule(true, "b", 8, -1, "r")], vec!["b 8:* r"]),
+        (vec![rule(true, "b", -1, 3, "w")], vec!["b *:3 w"]),
+        (vec![rule(true, "a", 8, 1, "rw")], vec!["b 8:1 rw", "c 8:1 rw"]),
         // what the wide one gives, the narrow one needs too: a request must be covered by one exception
-        (vec![rule(true, "b", 8, -1, "r"), rule(true, "b", 8, 1, "w")], vec!["b 8:* rm", "b 8:1 rwm"]),
-        (vec![rule(true, "b", 8, -1, "r"), rule(true, "b", -1, 1, "w")], vec!["b *:1 wm", "b 8:* rm", "b 8:1 rwm"]),
+        (vec![rule(true, "b", 8, -1, "r"), rule(true, "b", 8, 1, "w")], vec!["b 8:* r", "b 8:1 rw"]),
+        (vec![rule(true, "b", 8, -1, "r"), rule(true, "b", -1, 1, "w")], vec!["b 8:* r", "b *:1 w", "b 8:1 rw"]),
         // a wide denial takes single devices back, unlike in the kernel
         (
             vec![rule(true, "b", 8, 1, "rw"), rule(true, "b", 9, 1, "rw"), rule(false, "b", 8, -1, "rwm")],
-            vec!["b 9:1 rwm"],
+            vec!["b 9:1 rw"],
         ),
-        (vec![rule(true, "b", 8, 1, "rw"), rule(false, "b", 8, 1, "w")], vec!["b 8:1 rm"]),
+        (vec![rule(true, "b", 8, 1, "rw"), rule(false, "b", 8, 1, "w")], vec!["b 8:1 r"]),
     ] {
         let lines = shown(v1(&rules)).unwrap();
         let added: Vec<&str> = lines
@@ -230,11 +245,14 @@ proptest! {
     }
 }
 
+/// What the kernel asks: to make a node, or to open one.
 pub(in crate::cgroup) fn samples() -> impl Iterator<Item = (char, u32, u32, u8)> {
     const NUMBERS: [u32; 8] = [0, 1, 3, 5, 8, 10, 136, 200];
     ['b', 'c'].into_iter().flat_map(|kind| {
         NUMBERS.into_iter().flat_map(move |major| {
-            NUMBERS.into_iter().flat_map(move |minor| (1..=ALL).map(move |access| (kind, major, minor, access)))
+            NUMBERS
+                .into_iter()
+                .flat_map(move |minor| [R, W, R | W, M].into_iter().map(move |access| (kind, major, minor, access)))
         })
     })
 }
