@@ -115,6 +115,13 @@ bench: root build ## what commands cost beside peers and the kernel's floor; SCE
 bench-docs: cc ## the last bench's tables into docs/performance.md
 	cargo run --quiet -p lane -- docs $(TARGET_DIR)/bench/result.json docs/performance.md
 
+.PHONY: order
+order: root build ## link/order.ld anew: the functions that commands run, one after another in the file (root)
+	cargo build --quiet --release --target $(TARGET) --target-dir $(TARGET_DIR)/size --config profile.release.strip=false
+	cargo build --quiet --release --target $(TARGET) -p floor
+	cargo build --quiet -p lane
+	$(TARGET_DIR)/debug/lane order $(TARGET_DIR)/size/$(TARGET)/release/rrun $(TARGET_DIR)/$(TARGET)/release link/order.ld
+
 .PHONY: bench-parts
 bench-parts: cc ## what makes no system call: config.json read, planned, its filter compiled (criterion)
 	cargo bench -p lane --bench parts
