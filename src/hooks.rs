@@ -180,7 +180,7 @@ impl<'a> Running<'a> {
                     fchdir(directory)?;
                 }
                 fds::close_all_but(3, &[childs_refusal.as_fd()]).map_err(|error| error.errno)?;
-                signals::reset_all().map_err(|error| error.errno)?;
+                signals::reset(signals::ALL).map_err(|error| error.errno)?;
                 Err(image.execve(&path))
             };
             let errno: Result<(), Errno> = become_hook();

@@ -11,7 +11,7 @@ use crate::error::Doing;
 use crate::host::cgroups::CgroupLayout;
 use crate::host::security::Security;
 use crate::procfs::Proc;
-use crate::sys::credentials::{bounding_set, capget};
+use crate::sys::credentials::last_capability;
 
 pub mod cgroups;
 pub mod mountpoints;
@@ -31,6 +31,9 @@ pub struct Host {
     pub capabilities: u64,
     /// The highest capability that this kernel knows.
     pub last_capability: u8,
+    /// Signals that rrun, or its caller, ignores or has a handler for. Bit n is signal n + 1.
+    #[serde(skip)]
+    pub changed_signals: u64,
     pub cgroups: CgroupLayout,
     /// Of use only where labels are asked for, and only then looked at.
     pub security: Security,
@@ -41,16 +44,22 @@ const INITIAL_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
 
 impl Host {
     /// What a process can be given; nothing of file systems.
-    pub fn credentials() -> Result<Self> {
-        let (bounding, last_capability) = bounding_set();
-        Ok(Self { capabilities: capget()?.permitted & bounding, last_capability, ..Self::default() })
+    pub fn credentials(proc: &Proc) -> Result<Self> {
+        let status = proc.own_status()?;
+        Ok(Self {
+            capabilities: status.permitted & status.bounding,
+            last_capability: last_capability(status.bounding),
+            changed_signals: status.not_default,
+            ..Self::default()
+        })
     }
 
     /// Runs at each create, so it reads what it must and asks nothing else.
     pub fn detect() -> Result<Self> {
-        let cgroups = CgroupLayout::detect(&Proc::open()?)?;
+        let proc = Proc::own()?;
+        let cgroups = CgroupLayout::detect(proc)?;
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        let mut host = Self { rootless: rootless()?, uid, gid, cgroups, ..Self::credentials()? };
+        let mut host = Self { rootless: rootless()?, uid, gid, cgroups, ..Self::credentials(proc)? };
         host.rootless |= !host.may(Capability::CAP_SYS_ADMIN);
         host.no_setgroups = host.rootless && no_setgroups()?;
         Ok(host)
@@ -64,7 +73,7 @@ impl Host {
 
 /// Whether an ordinary user made the user namespace that rrun is in: user_namespaces(7).
 pub fn no_setgroups() -> Result<bool> {
-    Ok(Proc::open()?.read("self/setgroups")?.starts_with(b"deny"))
+    Ok(Proc::own()?.read("self/setgroups")?.starts_with(b"deny"))
 }
 
 /// Without root's rights in the initial user namespace.

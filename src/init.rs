@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
@@ -17,8 +18,9 @@ use crate::plan::exec::ExecPlan;
 use crate::plan::{Namespace, Plan, ProcessPlan};
 use crate::procfs::Proc;
 use crate::protocol::{Ask, Channel, Ready};
-use crate::rootfs::Rootfs;
+use crate::rootfs::{InRoot, Rootfs};
 use crate::sys::exec::Image;
+use crate::sys::file;
 use crate::sys::mount::Mount;
 
 mod cgroup_mount;
@@ -100,6 +102,8 @@ struct Init<'p> {
     host_procfs: Option<Proc>,
     /// A private procfs that nothing can have been mounted over.
     procfs: Option<OwnedFd>,
+    /// Where the last device or link was made.
+    last_parent: Option<(InRoot, Rc<OwnedFd>)>,
     covers: masks::Covers,
     /// Mounts that become read-only when everything inside has been made.
     late_readonly: Vec<Mount>,
@@ -135,6 +139,7 @@ impl<'p> Init<'p> {
             rootfs: None,
             host_procfs: None,
             procfs: None,
+            last_parent: None,
             covers: masks::Covers::default(),
             late_readonly: Vec::new(),
             cwd_pending: false,
@@ -167,7 +172,7 @@ impl<'p> Init<'p> {
 
 /// A panic is told to the parent: descriptor 2 is the container's.
 fn tell_of_panics(channel: &Channel) {
-    let Ok(socket) = channel.as_fd().try_clone_to_owned() else { return };
+    let Ok(socket) = file::dup(&channel.as_fd()) else { return };
     std::panic::set_hook(Box::new(move |panic| {
         let report = Ask::Failed(Report::text(format_args!("a defect of rrun: {panic}")));
         let bytes = serde_json::to_vec(&report).unwrap_or_default();

@@ -1,34 +1,31 @@
 //! Parse, run, print the error once, choose the exit status.
-#![no_main]
+
+use std::process::ExitCode;
 
 use rrun::launch::seal;
 use rrun::sys::allocator::Allocator;
-use rrun::sys::start;
 use rrun::{cli, error, log};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator::new();
 
-rrun::start!(rrun);
-
-/// The exit status.
-fn rrun() -> u8 {
+fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         log::error(&format!("a defect of rrun, please report it: {}", panic.to_string().replace('\n', " ")));
     }));
-    seal::ahead(start::words().skip(1));
-    let request = match cli::parse(start::words().skip(1)) {
+    seal::ahead(std::env::args_os().skip(1));
+    let request = match cli::parse(std::env::args_os().skip(1)) {
         Ok(request) => request,
         Err(misuse) => {
             log::error(&misuse.line);
-            return misuse.status;
+            return ExitCode::from(misuse.status);
         }
     };
     match request.run() {
-        Ok(status) => status,
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             log::error(&error::line(&error, request.wording()));
-            request.failure()
+            ExitCode::from(request.failure())
         }
     }
 }

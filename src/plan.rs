@@ -314,6 +314,9 @@ pub struct ProcessPlan {
     /// The container's: what is executed in it later has the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seccomp: Option<seccomp::Filter>,
+    /// Those that the process would not find at their default otherwise. Bit n is signal n + 1.
+    #[serde(skip)]
+    pub reset_signals: u64,
 }
 
 /// Descriptors of the caller that the process keeps under their numbers, from 3 on: sockets by which systemd starts a

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::{Result, bail};
 use nix::dir::Dir;
@@ -15,6 +16,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Doing, Inside, SysError};
 use crate::rootfs::is_same_file;
+use crate::sys::file;
 
 /// The root of a procfs.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Proc {
     dir: OwnedFd,
 }
 
+/// A line for each of everything, and more.
+const LARGEST_FILE: usize = 64 << 20;
 /// PROC_ROOT_INO: the inode of a procfs's own root (fs/proc/root.c), which a bind of some /proc/PID lacks.
 const ROOT_INODE: u64 = 1;
 
@@ -32,6 +36,15 @@ impl From<Proc> for OwnedFd {
 }
 
 impl Proc {
+    /// That of rrun, opened once. Not for init: it closes what it does not know.
+    pub fn own() -> Result<&'static Self> {
+        static OWN: OnceLock<Proc> = OnceLock::new();
+        match OWN.get() {
+            Some(own) => Ok(own),
+            None => Self::open().map(|opened| OWN.get_or_init(|| opened)),
+        }
+    }
+
     pub fn open() -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Self::new(openat(AT_FDCWD, "/proc", flags, Mode::empty()).doing("open", "/proc")?)
@@ -47,7 +60,7 @@ impl Proc {
     }
 
     pub fn try_clone(&self) -> Result<Self, SysError> {
-        Ok(Self { dir: self.dir.try_clone().doing("dup", "/proc")? })
+        Ok(Self { dir: file::dup(&self.dir).doing("dup", "/proc")? })
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
@@ -57,6 +70,12 @@ impl Proc {
     /// `path` is relative: `self/mountinfo`.
     pub fn open_file(&self, path: &str, flags: OFlag) -> Result<std::fs::File, SysError> {
         open_beneath(self.dir.as_fd(), path, flags).doing("open", in_proc(path))
+    }
+
+    /// One of the files that the kernel writes as a whole: a read that leaves room has read all of it. Files of many
+    /// records, as mountinfo is one, take `read`.
+    fn read_small(&self, path: &str) -> Result<Vec<u8>, SysError> {
+        file::read(&self.open_file(path, OFlag::O_RDONLY)?, 8192, LARGEST_FILE).doing("read", in_proc(path))
     }
 
     pub fn read(&self, path: &str) -> Result<Vec<u8>, SysError> {
@@ -74,13 +93,19 @@ impl Proc {
 
     /// rrun's own cgroup in each hierarchy: cgroups(7).
     pub fn own_cgroups(&self) -> Result<Vec<u8>, SysError> {
-        self.read("self/cgroup")
+        self.read_small("self/cgroup")
     }
 
     pub fn stat(&self, pid: Pid) -> Result<Stat, SysError> {
         let path = format!("{pid}/stat");
         // a process that ends between open and read: ESRCH
-        parse_stat(&self.read(&path)?).ok_or_else(|| SysError::new("read", in_proc(&path), Errno::EINVAL))
+        parse_stat(&self.read_small(&path)?).ok_or_else(|| SysError::new("read", in_proc(&path), Errno::EINVAL))
+    }
+
+    /// Of rrun itself.
+    pub fn own_status(&self) -> Result<Status, SysError> {
+        let path = "self/status";
+        parse_status(&self.read_small(path)?).ok_or_else(|| SysError::new("read", in_proc(path), Errno::EINVAL))
     }
 
     /// Whether the process that started at `start_time` is there and has not ended. A zombie has ended: it holds
@@ -224,6 +249,25 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     Some(Stat { state, ppid: Pid::from_raw(ppid), session: Pid::from_raw(session), is_exiting, start_time })
 }
 
+/// Sets of /proc/PID/status, which answers at once for what would take a call for each member: proc_pid_status(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Bit n is capability n.
+    pub permitted: u64,
+    pub bounding: u64,
+    /// Signals that are ignored or have a handler. Bit n is signal n + 1.
+    pub not_default: u64,
+}
+
+pub fn parse_status(text: &[u8]) -> Option<Status> {
+    let set = |name: &[u8]| {
+        let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(std::str::from_utf8(line).ok()?.trim(), 16).ok()
+    };
+    let not_default = set(b"SigIgn:")? | set(b"SigCgt:")?;
+    Some(Status { permitted: set(b"CapPrm:")?, bounding: set(b"CapBnd:")?, not_default })
+}
+
 #[cfg(test)]
 mod tests {
     use nix::fcntl::open;
@@ -242,6 +286,16 @@ mod tests {
         let mut not_utf8 = b"7 (\xff\xfe) ".to_vec();
         not_utf8.extend_from_slice(REST.as_bytes());
         assert_eq!(parse_stat(&not_utf8), want);
+    }
+
+    #[test]
+    fn sets_of_a_status() {
+        let text = "Name:\tSigIgn:\nSigIgn:\t0000000000001000\nSigCgt:\t8000000000000440\nCapInh:\t0000000000000000\n\
+                    CapPrm:\t00000000000000ff\nCapBnd:\t000001ffffffffff\n";
+        let want = Status { permitted: 0xff, bounding: 0x1ff_ffff_ffff, not_default: 0x8000_0000_0000_1440 };
+        assert_eq!(parse_status(text.as_bytes()), Some(want));
+        assert_eq!(parse_status(text.replace("CapBnd", "CapBad").as_bytes()), None);
+        assert_eq!(parse_status(text.replace("SigIgn:\t0", "SigIgn:\tx").as_bytes()), None);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Doing, Report, SysError};
-use crate::sys::socket;
+use crate::sys::{file, socket};
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Ask {
@@ -149,7 +149,7 @@ impl Ready {
 
     /// The child's copy of the same eventfd.
     pub fn try_clone(&self) -> Result<Self, SysError> {
-        self.0.try_clone().map(Self).doing("dup", "eventfd")
+        file::dup(&self.0).map(Self).doing("dup", "eventfd")
     }
 
     /// Parent.

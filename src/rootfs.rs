@@ -13,6 +13,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use serde::{Serialize, Serializer};
 
 use crate::error::{Doing, SysError};
+use crate::sys::file;
 
 /// A path as the container sees it, without its leading `/` and without `..`; empty for `/` itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,15 +173,13 @@ impl Rootfs {
     /// Walks by hand and makes what is missing, also behind dangling symlinks. Each directory on the way is held open,
     /// so `..` leads where we came from and never further up, whatever is renamed meanwhile (CVE-2024-45310).
     fn make(&self, path: &InRoot, place: Place, allowed: Symlinks) -> Result<OwnedFd, SysError> {
-        let mut way = vec![self.dir.try_clone().doing("dup", path)?];
+        let mut way: Vec<(OwnedFd, SFlag)> = Vec::new();
         let mut names: VecDeque<OsString> = path.as_path().iter().map(OsString::from).collect();
         let mut symlinks = 0;
         while let Some(name) = names.pop_front() {
-            let here = way.last().unwrap_or(&self.dir);
+            let here = way.last().map_or(&self.dir, |(fd, _)| fd);
             if name == ".." {
-                if way.len() > 1 {
-                    way.pop();
-                }
+                way.pop();
                 continue;
             }
             let wanted = if names.is_empty() { place } else { Place::Directory };
@@ -194,20 +193,22 @@ impl Rootfs {
                 let target = readlinkat(&fd, c"").doing("readlink in rootfs", path)?;
                 let target = Path::new(&target);
                 if target.is_absolute() {
-                    way.truncate(1);
+                    way.clear();
                 }
                 for name in target.iter().rev().filter(|name| *name != "/" && *name != ".") {
                     names.push_front(name.to_os_string());
                 }
                 continue;
             }
-            way.push(fd);
+            way.push((fd, kind));
         }
-        let made = way.pop().ok_or(Errno::ENOENT).doing("create in rootfs", path)?;
-        let is_directory = kind_of(&fstat(&made).doing("fstat", path)?) == SFlag::S_IFDIR;
-        match (place, is_directory) {
-            (Place::Directory, false) => Err(SysError::new("create in rootfs", path, Errno::ENOTDIR)),
-            _ => Ok(made),
+        match way.pop() {
+            Some((_, kind)) if place == Place::Directory && kind != SFlag::S_IFDIR => {
+                Err(SysError::new("create in rootfs", path, Errno::ENOTDIR))
+            }
+            Some((made, _)) => Ok(made),
+            // a symlink to `/`
+            None => file::dup(&self.dir).doing("dup", path),
         }
     }
 }
@@ -277,6 +278,7 @@ mod tests {
             (&[("a", "x/../y")], "/a", "y"),
             (&[("a", "b"), ("b", "/c")], "/a", "c"),
             (&[("a", "/")], "/a/q", "q"),
+            (&[("a", "b"), ("b", "/c/..")], "/a", ""),
         ] {
             let (dir, rootfs) = rootfs();
             for (name, target) in links {

@@ -56,6 +56,7 @@ fn host() -> Host {
         no_setgroups: false,
         capabilities: ((1 << 41) - 1) & !sys_resource & !sys_module,
         last_capability: 40,
+        changed_signals: 0,
         cgroups: CgroupLayout { v1: v1.iter().map(|names| hierarchy(names)).collect(), v2: Some(v2) },
         security: Security::default(),
     }

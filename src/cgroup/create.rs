@@ -19,6 +19,7 @@ use super::remove::Holders;
 use super::{CgroupPlan, HierarchyPlan, Version, cpuset, device_filter, refuse_occupied, subtree};
 use crate::error::SysError;
 use crate::log;
+use crate::sys::file;
 
 /// Cgroups that no process has joined yet.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub struct UnifiedHandles {
     pub path: PathBuf,
     /// For CLONE_INTO_CGROUP.
     pub directory: OwnedFd,
-    /// cgroup.procs, for a write of `0` where the kernel refuses that.
+    /// cgroup.procs, for a write of `0` where the kernel refuses that. Open before rrun enters any namespace.
     pub procs: OwnedFd,
 }
 
@@ -144,10 +145,9 @@ impl<'a> NewCgroups<'a> {
     fn unified(&self) -> Result<Option<UnifiedHandles>> {
         let tree = self.cgroups.iter().find(|cgroup| cgroup.plan.version == Version::V2);
         let Some(cgroup) = tree.filter(|cgroup| !cgroup.lets_nobody_be_born()) else { return Ok(None) };
-        let directory = cgroup.directory.below(Path::new("")).map_err(|errno| open_error(&cgroup.directory, errno))?;
         Ok(Some(UnifiedHandles {
             path: cgroup.directory.path.clone(),
-            directory: directory.into_fd(),
+            directory: file::dup(&cgroup.directory).map_err(|errno| open_error(&cgroup.directory, errno))?,
             procs: cgroup.directory.open_to_join("cgroup.procs")?,
         }))
     }
@@ -181,7 +181,7 @@ impl<'a> NewCgroup<'a> {
 
     pub fn prepare_above(&self) -> Result<()> {
         if self.plan.controllers.iter().any(|controller| controller == "cpuset") {
-            fill_cpuset(&self.top, &self.plan.path)?;
+            fill_cpuset(&self.top, &self.directory, &self.plan.path)?;
         }
         if !self.plan.realtime_above.is_empty() {
             self.give_realtime_above()?;
@@ -233,15 +233,17 @@ impl Directory {
 
 /// A new cpuset has no CPUs and no memory, and nobody can join it. Each empty one on the way gets what the nearest one
 /// above has, from there down.
-fn fill_cpuset(top: &Directory, path: &Path) -> Result<()> {
-    let mut directories: Vec<Directory> = Vec::new();
+fn fill_cpuset(top: &Directory, own: &Directory, path: &Path) -> Result<()> {
+    // From the container's own up; those in between are opened only when one below them is empty.
+    let mut between: Vec<Directory> = Vec::new();
+    let depth = path.iter().count();
     for (file, bare) in cpuset::FILES {
         let mut filled = None;
         for (n, path) in path.ancestors().enumerate() {
-            if n == directories.len() {
-                directories.push(top.below(path).map_err(|errno| open_error(top, errno))?);
+            if n > between.len() && n < depth {
+                between.push(top.below(path).map_err(|errno| open_error(top, errno))?);
             }
-            let (file, value) = read_cpuset(&directories[n], file, bare)?;
+            let (file, value) = read_cpuset(on_the_way(own, &between, top, n), file, bare)?;
             if !value.is_empty() {
                 filled = Some((n, file, value));
                 break;
@@ -250,13 +252,21 @@ fn fill_cpuset(top: &Directory, path: &Path) -> Result<()> {
         let Some((above, file, value)) = filled else {
             bail!("cgroup {}: has an empty {file}, so no cgroup below it can hold a process", top.path.display());
         };
-        for directory in directories[..above].iter().rev() {
+        for directory in (0..above).rev().map(|n| on_the_way(own, &between, top, n)) {
             directory.write(file, &value).map_err(|errno| {
                 SysError::new("write cgroup", format_args!("{}/{file} = {value}", directory.path.display()), errno)
             })?;
         }
     }
     Ok(())
+}
+
+/// The `n`th from the container's own up to the top.
+fn on_the_way<'d>(own: &'d Directory, between: &'d [Directory], top: &'d Directory, n: usize) -> &'d Directory {
+    match n {
+        0 => own,
+        n => between.get(n - 1).unwrap_or(top),
+    }
 }
 
 /// With the name that the file has on this mount.
@@ -387,7 +397,7 @@ mod tests {
             write(dir.path().join(path).join("cpuset.cpus"), cpus).unwrap();
             write(dir.path().join(path).join("mems"), mems).unwrap();
         }
-        fill_cpuset(&top, Path::new("a/b/c1")).unwrap();
+        fill_cpuset(&top, &top.below(Path::new("a/b/c1")).unwrap(), Path::new("a/b/c1")).unwrap();
         let read = |file: &str| read_to_string(dir.path().join(file)).unwrap().trim().to_string();
         let cpus = ["a/cpuset.cpus", "a/b/cpuset.cpus", "a/b/c1/cpuset.cpus"].map(read);
         assert_eq!(cpus, ["0-1", "0-1", "0-1"]);

@@ -14,6 +14,7 @@ use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
 
 use super::Version;
 use crate::error::{Doing, SysError};
+use crate::sys::file;
 
 #[derive(Debug)]
 pub struct Directory {
@@ -72,10 +73,6 @@ impl Directory {
     pub fn write(&self, file: &str, value: &str) -> Result<(), Errno> {
         write_once(&self.open_to_write(file)?, value)
     }
-
-    pub fn into_fd(self) -> OwnedFd {
-        self.fd
-    }
 }
 
 impl AsFd for Directory {
@@ -97,8 +94,20 @@ fn open_inside(dir: &impl AsFd, name: &Path, flags: OFlag) -> Result<OwnedFd, Er
     openat2(dir, name, OpenHow::new().flags(flags).resolve(INSIDE))
 }
 
+/// A file that the kernel writes as a whole: all but the lists of processes.
 pub fn read(dir: &impl AsFd, file: &str) -> Result<String, Errno> {
     read_all(open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?)
+}
+
+/// Given in parts, of which one may be short before the end.
+fn read_list(dir: &impl AsFd, file: &str) -> Result<String, Errno> {
+    let file = open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?;
+    let mut bytes = Vec::with_capacity(256);
+    // `take` keeps std from asking for the size first, which such files do not have
+    match File::from(file).take(LARGEST_FILE).read_to_end(&mut bytes) {
+        Ok(_) => String::from_utf8(bytes).map_err(|_| Errno::EILSEQ),
+        Err(error) => Err(errno_of(&error)),
+    }
 }
 
 /// A file of a cgroup by its whole path, of which rrun knows that no part was a symlink when it recorded it.
@@ -112,12 +121,7 @@ pub fn read_path(path: &Path) -> Result<String, Errno> {
 }
 
 fn read_all(file: OwnedFd) -> Result<String, Errno> {
-    let mut bytes = Vec::with_capacity(256);
-    // `take` keeps std from asking for the size first, which such files do not have
-    match File::from(file).take(LARGEST_FILE).read_to_end(&mut bytes) {
-        Ok(_) => String::from_utf8(bytes).map_err(|_| Errno::EILSEQ),
-        Err(error) => Err(errno_of(&error)),
-    }
+    String::from_utf8(file::read(&file, 256, LARGEST_FILE as usize)?).map_err(|_| Errno::EILSEQ)
 }
 
 pub fn write(dir: &impl AsFd, file: &str, value: &str) -> Result<(), Errno> {
@@ -150,9 +154,9 @@ pub fn above(path: &Path) -> Vec<&Path> {
 
 /// The process ids in cgroup.procs. Those of another pid namespace are seen as 0, if at all.
 pub fn processes(dir: &impl AsFd) -> Result<Vec<i32>, Errno> {
-    let text = match read(dir, "cgroup.procs") {
+    let text = match read_list(dir, "cgroup.procs") {
         // a threaded cgroup of v2 knows only threads; those of a process's leader have its number
-        Err(Errno::EOPNOTSUPP) => read(dir, "cgroup.threads"),
+        Err(Errno::EOPNOTSUPP) => read_list(dir, "cgroup.threads"),
         text => text,
     };
     match text {

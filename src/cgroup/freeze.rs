@@ -153,15 +153,15 @@ impl Freezer {
         let mut threads = Threads { file, ids: Vec::new() };
         walk(&self.directory, &mut threads)
             .map_err(|errno| SysError::new("read cgroup", self.directory.path.display(), errno))?;
-        let proc = Proc::open()?;
-        Ok(threads.ids.into_iter().filter_map(|id| Suspect::new(&proc, id)).collect())
+        let proc = Proc::own()?;
+        Ok(threads.ids.into_iter().filter_map(|id| Suspect::new(proc, id)).collect())
     }
 
     /// After the thaw. On v1 a thread that was frozen is in another state now, one that the kernel holds is not. On v2
     /// only the second has ever been in that state, and the thaw has just woken it up as well, for nothing.
     fn who(&self, suspects: Vec<Suspect>) -> Result<String> {
-        let proc = Proc::open()?;
-        let held = |id| Suspect::new(&proc, id).is_some_and(|now| now.state == HELD);
+        let proc = Proc::own()?;
+        let held = |id| Suspect::new(proc, id).is_some_and(|now| now.state == HELD);
         let is_stuck = |one: &Suspect| self.version == Version::V2 || one.state != HELD || held(one.id);
         let stuck = suspects.into_iter().filter(is_stuck);
         Ok(listed(&stuck.map(|suspect| suspect.to_string()).collect::<Vec<_>>()))

@@ -2,12 +2,12 @@
 //! probes are made of.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
@@ -17,6 +17,7 @@ use crate::error::{Doing, SysError};
 use crate::host::cgroups::CgroupLayout;
 use crate::plan::sub_cgroups::SubCgroups;
 use crate::procfs::Proc;
+use crate::sys::file;
 
 /// Opened by the parent: a process in a user namespace may not open them itself.
 pub struct Joinable {
@@ -100,12 +101,12 @@ pub fn open_to_join(paths: &BTreeMap<String, PathBuf>, below: &SubCgroups) -> Re
 }
 
 fn open_tasks(path: &Path) -> Result<OwnedFd> {
-    let file = path.join("tasks");
-    let shown = file.display();
-    let tasks = File::options().write(true).open(&file).doing("open", &shown)?;
+    let path = path.join("tasks");
+    let shown = path.display();
+    let tasks = file::open(&path, OFlag::O_WRONLY).doing("open", &shown)?;
     let magic = fstatfs(&tasks).doing("fstatfs", &shown)?.filesystem_type();
     ensure!(magic == CGROUP_SUPER_MAGIC, "{shown}: lies in no cgroup file system");
-    Ok(tasks.into())
+    Ok(tasks)
 }
 
 fn open_below(path: &Path, sub: &Path) -> Result<Directory> {

@@ -5,9 +5,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::OFlag;
 use serde::Serialize;
 
+use crate::error::Doing;
 use crate::procfs::Proc;
+use crate::sys::file;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CgroupLayout {
@@ -49,8 +52,9 @@ impl CgroupLayout {
         let mut layout = Self::parse(&proc.own_mountinfo()?, &proc.own_cgroups()?)?;
         if let Some(tree) = &mut layout.v2 {
             let file = tree.mountpoint.join("cgroup.controllers");
-            let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-            tree.controllers = text.split_ascii_whitespace().map(String::from).collect();
+            let read = || file::read(&file::open(&file, OFlag::O_RDONLY)?, 256, 4096);
+            let text = read().doing("read", file.display())?;
+            tree.controllers = String::from_utf8_lossy(&text).split_ascii_whitespace().map(String::from).collect();
         }
         Ok(layout)
     }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{getegid, geteuid};
 
 use super::Init;
 use crate::error::{Doing, SysError};
@@ -70,12 +71,22 @@ impl Init<'_> {
         let before = credentials::capget()?;
         let overriding =
             1 << caps::Capability::CAP_DAC_OVERRIDE.index() | 1 << caps::Capability::CAP_DAC_READ_SEARCH.index();
-        let groups = nix::unistd::getgroups().doing("getgroups", "")?;
+        let effective = before.effective & !overriding | process.capabilities.effective & overriding;
+        let groups: Vec<u32> =
+            nix::unistd::getgroups().doing("getgroups", "")?.iter().map(|group| group.as_raw()).collect();
+        let is_user = geteuid().as_raw() == process.uid && getegid().as_raw() == process.gid;
+        if is_user && groups == process.additional_gids {
+            // With the ids as they are, all else of the process stays too.
+            credentials::capset(CapabilitySets { effective, ..before })?;
+            let result = look();
+            credentials::capset(before)?;
+            ensure!(credentials::capget()? == before, "capabilities could not be restored");
+            return Ok(result);
+        }
         self.set_groups(&process.additional_gids)?;
         let gid = credentials::set_fsgid(process.gid);
         let uid = credentials::set_fsuid(process.uid);
-        // setfsuid(2) may have dropped or given these two
-        let effective = before.effective & !overriding | process.capabilities.effective & overriding;
+        // setfsuid(2) may have dropped or given the two
         credentials::capset(CapabilitySets { effective, ..before })?;
         // each change of it makes the process as dumpable as fs.suid_dumpable says: proc_sys_fs(5)
         prctl::set_dumpable(false).doing("prctl PR_SET_DUMPABLE", "")?;
@@ -84,7 +95,6 @@ impl Init<'_> {
         credentials::set_fsgid(gid);
         prctl::set_dumpable(false).doing("prctl PR_SET_DUMPABLE", "")?;
         credentials::capset(before)?;
-        let groups: Vec<u32> = groups.iter().map(|group| group.as_raw()).collect();
         self.set_groups(&groups)?;
         ensure!(credentials::capget()? == before, "capabilities could not be restored");
         Ok(result)

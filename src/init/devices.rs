@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
@@ -18,11 +19,21 @@ use crate::rootfs::{InRoot, Place, Symlinks, kind_of, stat_in};
 use crate::sys::mount::{self, Mount, Reach};
 
 impl Init<'_> {
-    fn place_of<'p>(&self, path: &'p InRoot) -> Result<(OwnedFd, &'p OsStr)> {
-        self.rootfs()?.parent_of(path).map_err(|error| match error.errno {
+    /// Nearly all are in /dev, which is looked up once: these steps follow each other, and nothing is mounted in between.
+    fn place_of<'p>(&mut self, path: &'p InRoot) -> Result<(Rc<OwnedFd>, &'p OsStr)> {
+        let parent = path.split();
+        if let Some((known, dir)) = &self.last_parent
+            && let Some((_, name)) = parent.filter(|(parent, _)| parent == known)
+        {
+            return Ok((dir.clone(), name));
+        }
+        let (dir, name) = self.rootfs()?.parent_of(path).map_err(|error| match error.errno {
             Errno::ELOOP => symlink_above(path),
             _ => error.into(),
-        })
+        })?;
+        let dir = Rc::new(dir);
+        self.last_parent = path.split().map(|(parent, _)| (parent, dir.clone()));
+        Ok((dir, name))
     }
 
     pub(super) fn make_device(&mut self, device: &DevicePlan) -> Result<()> {

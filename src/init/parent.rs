@@ -37,7 +37,7 @@ impl Init<'_> {
     /// (CVE-2024-21626). The four of ours that stay are close-on-exec; none has a number that the program was promised,
     /// since all of those were open when rrun began.
     pub(super) fn close_other_descriptors(&mut self) -> Result<()> {
-        signals::reset_all()?;
+        signals::reset(self.process.reset_signals)?;
         if self.handles.start.is_some() {
             // whoever waits for a start can be asked to end, as the program could
             signals::end_at(&[Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM])?;

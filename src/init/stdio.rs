@@ -1,7 +1,7 @@
 //! Descriptors 0 to 2 of a container without a terminal: the caller's own, with the container's /dev/null for the
 //! host's.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Result;
 use nix::errno::Errno;
@@ -21,21 +21,29 @@ fn is_null_device(stat: &FileStat) -> bool {
 impl Init<'_> {
     /// The host's would stay open in the container, on the host's mount.
     pub(super) fn replace_dev_null(&mut self) -> Result<()> {
+        let mut own = None;
         for (number, fd) in fds::stdio().into_iter().enumerate() {
             if !is_null_device(&fstat(fd).doing("fstat", number)?) {
                 continue;
             }
-            // A container need not have one; and what it has may be anything (CVE-2026-88265).
-            let path = InRoot::new("/dev/null");
-            let Ok(place) = self.rootfs()?.open_errno(&path, OFlag::O_PATH, Symlinks::Refused) else { continue };
-            if is_null_device(&fstat(&place).doing("fstat", &path)?) {
-                let null = self.rootfs()?.open(&path, OFlag::O_RDWR)?;
-                if is_null_device(&fstat(&null).doing("fstat", &path)?) {
-                    fds::install(&null, number as i32)?;
-                }
+            if own.is_none() {
+                own = self.open_dev_null()?;
             }
+            let Some(null) = &own else { break };
+            fds::install(null, number as i32)?;
         }
         Ok(())
+    }
+
+    /// A container need not have one; and what it has may be anything (CVE-2026-88265).
+    fn open_dev_null(&self) -> Result<Option<OwnedFd>> {
+        let path = InRoot::new("/dev/null");
+        let Ok(place) = self.rootfs()?.open_errno(&path, OFlag::O_PATH, Symlinks::Refused) else { return Ok(None) };
+        if !is_null_device(&fstat(&place).doing("fstat", &path)?) {
+            return Ok(None);
+        }
+        let null = self.rootfs()?.open(&path, OFlag::O_RDWR)?;
+        Ok(is_null_device(&fstat(&null).doing("fstat", &path)?).then_some(null))
     }
 
     pub(super) fn own_stdio(&mut self, uid: u32) -> Result<()> {

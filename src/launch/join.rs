@@ -17,7 +17,7 @@ use crate::plan::exec::ExecPlan;
 use crate::plan::{Descriptors, Namespace};
 use crate::protocol::{Channel, Ready};
 use crate::sys::clone::{self, Child};
-use crate::sys::fds;
+use crate::sys::{fds, file};
 
 /// What the parent made ready.
 pub struct Prepared<'a> {
@@ -47,7 +47,7 @@ pub fn join(plan: &ExecPlan, prepared: Prepared, commit: Commit) -> Result<Launc
         channel.commit()?;
     }
     let ready = Ready::new()?;
-    let init = container.init.try_clone().doing("dup", "pidfd")?;
+    let init = file::dup(&container.init).doing("dup", "pidfd")?;
     let entry = Entry { by: init.as_fd(), kinds: vec![Namespace::Pid], named: "init's pid namespace".into() };
     let around = Around { entries: pid_namespace.then_some(entry).into_iter().collect(), offsets: &[] };
     let forks = container.namespaces.contains(CloneFlags::CLONE_NEWPID);

@@ -8,16 +8,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
-use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::error::{Doing, SysError};
 use crate::sys::exec::Image;
+use crate::sys::file;
 use crate::sys::mount::{self, Attributes, Reach};
-use crate::sys::start;
 
 const OWN_FILE: &str = "/proc/self/exe";
 /// Stops a loop where the re-exec did not help; it is never taken as a proof of protection.
@@ -53,7 +52,11 @@ pub fn ensure() -> Result<()> {
 /// Asked of the kernel, never of the environment: either a sealed memfd, or a mount that is in no namespace (cloning
 /// it is EINVAL) and read-only. Read-only alone could be a superblock that is remounted.
 fn is_protected(clone: &Result<mount::Mount, SysError>) -> Result<bool> {
-    let own = open(OWN_FILE, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing("open", OWN_FILE)?;
+    if clone.is_ok() {
+        // a file of some mount: neither kind
+        return Ok(false);
+    }
+    let own = file::open(OWN_FILE, OFlag::O_RDONLY).doing("open", OWN_FILE)?;
     let seals = fcntl(&own, FcntlArg::F_GET_SEALS).map_or(SealFlag::empty(), SealFlag::from_bits_truncate);
     if seals.contains(SealFlag::F_SEAL_WRITE) {
         return Ok(true);
@@ -83,7 +86,7 @@ fn restart(clone: Result<mount::Mount, SysError>) -> Result<()> {
 
 fn own_image() -> Result<Image> {
     let string = |bytes: Vec<u8>| CString::new(bytes).context("a NUL byte");
-    let arguments = start::words().map(|word| string(word.into_vec())).collect::<Result<_>>()?;
+    let arguments = std::env::args_os().map(|word| string(word.into_vec())).collect::<Result<_>>()?;
     let mut environment = callers_environment()?;
     environment.push(string(format!("{MARK}=1").into_bytes())?);
     Ok(Image::new(arguments, environment))

@@ -1,7 +1,6 @@
 //! Entering namespaces for the moment of a clone: the child is born in them, and rrun is back where it was. Performs
 //! what `plan::choreography` decides, for `exec` too.
 
-use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -16,6 +15,7 @@ use crate::init::Joined;
 use crate::plan::{Namespace, TimeOffset, namespaces, time};
 use crate::procfs::Proc;
 use crate::sys::clone::{Child, pidfd_send_signal};
+use crate::sys::file;
 
 /// One setns(2).
 pub struct Entry<'a> {
@@ -124,7 +124,7 @@ struct Own {
 impl Own {
     fn open(kind: Namespace) -> Result<Self, SysError> {
         let path = format!("/proc/self/ns/{}", kind.file());
-        File::open(&path).map(|file| Self { kind, fd: file.into() }).doing("open", path)
+        file::open(path.as_str(), OFlag::O_RDONLY).map(|fd| Self { kind, fd }).doing("open", path)
     }
 
     fn enter(&self) -> Result<(), SysError> {
@@ -137,6 +137,8 @@ impl Own {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use nix::sys::signal::kill;
 
     use super::*;

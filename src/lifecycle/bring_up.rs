@@ -86,7 +86,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let joins = joined::open(&plan).context("config.json")?;
     let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
     let net_devices = net_devices.context("config.json")?;
-    let rdt = plan.intel_rdt.as_ref().map(|planned| Group::find(planned, &Proc::open()?)).transpose();
+    let rdt = plan.intel_rdt.as_ref().map(|planned| Group::find(planned, Proc::own()?)).transpose();
     let rdt = rdt.context("config.json")?;
     let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
     let console_socket = console_socket.context("--console-socket")?;
@@ -162,7 +162,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let Launched { child, channel, .. } = &launched;
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
     let running = Undo::new("init", || end(child).inspect_err(|_| claim.keep()));
-    let proc = Proc::open()?;
+    let proc = Proc::own()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
     rdt.as_ref().map(|group| group.record().add(child.pid)).transpose()?;
@@ -172,7 +172,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let id_mapper = IdMapper::default();
     let mut parent = Parent {
         plan: &plan,
-        proc: &proc,
+        proc,
         child: init,
         console,
         agent,

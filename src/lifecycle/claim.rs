@@ -38,7 +38,7 @@ impl Claim {
     /// Takes the id; nothing is recorded yet.
     pub fn new(store: &Store, plan: &Plan, cgroups: Cgroups) -> Result<Self> {
         let own = nix::unistd::getpid();
-        let creator = Process { pid: own.as_raw(), start_time: Proc::open()?.stat(own)?.start_time };
+        let creator = Process { pid: own.as_raw(), start_time: Proc::own()?.stat(own)?.start_time };
         let state = State {
             format: state::FORMAT,
             id: plan.id.clone(),

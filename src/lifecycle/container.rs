@@ -16,7 +16,7 @@ pub struct Container {
     pub state: State,
     /// Its creator was alive when `state` was the latest record.
     creator_alive: bool,
-    proc: Proc,
+    proc: &'static Proc,
     cgroups: OnceCell<Recorded>,
 }
 
@@ -33,7 +33,7 @@ impl Container {
     /// `None` before there is a record.
     pub fn in_directory(directory: Directory) -> Result<Option<Self>> {
         let Some(mut state) = directory.read_state()? else { return Ok(None) };
-        let proc = Proc::open()?;
+        let proc = Proc::own()?;
         let creator_alive = !state.ready && proc.alive(state.creator.pid(), state.creator.start_time)?;
         if !state.ready && !creator_alive {
             // It may have finished since we read; now that it has ended, the record is its last.
@@ -51,8 +51,8 @@ impl Container {
         Ok(self.proc.alive(process.pid(), process.start_time)?)
     }
 
-    pub fn proc(&self) -> &Proc {
-        &self.proc
+    pub fn proc(&self) -> &'static Proc {
+        self.proc
     }
 
     pub fn cgroups(&self) -> Result<&Recorded> {

@@ -42,7 +42,7 @@ use crate::plan::{Descriptors, Namespace, labels};
 use crate::procfs::Proc;
 use crate::state::pid_file::PidFile;
 use crate::state::{self, Process, Status};
-use crate::sys::socket;
+use crate::sys::{file, socket};
 use crate::undo::Undo;
 
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ struct Running {
 impl Running {
     /// Once it is exiting nobody can join its namespaces, however long it may take to end.
     fn is_ending(&self) -> Result<bool> {
-        let exiting = Proc::open()?.stat(self.process.pid()).is_ok_and(|stat| stat.is_exiting);
+        let exiting = Proc::own()?.stat(self.process.pid()).is_ok_and(|stat| stat.is_exiting);
         Ok(exiting || ends_within(&self.init, Duration::ZERO)?)
     }
 }
@@ -111,7 +111,7 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
     let rootless = host::rootless()?;
     let mut container = way_in(running, proc.try_clone()?, rootless)?;
     let mapped = container.namespaces.contains(Namespace::User.flag());
-    let mut plan = decide(&running.container, options, credentials(mapped)?, rootless)?;
+    let mut plan = decide(&running.container, options, credentials(proc, mapped)?, rootless)?;
     if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| rootless) {
         filter.serve_user();
     }
@@ -188,8 +188,8 @@ fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) ->
 }
 
 /// In a user namespace a process has every capability at first.
-fn credentials(mapped: bool) -> Result<Host> {
-    let host = Host::credentials()?;
+fn credentials(proc: &Proc, mapped: bool) -> Result<Host> {
+    let host = Host::credentials(proc)?;
     Ok(if mapped { Host { capabilities: u64::MAX, ..host } } else { host })
 }
 
@@ -249,7 +249,7 @@ fn way_in(running: &Running, proc: Proc, rootless: bool) -> Result<init::Contain
         false => Some(root_of(running)?),
     };
     Ok(init::Container {
-        init: running.init.try_clone().doing("dup", "pidfd")?,
+        init: file::dup(&running.init).doing("dup", "pidfd")?,
         namespaces,
         root,
         proc,

@@ -3,15 +3,17 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Doing;
 use crate::plan::spec::document::MAX_BYTES;
+use crate::sys::file;
 
 /// Real ones have some ten thousand bytes.
 const LONGEST: u64 = MAX_BYTES as u64;
@@ -29,16 +31,14 @@ pub enum Pipes {
 pub fn read_whole(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
     let shown = path.display();
     // not by way of a FIFO or device that would keep us waiting
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).doing("open", &shown)?;
+    let file = File::from(file::open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).doing("open", &shown)?);
     let metadata = file.metadata().doing("stat", &shown)?;
     if metadata.file_type().is_fifo() && pipes == Pipes::Read {
         return read_pipe(file, path);
     }
     ensure!(metadata.is_file(), "{shown} is not a regular file");
     ensure!(metadata.len() <= LONGEST, "{shown} has {} bytes; at most {LONGEST} are read", metadata.len());
-    let mut bytes = Vec::with_capacity(metadata.len() as usize + 1);
-    file.take(LONGEST).read_to_end(&mut bytes).doing("read", &shown)?;
-    Ok(bytes)
+    Ok(file::read(&file, metadata.len() as usize + 1, MAX_BYTES).doing("read", &shown)?)
 }
 
 fn read_pipe(mut pipe: File, path: &Path) -> Result<Vec<u8>> {

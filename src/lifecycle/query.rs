@@ -1,5 +1,6 @@
 //! `state`, `list`, `ps` and `plan`: what is, and what would be done.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -40,10 +41,15 @@ pub fn list(store: &Store) -> Result<Vec<StateView>> {
     }
     ids.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut views = Vec::with_capacity(ids.len());
+    let mut owners = BTreeMap::new();
     for (id, uid) in ids {
         match one_of_list(store, &id) {
             Ok(None) => {}
-            Ok(Some(view)) => views.push(StateView { owner: uid.map(owner).unwrap_or_default(), ..view }),
+            Ok(Some(view)) => {
+                // Each look-up of a name reads /etc/passwd.
+                let owner = uid.map(|uid| owners.entry(uid).or_insert_with(|| owner(uid)).clone());
+                views.push(StateView { owner: owner.unwrap_or_default(), ..view });
+            }
             Err(error) => log::warning(&format!("list {id}: {error:#}")),
         }
     }

@@ -102,6 +102,7 @@ fn without_program(
         terminal: problems.take(terminal(process)),
         descriptors: Descriptors::default(),
         seccomp: None,
+        reset_signals: host.changed_signals,
     }
 }
 

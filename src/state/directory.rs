@@ -1,7 +1,7 @@
 //! ROOT/ID: the directory of one container and the files in it. Reached through a descriptor, replaced by rename.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::fcntl::{OFlag, openat, renameat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fstat, mkdirat, stat};
 use nix::sys::statfs::{FsType, fstatfs};
@@ -18,6 +18,7 @@ use nix::unistd::{UnlinkatFlags, mkfifoat, unlinkat};
 use super::State;
 use crate::error::{Doing, Inside, Matched, SysError};
 use crate::rootfs::is_same_file;
+use crate::sys::file;
 
 const STATE: &str = "state.json";
 const NEW_STATE: &str = "state.json.new";
@@ -35,7 +36,7 @@ const NETWORKS: [&str; 2] = ["network.home", "network.inside"];
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
 /// Many times what is ever written: a damaged file must not take all memory.
-const LONGEST: u64 = 64 << 20;
+const LONGEST: usize = 64 << 20;
 
 const OWNER_ONLY: Mode = Mode::from_bits_truncate(0o600);
 
@@ -69,7 +70,7 @@ impl Directory {
 
     fn at(path: PathBuf) -> Result<Option<Self>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        match open(&path, flags, Mode::empty()) {
+        match file::open(&path, flags) {
             Ok(fd) => Ok(Some(Self { path, fd })),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(SysError::new("open container", path.display(), errno).into()),
@@ -104,10 +105,8 @@ impl Directory {
             Err(Errno::ENOENT) => return Ok(None),
             file => file.doing("open", self.name(name))?,
         };
-        let mut bytes = Vec::with_capacity(32 << 10);
-        // `take` keeps std from asking for the size first: most fit what is set aside
-        file.take(LONGEST).read_to_end(&mut bytes).doing("read", self.name(name))?;
-        Ok(Some(bytes))
+        // most fit what is set aside
+        Ok(Some(file::read(&file, 32 << 10, LONGEST).doing("read", self.name(name))?))
     }
 
     /// `None` before the record is there: its creator was killed early, or is about to write it.

@@ -88,10 +88,12 @@ pub fn capset(sets: CapabilitySets) -> Result<(), SysError> {
         .doing("capset", "")
 }
 
-/// The whole set, and the highest capability that this kernel knows: beyond it prctl(2) refuses.
-pub fn bounding_set() -> (u64, u8) {
-    let known = (0..64).map_while(|n| Some((n, prctl(libc::PR_CAPBSET_READ, n as u64, 0).ok()?)));
-    known.fold((0, 0), |(set, _), (n, inside)| (set | ((inside == 1) as u64) << n, n))
+/// The highest capability that this kernel knows: beyond it prctl(2) refuses. None of `bounding` is above it, and mostly
+/// it is among them.
+pub fn last_capability(bounding: u64) -> u8 {
+    let first = bounding.checked_ilog2().unwrap_or(0) as u8;
+    let known = |n: &u8| prctl(libc::PR_CAPBSET_READ, *n as u64, 0).is_ok();
+    (first + 1..64).take_while(known).last().unwrap_or(first)
 }
 
 pub fn drop_from_bounding_set(capability: u8) -> Result<(), SysError> {

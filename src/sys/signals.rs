@@ -13,11 +13,15 @@ const LAST: libc::c_int = 64;
 #[repr(C, align(8))]
 struct Default([u8; 64]);
 
-/// Default disposition for every signal, nothing blocked. rrun ignores SIGPIPE (start.rs), and a caller may have ignored
-/// or blocked others.
-pub fn reset_all() -> Result<(), SysError> {
+pub const ALL: u64 = u64::MAX;
+
+/// Default disposition for these signals, of which bit n is signal n + 1, and nothing blocked. Rust ignores SIGPIPE at
+/// start, and a caller may have ignored or blocked others.
+pub fn reset(signals: u64) -> Result<(), SysError> {
     let default = Default([0; 64]);
-    for signal in (1..=LAST).filter(|signal| !matches!(*signal, libc::SIGKILL | libc::SIGSTOP)) {
+    let changes = |signal: &libc::c_int| signals & 1 << (signal - 1) != 0;
+    let fixed = |signal: &libc::c_int| matches!(*signal, libc::SIGKILL | libc::SIGSTOP);
+    for signal in (1..=LAST).filter(|signal| changes(signal) && !fixed(signal)) {
         // By a raw call: libc keeps some real-time signals for itself and has no names for the others.
         // SAFETY: no kernel's sigaction is larger; the last argument is the size of its mask. No code of ours is run.
         Errno::result(unsafe {
