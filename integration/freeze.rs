@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::bundle::Bundle;
 use crate::layout::{freezer_state, is_v2, set_frozen};
 use crate::leftovers::{hierarchies, is_alive, status_letter};
-use crate::runtime::{eventually_within, on_rrun, rounds};
+use crate::runtime::{Call, eventually_within, on_rrun, rounds};
 
 /// Counts in its output, as fast as it can.
 const COUNTING: &str = "while :; do echo; done > /out/file";
@@ -270,14 +270,20 @@ fn a_pause_that_cannot_be_finished_is_undone_and_says_who_is_in_the_way() {
     bundle.pause().ok();
 }
 
-#[test]
-fn commands_answer_while_a_pause_waits_and_kill_9_ends_it() {
-    need!(rrun, fuse);
+/// A container whose `pause` cannot be finished, while it tries.
+fn paused_in_vain() -> (Bundle, Unfreezable, Call) {
     let bundle = Bundle::sleeping();
     bundle.run_detached().ok();
     let stuck = Unfreezable::inside(&bundle);
     let pause = bundle.spawn(&["pause", &bundle.id]);
     bundle.wait_until("paused");
+    (bundle, stuck, pause)
+}
+
+#[test]
+fn commands_answer_while_a_pause_waits_and_kill_9_ends_it() {
+    need!(rrun, fuse);
+    let (bundle, stuck, pause) = paused_in_vain();
     // between two tries of `pause` it is not
     let listed = || {
         let listed = bundle.call(&["list"]);
@@ -296,11 +302,7 @@ fn commands_answer_while_a_pause_waits_and_kill_9_ends_it() {
 #[test]
 fn a_pause_loses_against_a_resume_and_says_so() {
     need!(rrun, fuse);
-    let bundle = Bundle::sleeping();
-    bundle.run_detached().ok();
-    let stuck = Unfreezable::inside(&bundle);
-    let pause = bundle.spawn(&["pause", &bundle.id]);
-    bundle.wait_until("paused");
+    let (bundle, stuck, pause) = paused_in_vain();
     // between two tries of `pause` it is not
     eventually_within(Duration::from_secs(5), || (bundle.resume().code == 0).then_some(())).expect("resumed");
     pause.wait().refused(&["somebody thawed it"]);

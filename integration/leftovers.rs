@@ -12,7 +12,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::runtime::eventually_within;
+use crate::patience::eventually_within;
 
 pub const PREFIX: &str = "rt-";
 pub const VARIABLE: &str = "RT_MARK";

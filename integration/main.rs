@@ -13,6 +13,7 @@ mod bundle;
 mod leftovers;
 mod mapped;
 mod mounted;
+mod patience;
 mod procfs;
 mod refusals;
 mod runtime;

@@ -212,6 +212,10 @@ fn what_cannot_be_mapped_is_refused_by_name() {
     );
     refused(
         &|b| bind_with_maps(b, Path::new("/proc/sys"), "/d", &["idmap"], [map(0, 1, 1), map(0, 1, 1)]),
-        &["mounts[4]: bind onto /d: this kernel cannot map ids of proc", "EINVAL"],
+        &["mounts[4]: bind onto /d: this kernel cannot map ids of proc; leave", "EINVAL"],
+    );
+    refused(
+        &|b| bind_with_maps(b, Path::new("/proc"), "/d", &["rbind", "ridmap"], [map(0, 1, 1), map(0, 1, 1)]),
+        &["mounts[4]: bind onto /d: this kernel cannot map ids of proc, or of a mount below it; leave", "EINVAL"],
     );
 }

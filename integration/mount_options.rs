@@ -2,11 +2,13 @@
 
 use std::fs;
 
+use nix::mount::MsFlags;
 use serde_json::json;
 
 use crate::bundle::Bundle;
 use crate::mounted::{Mounted, mount_at};
 use crate::runtime::{features, on_rrun};
+use crate::userns::mapped;
 
 /// What each mount of a list of tmpfs shows, by the words it was given.
 fn tmpfs_with(words: &[&[&str]]) -> Vec<Mounted> {
@@ -112,6 +114,49 @@ fn words_apply_to_a_bind_too() {
     for word in WORDS {
         assert!(mount_at(&mounts, &format!("/m/{word}")).has(word), "{word}: {mounts:#?}");
         assert!(!mount_at(&mounts, "/m/plain").has(word), "{word}");
+    }
+}
+
+// As mount(2) has it and runc and crun do: options are those of the source, or those given. In a user namespace the
+// host's are locked; those that are named must be had all the same.
+#[test]
+fn words_of_a_bind_replace_those_of_its_source() {
+    need!(mount_option("nosymfollow"));
+    const SOURCE: MsFlags = MsFlags::MS_RDONLY.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NODEV);
+    const NOSYMFOLLOW: u64 = 256;
+    const ALL: [&str; 4] = ["ro", "nosuid", "nodev", "nosymfollow"];
+    for in_user_namespace in [false, true] {
+        let mut bundle = Bundle::new();
+        if in_user_namespace {
+            bundle = mapped(bundle);
+        }
+        let dir = bundle.host_tmpfs("host", "rw");
+        let flags = SOURCE | MsFlags::from_bits_retain(NOSYMFOLLOW) | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+        nix::mount::mount(None::<&str>, &dir, None::<&str>, flags, None::<&str>).unwrap();
+        let locked: &[&str] = if in_user_namespace { &ALL[..3] } else { &[] };
+        let cases = [
+            ("/plain", &["rprivate"][..], &ALL[..]),
+            ("/exec", &["exec"], locked),
+            ("/ro", &["ro"], if in_user_namespace { locked } else { &ALL[..1] }),
+            (
+                "/some",
+                &["nodev", "ro", "nosymfollow"],
+                if in_user_namespace { &ALL } else { &["ro", "nodev", "nosymfollow"] },
+            ),
+        ];
+        for (destination, words, _) in &cases {
+            bundle.bind(&dir, destination, words);
+        }
+        let mounts = bundle.mounts();
+        for (destination, words, want) in cases {
+            let mount = mount_at(&mounts, destination);
+            let has: Vec<_> = ALL.into_iter().filter(|option| mount.has(option)).collect();
+            assert_eq!(has, want, "{words:?}, in a user namespace: {in_user_namespace}");
+        }
+        if in_user_namespace {
+            bundle.bind(&dir, "/named", &["rw"]);
+            bundle.run().refused(&["/named", "operation not permitted"]);
+        }
     }
 }
 

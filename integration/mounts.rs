@@ -119,6 +119,17 @@ fn a_destination_with_dots_stays_inside() {
     assert_eq!(bundle.run().ok(), "x");
 }
 
+// runc's callers name so what an earlier mount has brought into the rootfs
+#[test]
+fn a_destination_by_its_path_on_the_host_is_the_one_inside() {
+    let mut bundle = Bundle::sh("cat /new/copy/file");
+    let source = bundle.host_file("source/file", "x");
+    let [rootfs, copy] = ["data", "new/copy"].map(|inside| bundle.rootfs(inside));
+    bundle.bind(source.parent().unwrap(), "/data", &[]).bind(&rootfs, copy.to_str().unwrap(), &[]);
+    assert_eq!(bundle.run().ok(), "x");
+    assert!(!bundle.rootfs(bundle.dir.to_str().unwrap().trim_start_matches('/')).exists());
+}
+
 #[test]
 fn no_mount_of_a_container_shows_on_the_host() {
     let mut bundle = Bundle::sleeping();

@@ -73,6 +73,18 @@ fn one_with_a_user_namespace_hooks_and_a_filter_too() {
 }
 
 #[test]
+fn a_check_says_that_it_will_not_start() {
+    need!(rrun);
+    let mut bundle = without_process();
+    let warning = MISSING.replace("config.json: ", "warning: ");
+    let output = bundle.call(&["check"]);
+    assert!(output.ok().starts_with(&warning), "{output}");
+    bundle.set("/process", serde_json::json!({"cwd": "/", "args": []}));
+    let output = bundle.call(&["check"]);
+    assert!(output.code == 1 && !output.stdout.contains("warning: "), "{output}");
+}
+
+#[test]
 fn to_run_it_leaves_nothing() {
     let bundle = without_process();
     for args in [&["run"][..], &["run", "--detach"]] {

@@ -8,16 +8,15 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
-use crate::layout::is_v2;
-use crate::leftovers::{VARIABLE, hierarchies};
+use crate::leftovers::VARIABLE;
 use crate::mapped::{give, mapping};
-use crate::runtime::{self, DEADLINE, Output, eventually_within};
+use crate::runtime::{self, Output};
 use crate::tty::ConsoleSocket;
 
-const USER: u32 = 4242;
-/// Given to the user in /etc/subuid and /etc/subgid.
-const GRANTED: u32 = 300_000;
+mod cgroups;
+mod ranges;
 
+const USER: u32 = 4242;
 /// A bundle that belongs to a user, with the runtime where he can reach it.
 struct Rootless {
     bundle: Bundle,
@@ -85,16 +84,6 @@ impl Drop for Rootless {
             let _ = fs::remove_dir(cgroup);
         }
     }
-}
-
-/// What the user may map, seen by him alone: in a mount namespace of the command's own.
-fn granting(subuid: &str, then: &str) -> String {
-    format!(
-        "unshare -m sh -c '\
-         printf \"root:x:0:0::/:/bin/sh\\nrttester:x:{USER}:{USER}::/:/bin/sh\\n\" > passwd && \
-         printf \"{subuid}\" > sub && mount --bind passwd /etc/passwd && \
-         mount --bind sub /etc/subuid && mount --bind sub /etc/subgid && {then} exec \"$@\"' sh \"$@\""
-    )
 }
 
 #[test]
@@ -222,54 +211,6 @@ fn groups_cannot_be_set_with_one_map() {
     user.bundle.leaves_nothing();
 }
 
-/// Nothing that was asked for is left out.
-#[test]
-fn limits_and_paths_need_a_cgroup() {
-    need!(rrun); // the words
-    let mut user = Rootless::sh("true");
-    user.bundle.set("/linux/resources", json!({"pids": {"limit": 7}}));
-    user.run().refused(&["linux.resources.pids.limit: needs a cgroup of this user's own; let systemd delegate one"]);
-    user.bundle.leaves_nothing();
-    let path = format!("/{}", user.bundle.id);
-    user.bundle.unset("/linux/resources").set("/linux/cgroupsPath", path);
-    user.run().refused(&["linux.cgroupsPath: needs a cgroup of this user's own"]);
-    user.bundle.leaves_nothing();
-}
-
-#[test]
-fn its_processes_are_known_without_a_cgroup() {
-    need!(rrun); // runc looks into the cgroup alone
-    let user = Rootless::sh("sleep 1000 & sleep 1000; true");
-    user.run_detached().ok();
-    let pids = || {
-        let json = user.call(&["ps", "--format", "json", &user.bundle.id]).ok().to_string();
-        let pids = serde_json::from_str::<Vec<i32>>(&json).unwrap();
-        (pids.len() == 3).then_some(pids)
-    };
-    let pids = eventually_within(DEADLINE, pids).expect("the shell and both of its children");
-    assert!(pids.contains(&user.pid()), "{pids:?}");
-    let stats: Value = serde_json::from_str(user.call(&["events", "--stats", &user.bundle.id]).ok()).unwrap();
-    assert_eq!(stats["data"]["pids"], json!({}), "whoever else is in rrun's own cgroup is not counted: {stats}");
-}
-
-#[test]
-fn what_nothing_can_end_is_warned_of() {
-    need!(rrun); // the words
-    let mut user = Rootless::sh("true");
-    let root = user.bundle.state_root.to_str().unwrap().to_string();
-    let log = user.bundle.dir.join("log");
-    let run = |user: &Rootless| {
-        let global = ["--root", &root, "--log", log.to_str().unwrap()];
-        runtime::run(&mut user.after("exec \"$@\"", &global, &["run", &user.bundle.id])).ok();
-        fs::read_to_string(&log).unwrap_or_default()
-    };
-    let told = run(&user);
-    assert!(told.contains("stays in the cgroup of rrun") && !told.contains("lives on"), "{told}");
-    user.bundle.without_namespace("pid").without_mount("/proc");
-    let told = run(&user);
-    assert!(told.contains("only init is ended with the container"), "{told}");
-}
-
 #[test]
 fn an_owner_that_is_not_mapped_is_told() {
     need!(rrun); // the words
@@ -277,80 +218,6 @@ fn an_owner_that_is_not_mapped_is_told() {
     user.bundle.set("/linux/devices", json!([{"path": "/dev/fifo", "type": "p", "uid": 55}]));
     user.run().refused(&["linux.devices[0]: /dev/fifo: chown", "it is not mapped in the user namespace"]);
     user.bundle.leaves_nothing();
-}
-
-/// Not silently: it would be stored, and nothing would hold to it.
-#[test]
-fn limits_cannot_be_given_later_either() {
-    need!(rrun); // the words
-    let user = Rootless::new(Bundle::sleeping());
-    user.run_detached().ok();
-    let id = &user.bundle.id;
-    user.call(&["update", "--pids-limit", "7", id])
-        .refused(&["linux.resources.pids.limit: the container has no cgroup of its own for it"]);
-    user.call(&["update", id]).ok();
-}
-
-/// Podman always denies all devices: a user has none to lose.
-#[test]
-fn rules_of_devices_are_no_limits() {
-    let mut user = Rootless::sh("cat /proc/self/cgroup");
-    user.bundle.set("/linux/resources", json!({"devices": [{"allow": false, "access": "rwm"}]}));
-    let output = user.run();
-    assert_eq!(output.ok(), fs::read_to_string("/proc/self/cgroup").unwrap(), "{output}");
-}
-
-#[test]
-fn a_cgroup_that_is_his_is_used() {
-    let mut user = Rootless::sh("cat /proc/self/cgroup; sleep 1000");
-    user.bundle.set("/linux/resources", json!({"pids": {"limit": 77}, "devices": [{"allow": false, "access": "rwm"}]}));
-    let id = user.bundle.id.clone();
-    let mut join = String::new();
-    for hierarchy in hierarchies() {
-        let cgroup = hierarchy.join(&id);
-        if cgroup.exists() {
-            continue;
-        }
-        fs::create_dir(&cgroup).unwrap();
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            if let Ok(value) = fs::read_to_string(hierarchy.join(file)) {
-                let _ = fs::write(cgroup.join(file), value.trim());
-            }
-        }
-        give(&cgroup, USER);
-        // on v2 the container's is made beside rrun's own, and a cgroup that hands controllers down holds nobody
-        let own = if is_v2() { cgroup.join("own") } else { cgroup.clone() };
-        if own != cgroup {
-            fs::write(hierarchy.join("cgroup.subtree_control"), "+pids").unwrap();
-            fs::create_dir(&own).unwrap();
-            give(&own, USER);
-            user.cgroups.push(own.clone());
-        }
-        join += &format!("echo $$ > {}/cgroup.procs && ", own.display());
-        user.cgroups.push(cgroup);
-    }
-    if !user.cgroups.iter().any(|cgroup| cgroup.join("pids.max").exists()) {
-        return crate::need::skip("a pids controller that can be given away");
-    }
-    let script = format!("{join} exec \"$@\"");
-    let root = user.bundle.state_root.to_str().unwrap().to_string();
-    let output = runtime::run(&mut user.after(&script, &["--root", &root], &["run", "-d", &id]));
-    output.ok();
-    let said = eventually_within(DEADLINE, || Some(output.later()).filter(|said| said.contains(id.as_str())));
-    let own = format!("/{id}/{id}");
-    let hierarchy = if is_v2() { "0::" } else { "pids" };
-    assert!(
-        said.as_ref().is_some_and(|said| said.lines().any(|line| line.contains(hierarchy) && line.ends_with(&own))),
-        "{said:?}"
-    );
-    let limit = user.cgroups.iter().find_map(|cgroup| fs::read_to_string(cgroup.join(&id).join("pids.max")).ok());
-    assert_eq!(limit.as_deref(), Some("77\n"));
-    if crate::need::events() {
-        let stats: Value = serde_json::from_str(user.call(&["events", "--stats", &id]).ok()).unwrap();
-        assert_eq!(stats["data"]["pids"]["limit"], 77, "{stats}");
-    }
-    user.call(&["delete", "--force", &id]).ok();
-    assert!(!user.cgroups.iter().any(|cgroup| cgroup.join(&id).exists()));
 }
 
 #[test]
@@ -367,74 +234,6 @@ fn the_oom_score_goes_up_and_not_down() {
     assert_eq!(output.ok(), fs::read_to_string("/proc/self/oom_score_adj").unwrap());
     let log = fs::read_to_string(log).unwrap();
     assert!(log.contains("process.oomScoreAdj: write oom_score_adj") && log.contains("left as it is"), "{log}");
-}
-
-fn with_ranges(script: &str) -> Rootless {
-    let mut user = Rootless::sh(script);
-    let ranges = json!([mapping(0, USER, 1), mapping(1, GRANTED, 1000)]);
-    user.bundle.set("/linux/uidMappings", ranges.clone()).set("/linux/gidMappings", ranges);
-    user.bundle.set("/process/user", json!({"uid": 5, "gid": 6}));
-    if runtime::on_rrun() {
-        // runc sets no groups for users at all
-        user.bundle.set("/process/user/additionalGids", json!([7]));
-    }
-    user
-}
-
-fn run_granted(user: &Rootless, subuid: &str, then: &str) -> Output {
-    let root = user.bundle.state_root.to_str().unwrap().to_string();
-    runtime::run(&mut user.after(&granting(subuid, then), &["--root", &root], &["run", &user.bundle.id]))
-}
-
-#[test]
-fn ranges_are_mapped_by_the_helpers() {
-    need!(newuidmap);
-    let user = with_ranges("id; cat /proc/self/uid_map | tr -s ' '; cat /proc/self/setgroups");
-    let output = run_granted(&user, &format!("rttester:{GRANTED}:1000\\n"), "");
-    let groups = if runtime::on_rrun() { " groups=7" } else { "" };
-    assert_eq!(output.ok(), format!("uid=5 gid=6{groups}\n 0 {USER} 1\n 1 {GRANTED} 1000\nallow\n"));
-    assert!(with_ranges("true").run().code != 0, "without a grant");
-}
-
-/// As a service of systemd with AmbientCapabilities=.
-#[test]
-fn a_user_with_rights_to_ids_needs_no_helper() {
-    need!(rrun);
-    let mut user = with_ranges("cat /proc/self/uid_map | tr -s ' '");
-    give(&user.bundle.rootfs("/"), GRANTED);
-    for map in ["/linux/uidMappings", "/linux/gidMappings"] {
-        user.bundle.set(map, json!([mapping(0, GRANTED, 65_536)]));
-    }
-    let root = user.bundle.state_root.to_str().unwrap().to_string();
-    let script = "user=\"$1 $2 $3 $4 $5 $6\"; shift 6; \
-                  exec $user --inh-caps +setuid,+setgid --ambient-caps +setuid,+setgid \"$@\"";
-    let output = runtime::run(&mut user.after(script, &["--root", &root], &["run", &user.bundle.id]));
-    assert_eq!(output.ok(), format!(" 0 {GRANTED} 65536\n"));
-}
-
-#[test]
-fn why_a_helper_refuses_is_told() {
-    need!(newuidmap, rrun);
-    let user = with_ranges("true");
-    let refused = |subuid: &str, then: &str, words: &[&str]| {
-        run_granted(&user, subuid, then).refused(words);
-        user.bundle.leaves_nothing();
-    };
-    let granted = format!("rttester:{GRANTED}:1000\\n");
-    refused(
-        &format!("rttester:{GRANTED}:999\\n"),
-        "",
-        &["linux.uidMappings: newuidmap refuses 0 4242 1, 1 300000 1000: ", "see that /etc/subuid grants these ids"],
-    );
-    let copy = "mkdir -p plain && cp /usr/bin/newuidmap /usr/bin/newgidmap plain && chmod 755 plain plain/* && \
-                PATH=$PWD/plain:$PATH";
-    refused(
-        &granted,
-        copy,
-        &["linux.uidMappings: newuidmap refuses", "plain/newuidmap has its setuid bit (chmod u+s)"],
-    );
-    let hide = "mkdir -p none && for f in /usr/bin/newuidmap; do mount --bind /dev/null $f; done &&";
-    refused(&granted, hide, &["linux.uidMappings: newuidmap is not installed; install it (package uidmap"]);
 }
 
 #[test]

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use crate::patience::eventually_within;
+
 /// No command may take longer: rrun's own deadlines are 10 s.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -134,20 +136,6 @@ impl Call {
 
 pub fn wait_within(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {
     eventually_within(deadline, || child.try_wait().unwrap())
-}
-
-/// Asks until there is an answer.
-pub fn eventually_within<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let since = Instant::now();
-    loop {
-        if let Some(answer) = ask() {
-            return Some(answer);
-        }
-        if since.elapsed() > deadline {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// What a test does again and again to meet a rare moment: the rounds. With `FEW_ROUNDS=1`, in a guest that is slow,

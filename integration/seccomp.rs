@@ -237,8 +237,8 @@ fn bad_profiles_are_refused_before_anything_is_made() {
             "linux.seccomp.syscalls[0].args[0].index: 6 is above 5",
         ),
         (
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_NOTIFY"}], "listenerPath": "/agent"}),
-            "linux.seccomp: execve gets SCMP_ACT_NOTIFY",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["execve"], "action": "SCMP_ACT_KILL_PROCESS"}]}),
+            "linux.seccomp: execve gets SCMP_ACT_KILL_PROCESS",
         ),
         (
             json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}], "listenerPath": "/no/agent"}),
@@ -311,20 +311,40 @@ fn receive(mut connection: UnixStream) -> (Value, OwnedFd) {
 
 /// SECCOMP_IOCTL_NOTIF_RECV and _SEND: seccomp_unotify(2).
 fn answer(notify: &OwnedFd, value: i64) {
-    let mut question = [0_u64; 10];
-    #[allow(unsafe_code)]
-    // SAFETY: struct seccomp_notif has 80 bytes.
-    let asked = unsafe { libc::ioctl(notify.as_raw_fd(), 0xC050_2100_u32 as _, question.as_mut_ptr()) };
-    assert_eq!(asked, 0, "{}", std::io::Error::last_os_error());
+    let question = next_question(notify).unwrap();
     // id, val, error and flags
     let answer = match value {
         0.. => [question[0], value as u64, 0],
         _ => [question[0], 0, u64::from(value as u32)],
     };
+    reply(notify, &answer).unwrap();
+}
+
+/// Has the kernel make every call it is asked about, until nobody is left to ask; their numbers, in order.
+fn answer_all(notify: &OwnedFd) -> Vec<i64> {
+    const CONTINUE: u64 = 1 << 32;
+    let mut calls = Vec::new();
+    // ENOENT: who asked has been killed, or no one with this filter is left
+    while let Ok(question) = next_question(notify) {
+        calls.push((question[2] as u32).into());
+        let _ = reply(notify, &[question[0], 0, CONTINUE]);
+    }
+    calls
+}
+
+fn next_question(notify: &OwnedFd) -> std::io::Result<[u64; 10]> {
+    let mut question = [0_u64; 10];
+    #[allow(unsafe_code)]
+    // SAFETY: struct seccomp_notif has 80 bytes.
+    let asked = unsafe { libc::ioctl(notify.as_raw_fd(), 0xC050_2100_u32 as _, question.as_mut_ptr()) };
+    if asked == 0 { Ok(question) } else { Err(std::io::Error::last_os_error()) }
+}
+
+fn reply(notify: &OwnedFd, answer: &[u64; 3]) -> std::io::Result<()> {
     #[allow(unsafe_code)]
     // SAFETY: struct seccomp_notif_resp has 24 bytes.
     let told = unsafe { libc::ioctl(notify.as_raw_fd(), 0xC018_2101_u32 as _, answer.as_ptr()) };
-    assert_eq!(told, 0, "{}", std::io::Error::last_os_error());
+    if told == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// config-linux.md, "containerProcessState"
@@ -362,6 +382,54 @@ fn a_listener_is_handed_to_the_agent() {
         );
         assert_eq!((&state["bundle"], &state["annotations"]["a"]), (&json!(bundle.dir), &json!("b")));
         assert!(message["ociVersion"].is_string() && state["ociVersion"].is_string(), "{message}");
+    }
+}
+
+// what init calls before it is ready, and to start the program
+#[test]
+fn an_agent_may_be_asked_about_the_start_itself() {
+    need!(rrun, x86_64); // runc 1.1 waits for ever
+    const READ: i64 = 0;
+    const EXECVE: i64 = 59;
+    for no_new_privileges in [true, false] {
+        let mut bundle = Bundle::sleeping();
+        let path = bundle.dir.join("agent");
+        let listener = UnixListener::bind(&path).unwrap();
+        let agent = std::thread::spawn(move || {
+            let [container, exec] = [(); 2].map(|()| {
+                let (_, notify) = receive(listener.accept().unwrap().0);
+                std::thread::spawn(move || answer_all(&notify))
+            });
+            [container, exec].map(|thread| thread.join().unwrap())
+        });
+        let names = ["read", "execve", "openat", "open", "close", "fcntl"];
+        bundle.set("/process/noNewPrivileges", no_new_privileges);
+        bundle.set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": [rule(&names, "SCMP_ACT_NOTIFY")]}),
+        );
+        bundle.run_detached().ok();
+        assert_eq!(bundle.status(), "running");
+        assert_eq!(bundle.call(&["exec", &bundle.id, "echo", "ran"]).ok(), "ran\n");
+        bundle.call(&["delete", "--force", &bundle.id]).ok();
+        for asked in agent.join().unwrap() {
+            let first = |number| asked.iter().position(|call| *call == number);
+            let (read, execve) = (first(READ), first(EXECVE));
+            assert!(read.is_some() && read < execve, "{no_new_privileges}: {asked:?}");
+        }
+    }
+}
+
+#[test]
+fn debugging_says_which_flags_the_filter_gets() {
+    need!(rrun);
+    for (flags, number) in [(json!(["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC"]), 2), (json!(null), 4)] {
+        let mut bundle = Bundle::sh("true");
+        let rules = [rule(&["mkdir"], "SCMP_ACT_ERRNO")];
+        bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules, "flags": flags}));
+        let said = bundle.call(&["--debug", "run", &bundle.id]);
+        let line = format!(" level=debug msg=\"seccomp filter flags: {number}\"");
+        assert!(said.stderr.contains(&line), "{said}");
     }
 }
 

@@ -100,7 +100,8 @@ impl Sink {
             (Some(_), _, Level::Error) | (None, Format::Text, Level::Error) => format!("{line}\n"),
             (Some(_), ..) if !self.warn_aloud || level > Level::Warning => String::new(),
             (Some(_), ..) => format!("{}: {line}\n", word(level)),
-            (None, Format::Json, _) => entry.clone(),
+            // who asked for debugging may read it by a program, as from the file
+            (None, Format::Json, _) | (None, Format::Text, Level::Debug) => entry.clone(),
             (None, Format::Text, _) => format!("{}: {line}\n", word(level)),
         };
         if let Some(mut file) = self.file.as_ref() {
@@ -190,7 +191,7 @@ mod tests {
             (false, Text, warning, false, "error\n".into(), &[][..]),
             (false, Text, debug, false, "error\n".into(), &[]),
             (false, Text, warning, true, "warning: warning\nerror\n".into(), &[]),
-            (false, Text, debug, true, "debug: debug\nwarning: warning\nerror\n".into(), &[]),
+            (false, Text, debug, true, all(Text, &[debug]) + "warning: warning\nerror\n", &[]),
             (false, Json, warning, true, all(Json, &[warning, error]), &[]),
             (true, Text, error, false, "error\n".into(), &[error]),
             (true, Text, warning, false, "error\n".into(), &[warning, error]),

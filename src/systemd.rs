@@ -133,7 +133,13 @@ impl<'s> Manager<'s> {
             body.u32(1);
             body.properties(properties);
         });
-        self.bus.answer(asked).map(drop).with_context(|| format!("properties of {unit}"))
+        self.bus.answer(asked).map(drop).map_err(|error| match error.is::<Refused>() {
+            true => error.context(format!("properties of {unit}")),
+            // it has the request, and may get to it when nobody waits any more
+            false => error.context(format!(
+                "properties of {unit} may still be set: see systemctl show {unit}, and update again when systemd answers"
+            )),
+        })
     }
 
     /// Puts a process into it, as root may and, since version 238, on behalf of its user.
@@ -211,7 +217,41 @@ fn version_in(text: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
     use super::*;
+
+    /// An answer with one text in a variant, as the bytes of the D-Bus specification.
+    fn answer(to: u32, text: &str) -> Vec<u8> {
+        let body = [&[1, b's', 0, 0], &(text.len() as u32).to_le_bytes()[..], text.as_bytes(), &[0]].concat();
+        let numbers = [body.len() as u32, to, 15].map(u32::to_le_bytes).concat();
+        let fields = [&[5, 1, b'u', 0], &to.to_le_bytes()[..], &[8, 1, b'g', 0, 1, b'v', 0, 0]].concat();
+        [&[b'l', 2, 1, 1][..], &numbers, &fields, &body].concat()
+    }
+
+    #[test]
+    fn what_systemd_may_still_do_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("systemd/private");
+        std::fs::create_dir(socket.parent().unwrap()).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&[b"OK 1\r\n", &answer(1, "252")[..], &answer(2, "")].concat()).unwrap();
+            // gone as soon as it has heard of more
+            let (mut heard, mut bytes) = (Vec::<u8>::new(), [0; 512]);
+            while !heard.windows(17).any(|words| words == b"SetUnitProperties") {
+                let length = stream.read(&mut bytes).unwrap();
+                heard.extend(&bytes[..length]);
+            }
+        });
+        let mut manager = Manager::connect(&Whose::At(Address::Path(socket)), None).unwrap();
+        assert_eq!((manager.version, manager.control_group.as_str()), (252, ""));
+        let error = manager.set("x.scope", &[]).unwrap_err();
+        server.join().unwrap();
+        assert!(format!("{error:#}").starts_with("properties of x.scope may still be set: "), "{error:#}");
+    }
 
     #[test]
     fn versions() {

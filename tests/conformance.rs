@@ -2,10 +2,14 @@
 //! arguments it checks the table; `tests` and `units` print the tests that it names; `score FILE..` reads the output of
 //! such tests (libtest's, and what they say on stderr) and tells which demands are met. `make conformance` does both.
 
+mod named;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::exit;
+
+use named::is_there;
 
 /// In the order of the specification.
 const DOCUMENTS: [&str; 7] =
@@ -103,24 +107,11 @@ fn check(rows: &[Row]) {
     }
 }
 
-/// A function of that name in the module's file, or in that of the module around it.
 fn exists(test: &str) -> bool {
-    let (dir, path) = match test.strip_prefix("unit ") {
-        Some(path) => (root().join("src"), path),
-        None => (root().join("integration"), test),
-    };
-    let mut modules: Vec<_> = path.split("::").collect();
-    let wanted = format!("fn {}", modules.pop().unwrap());
-    while !modules.is_empty() {
-        let file: PathBuf = dir.join(modules.join("/")).with_extension("rs");
-        let text = fs::read_to_string(file).unwrap_or_default();
-        let ends = |at: usize| text[at + wanted.len()..].starts_with(['(', ':']);
-        if text.match_indices(&wanted).any(|(at, _)| ends(at)) {
-            return true;
-        }
-        modules.pop();
+    match test.strip_prefix("unit ") {
+        Some(path) => is_there("src", path),
+        None => is_there("integration", test),
     }
-    false
 }
 
 // --- results ---

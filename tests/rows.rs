@@ -1,8 +1,12 @@
 //! integration/managers/rows.md says which tests hold each thing that a manager relies on: they must be there, and each
 //! call that is played must have its row. No container is made here.
 
+mod named;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use named::{is_there, tests_in};
 
 struct Row {
     id: String,
@@ -24,48 +28,18 @@ fn rows(text: &str) -> Vec<Row> {
     tables.filter(is_row).map(row).collect()
 }
 
-fn read(path: &Path) -> Option<String> {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
-}
-
-/// Names of the tests in a file.
-fn tests_in(source: &str) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let mut is_test = false;
-    for line in source.lines().map(str::trim) {
-        if line == "#[test]" {
-            is_test = true;
-        } else if !line.starts_with("#[") && !line.starts_with("//") {
-            let name = line.strip_prefix("fn ").and_then(|rest| rest.split(['(', '<']).next());
-            names.extend(name.filter(|_| is_test).map(String::from));
-            is_test = false;
-        }
-    }
-    names
-}
-
-/// Where the test of this name can be: `managers`, `integration`, `rrun` (the library), or a file beside this one, and then
-/// modules, with or without a file of their own for tests.
-fn places(name: &str) -> (Vec<PathBuf>, &str) {
-    let mut parts: Vec<&str> = name.split("::").collect();
-    let function = parts.pop().unwrap();
-    let root = match parts.first() {
-        Some(&"managers") => "integration/managers",
-        Some(&"integration") => "integration",
-        Some(&"rrun") => "src",
-        _ => return (vec![Path::new("tests").join(parts.join("/")).with_extension("rs")], function),
-    };
-    let module = Path::new(root).join(parts[1..].join("/"));
-    (vec![module.with_extension("rs"), module.join("tests.rs")], function)
-}
-
+/// `managers::`, `integration::`, `rrun::` (the library), or a file beside this one.
 fn exists(name: &str) -> bool {
-    let (places, function) = places(name);
-    places.iter().filter_map(|path| read(path)).any(|source| tests_in(&source).contains(function))
+    match name.split_once("::") {
+        Some(("managers", test)) => is_there("integration/managers", test),
+        Some(("integration", test)) => is_there("integration", test),
+        Some(("rrun", test)) => is_there("src", test),
+        _ => is_there("tests", name),
+    }
 }
 
 fn table() -> Vec<Row> {
-    rows(&read(Path::new("integration/managers/rows.md")).expect("the table is there"))
+    rows(include_str!("../integration/managers/rows.md"))
 }
 
 #[test]
@@ -98,9 +72,8 @@ fn every_call_that_is_played_has_a_row() {
 #[test]
 fn a_test_that_is_not_there_is_noticed() {
     assert!(exists("rows::a_test_that_is_not_there_is_noticed"));
-    assert!(!exists("rows::places"));
+    assert!(!exists("rows::exists"));
     assert!(!exists("rows::nothing") && !exists("managers::nowhere::nothing") && !exists("nothing"));
-    let source =
-        "#[test]\nfn one() {\n}\nfn two() {\n}\n#[test]\n#[ignore]\nfn three() {\n#[test]\n// why\nfn four() {";
-    assert_eq!(tests_in(source).into_iter().collect::<Vec<_>>(), ["four", "one", "three"]);
+    let source = "#[test]\nfn one() {\n}\nfn two() {\n}\n#[test]\n#[ignore]\nfn three() {\n#[test]\n// why\nfn four() {\nfn five: 5;";
+    assert_eq!(tests_in(source).into_iter().collect::<Vec<_>>(), ["five", "four", "one", "three"]);
 }

@@ -48,14 +48,20 @@ fn wait_for(file: &Path, text: &str) {
     assert!(told.is_some(), "{:?} and not {text:?}", read());
 }
 
-#[test]
-fn who_made_a_container_can_use_every_operation_on_it() {
+/// From `created` to `stopped`, its status being told on the way.
+fn lived() -> Bundle {
     let bundle = created();
     assert_eq!(bundle.status(), "created");
     bundle.start().ok();
     bundle.wait_until("running");
     bundle.kill("KILL").ok();
     bundle.wait_until("stopped");
+    bundle
+}
+
+#[test]
+fn who_made_a_container_can_use_every_operation_on_it() {
+    let bundle = lived();
     bundle.delete().ok();
     assert_eq!(bundle.status_if_any(), None);
 }
@@ -76,12 +82,7 @@ fn state_tells_the_id() {
 
 #[test]
 fn state_tells_the_status() {
-    let bundle = created();
-    assert_eq!(bundle.status(), "created");
-    bundle.start().ok();
-    bundle.wait_until("running");
-    bundle.kill("KILL").ok();
-    bundle.wait_until("stopped");
+    lived();
 }
 
 #[test]

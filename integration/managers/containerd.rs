@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::daemon::{asks, containerd};
+use crate::daemon::{TALK, asks, containerd, talks_at_a_terminal};
 use crate::runtime::{self, Output, eventually_within};
 use crate::tty::Terminal;
 
@@ -68,18 +68,7 @@ fn options_of_run() {
 
 #[test]
 fn a_terminal() {
-    let mut terminal = Terminal::new(20, 70);
-    let line = ctr_run(
-        "--rm -t",
-        "terminal",
-        "sh -c 'tty; until stty size 2>&1 | grep -q 20; do sleep 0.1; done; stty size; read line; echo got $line; exit 5'",
-    );
-    let mut command = containerd().command(&line);
-    let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
-    terminal.master.hears("/dev/pts/0");
-    terminal.master.hears("20 70");
-    asks(&mut terminal, "word\r", "got word");
-    assert_eq!(child.wait().unwrap().code(), Some(5));
+    talks_at_a_terminal(containerd().command(&ctr_run("--rm -t", "terminal", &format!("sh -c '{TALK}'"))));
 }
 
 #[test]

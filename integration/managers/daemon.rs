@@ -138,6 +138,21 @@ pub fn asks(terminal: &mut Terminal, text: &str, answer: &str) {
     assert!((0..15).any(|_| answered()), "no {answer}");
 }
 
+/// A shell's script: tells its terminal and that one's size, when it has it, and asks for a word.
+pub const TALK: &str =
+    "tty; until stty size 2>&1 | grep -q 20; do sleep 0.1; done; stty size; read line; echo got $line; exit 5";
+
+/// The command that runs `TALK` inside, called at a terminal of the host's.
+#[track_caller]
+pub fn talks_at_a_terminal(mut command: Command) {
+    let mut terminal = Terminal::new(20, 70);
+    let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
+    terminal.master.hears("/dev/pts/0");
+    terminal.master.hears("20 70");
+    asks(&mut terminal, "word\r", "got word");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
 /// A root file system of busybox: DIR/image, and the same as an archive of two images: `box`, and `pause`, which is
 /// what keeps a pod's namespaces.
 fn image(dir: &Path) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::daemon::{asks, docker};
+use crate::daemon::{TALK, asks, docker, talks_at_a_terminal};
 use crate::runtime::{Output, eventually_within, wait_within};
 use crate::tty::Terminal;
 
@@ -65,14 +65,7 @@ fn a_privileged_exec() {
 #[test]
 fn exec_with_a_terminal() {
     let _box = Sleeper::new("typed", "");
-    let mut terminal = Terminal::new(20, 70);
-    let mut command = docker()
-        .command("docker exec -it typed sh -c 'tty; until stty size 2>&1 | grep -q 20; do sleep 0.1; done; stty size; read line; echo got $line; exit 5'");
-    let mut child = command.stdin(terminal.stdio()).stdout(terminal.stdio()).stderr(terminal.stdio()).spawn().unwrap();
-    terminal.master.hears("/dev/pts/0");
-    terminal.master.hears("20 70");
-    asks(&mut terminal, "word\r", "got word");
-    assert_eq!(child.wait().unwrap().code(), Some(5));
+    talks_at_a_terminal(docker().command(&format!("docker exec -it typed sh -c '{TALK}'")));
 }
 
 #[test]

@@ -18,6 +18,11 @@ mod bundle;
 #[path = "../leftovers.rs"]
 #[allow(dead_code)]
 mod leftovers;
+#[path = "../mounted.rs"]
+#[allow(dead_code)]
+mod mounted;
+#[path = "../patience.rs"]
+mod patience;
 #[path = "../runtime.rs"]
 #[allow(dead_code)]
 mod runtime;

@@ -169,7 +169,8 @@ impl Said<'_> {
             Some((device, weight)) => (Some(device), weight),
         };
         let Some(weight) = number(weight) else { return };
-        let weight = if of_bfq && weight > 100 { 100 + (weight - 100) * 11 } else { weight };
+        let weight =
+            if of_bfq && weight > 100 { (weight - 100).saturating_mul(11).saturating_add(100) } else { weight };
         match device {
             None => self.say(230, "IOWeight", Value::U64(weight)),
             Some(device) => self.of_device(230, "IODeviceWeight", &format!("{device} {weight}")),
@@ -352,6 +353,13 @@ mod tests {
         }
         let period = |version| run(Version::V2, version, false, &[("cpu.max", "max 5000")]).len();
         assert_eq!((period(241), period(242)), (1, 2));
+    }
+
+    #[test]
+    fn a_weight_beyond_all_is_left_to_systemd_to_refuse() {
+        for value in ["max", "default 18446744073709551614"] {
+            assert_eq!(run(Version::V2, 252, true, &[("io.bfq.weight", value)]), ["IOWeight = ∞"], "{value}");
+        }
     }
 
     #[test]

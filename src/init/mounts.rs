@@ -133,7 +133,7 @@ impl Init<'_> {
         };
         let onto_directory = kind_of(&fstat(&found.fd).doing("fstat", target)?) == SFlag::S_IFDIR;
         refuse_other_kind(is_directory, onto_directory, target)?;
-        mount::set_attributes_if(&tree, plan.attributes.into(), Reach::One, target)?;
+        set_words(plan, &tree)?;
         mount::attach(&tree, found.fd.as_fd(), target)?;
         Ok(tree)
     }
@@ -234,6 +234,18 @@ fn explained<T>(filesystem: &Filesystem, result: Result<T, SysError>) -> Result<
         Some(said) => anyhow::Error::new(error).context(said),
         None => error.into(),
     })
+}
+
+/// What a user namespace must not clear (MNT_LOCK_*) stays as it was, unless it is named.
+fn set_words(plan: &MountPlan, tree: &Mount) -> Result<(), SysError> {
+    let clearing = |more| Attributes { clear: plan.attributes.clear | more, ..plan.attributes.into() };
+    let set = |more| mount::set_attributes_if(tree, clearing(more), Reach::One, &plan.target);
+    match set(plan.unnamed.clear) {
+        Err(SysError { errno: Errno::EPERM, .. }) if !plan.unnamed.is_empty() => {
+            set(plan.unnamed.clear & libc::MOUNT_ATTR_NOSYMFOLLOW)
+        }
+        result => result,
+    }
 }
 
 /// Of a bind mount.

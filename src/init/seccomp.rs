@@ -10,8 +10,8 @@ use crate::protocol::Ask;
 use crate::sys::seccomp;
 
 impl Init<'_> {
-    /// A listener's number is told before: afterwards no call but `read` is sure to pass. The parent takes the listener
-    /// when it sees that init is ready.
+    /// A listener's number is told before: afterwards no call but `read` is sure to pass, and that may have to wait for
+    /// the listener's answer. The parent takes it as soon as it is there.
     pub(super) fn load_filter(&self, filter: &Filter) -> Result<()> {
         if filter.listener.is_some() {
             self.handles.channel.ask(&Ask::Listener(self.next_descriptor()?), None)?;

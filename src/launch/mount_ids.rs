@@ -47,7 +47,7 @@ impl<'p> IdMapper<'p> {
         let mapped = mount::map_ids(tree, namespace.as_fd(), Reach::recursive(ids.recursive), target);
         match mapped {
             Err(error @ SysError { errno: Errno::EINVAL, .. }) => {
-                let below = if ids.recursive { ", or that of a mount below," } else { "" };
+                let below = if ids.recursive { ", or of a mount below it" } else { "" };
                 Err(error).with_context(|| {
                     format!("this kernel cannot map ids of {}{below}; leave idmap out", file_system(tree))
                 })

@@ -17,6 +17,9 @@ use crate::sys::clone::{Child, End, pidfd_getfd, wait_for_end};
 /// A mount of a dead server can block; whoever waits for us gets an answer all the same.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
+/// Between two looks whether the filter is loaded that a listener was announced for: the moment itself makes no sound.
+const LOADING: Duration = Duration::from_millis(1);
+
 /// How far the child is to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
@@ -68,7 +71,7 @@ pub fn serve(
     let mut deadline = from_now(patience);
     let mut listener = None;
     loop {
-        let seen = wait(launched, interrupts, until, deadline)?;
+        let seen = wait(launched, interrupts, until, deadline, listener.map(|_| LOADING))?;
         // The socket first: what was said before Ready comes before it.
         if seen.said {
             match launched.channel.listen()? {
@@ -123,6 +126,12 @@ pub fn serve(
                 duties.take_listener(pidfd_getfd(launched.child.pidfd.as_fd(), number)?)?;
             }
             return Ok(());
+        } else if let Some(number) = listener
+            // Not loaded yet. Once it is, the child may wait for an answer before it can say that it is ready.
+            && let Ok(taken) = pidfd_getfd(launched.child.pidfd.as_fd(), number)
+        {
+            listener = None;
+            duties.take_listener(taken)?;
         }
     }
 }
@@ -138,7 +147,14 @@ fn from_now(patience: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(patience?)
 }
 
-fn wait(launched: &Launched, interrupts: &Interrupts, until: Until, deadline: Option<Instant>) -> Result<Seen> {
+/// Until something is seen, but no longer than `most`.
+fn wait(
+    launched: &Launched,
+    interrupts: &Interrupts,
+    until: Until,
+    deadline: Option<Instant>,
+    most: Option<Duration>,
+) -> Result<Seen> {
     let ready = if until == Until::Ready { PollFlags::POLLOUT } else { PollFlags::empty() };
     let mut fds = [
         PollFd::new(launched.channel.as_fd(), PollFlags::POLLIN),
@@ -146,7 +162,8 @@ fn wait(launched: &Launched, interrupts: &Interrupts, until: Until, deadline: Op
         PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
     ];
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+    let timeout = left.into_iter().chain(most).min();
+    let timeout = timeout.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
     let nothing = poll(&mut fds, timeout).doing("poll", "the child")? == 0;
     if nothing && left.is_some_and(|left| left.is_zero()) {
         bail!("set-up did not end in time: a file system that it needs may not answer");

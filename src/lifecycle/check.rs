@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Error, Result};
 use serde::Serialize;
 
+use super::bring_up::NOTHING_TO_START;
 use super::bundle::{Examined, Manner, examine};
 use crate::cgroup;
 use crate::error::{self, Wording};
@@ -72,6 +73,10 @@ const ID: &str = "check";
 /// Adds the problems with this host, and gives what cannot be told.
 fn look_around(examined: &mut Examined) -> Vec<String> {
     let mut warnings = Vec::new();
+    // arguments that are wrong are missing too, and told by then
+    if examined.plan.process.is_absent() && examined.problems.is_empty() {
+        warnings.push(NOTHING_TO_START.to_string());
+    }
     let of_config = |result: Result<()>| result.context(FILE);
     let plan = examined.plan.clone();
     examined.note(of_config(joined::open(&plan).map(drop)));

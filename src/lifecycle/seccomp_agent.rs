@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 
 use crate::error::Doing;
+use crate::log;
 use crate::plan::ProcessPlan;
 use crate::plan::hooks::State;
 use crate::sys::socket;
@@ -22,9 +23,10 @@ const FIELD: &str = "config.json: linux.seccomp.listenerPath";
 impl<'p> Agent<'p> {
     /// Before anything is made: it may fail. `None` where nothing is to be decided.
     pub fn connect(process: &'p ProcessPlan) -> Result<Option<Self>> {
-        let Some(listener) = process.seccomp.as_ref().and_then(|filter| filter.listener.as_ref()) else {
-            return Ok(None);
-        };
+        let Some(filter) = &process.seccomp else { return Ok(None) };
+        // by their number, as seccomp(2) gets it: that of a listener shows too
+        log::debug(format_args!("seccomp filter flags: {}", filter.flags()));
+        let Some(listener) = &filter.listener else { return Ok(None) };
         let socket =
             socket::connect_stream(&listener.path).context("failed to connect with seccomp agent").context(FIELD)?;
         Ok(Some(Self { socket, metadata: listener.metadata.as_deref() }))

@@ -92,7 +92,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
     problems.ok(CgroupsPath::new(&options.id, options.cgroup_of_unit.as_deref().or(cgroups_path)));
     let cgroup = || cgroup_mount(linux, options, host, &apart);
     let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
-    let mut mounts = mounts::plan(&spec.mounts, &options.bundle, &container, cgroup, &mut warnings, &mut problems);
+    let origin = mounts::Origin { bundle: &options.bundle, rootfs: &options.rootfs };
+    let mut mounts = mounts::plan(&spec.mounts, origin, &container, cgroup, &mut warnings, &mut problems);
     let mount_label = problems.take(labels::of_mounts(linux, host.security, &mut warnings));
     if let Some(label) = &mount_label
         && let Some(option) = problems.ok(labels::option(linux))

@@ -188,6 +188,7 @@ mod tests {
             target: InRoot::new("/x"),
             source,
             attributes: AttrChange::default(),
+            unnamed: AttrChange::default(),
             recursive: AttrChange::default(),
             propagation: Vec::new(),
             ids: None,

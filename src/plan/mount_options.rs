@@ -191,6 +191,14 @@ impl Change {
     }
 }
 
+/// mount(2) sets the options of a bind mount anew once it is given one: those of the source that are not among them go.
+/// Without any the mount is as its source is, and when access times are written always is. runc and crun do the same.
+pub fn unnamed(named: &AttrChange) -> AttrChange {
+    const ANEW: u64 = RDONLY | NOSUID | NODEV | NOEXEC | NOSYMFOLLOW;
+    let clear = if named.is_empty() { 0 } else { ANEW & !(named.set | named.clear) };
+    AttrChange { set: 0, clear }
+}
+
 /// A change in words, for `rrun plan`.
 pub fn words(change: &AttrChange) -> String {
     let words = ATTRIBUTES.iter().filter(|(_, one)| one.is_in(change)).map(|(name, _)| *name);

@@ -18,6 +18,9 @@ pub struct MountPlan {
     /// Words of one mount (`ro`, `nosuid`, …).
     #[serde(skip_serializing_if = "AttrChange::is_empty")]
     pub attributes: AttrChange,
+    /// Of a bind mount with such words: what none of them names. Cleared, unless it is locked.
+    #[serde(skip_serializing_if = "AttrChange::is_empty")]
+    pub unnamed: AttrChange,
     /// Words of the whole tree (`rro`, `rnosuid`, …).
     #[serde(skip_serializing_if = "AttrChange::is_empty")]
     pub recursive: AttrChange,

@@ -11,7 +11,7 @@ use super::mount_ids::{self, Container};
 use super::mount_options::{self, FSCONFIG_MAX, Words};
 use super::problems::Problems;
 use super::spec::{self, given};
-use super::{CgroupMount, MountIds, MountPlan, Parameter, Source, SourceLink};
+use super::{AttrChange, CgroupMount, MountIds, MountPlan, Parameter, Source, SourceLink};
 use crate::rootfs::InRoot;
 
 /// What may be mounted below /proc: files that lxcfs and its like replace by the container's view.
@@ -29,9 +29,16 @@ const INSIDE_PROC: [&str; 11] = [
     "uptime",
 ];
 
+/// Where on the host paths of the config are.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    pub bundle: &'a Path,
+    pub rootfs: &'a Path,
+}
+
 pub fn plan(
     mounts: &[spec::Mount],
-    bundle: &Path,
+    origin: Origin,
     container: &Container,
     cgroup: impl Fn() -> Result<CgroupMount>,
     warnings: &mut Vec<String>,
@@ -39,9 +46,9 @@ pub fn plan(
 ) -> Vec<MountPlan> {
     let plans = mounts.iter().enumerate().map(|(index, mount)| {
         let field = format!("mounts[{index}]");
-        let target = target(mount, &field, warnings)?;
+        let target = target(mount, &field, origin.rootfs, warnings)?;
         let words = mount_options::parse(&mount.options, &field)?;
-        let source = source(mount, &words, &field, bundle, &cgroup, warnings)?;
+        let source = source(mount, &words, &field, origin.bundle, &cgroup, warnings)?;
         check_proc(&target, &source, &field)?;
         check_links(&words, &source, &field)?;
         let ids = mount_ids::plan(mount, &words, &source, &field, container)?;
@@ -50,15 +57,27 @@ pub fn plan(
     problems.each(plans)
 }
 
-fn target(mount: &spec::Mount, field: &str, warnings: &mut Vec<String>) -> Result<InRoot> {
+fn target(mount: &spec::Mount, field: &str, rootfs: &Path, warnings: &mut Vec<String>) -> Result<InRoot> {
     let destination = given(&mount.destination)
         .with_context(|| format!("{field}.destination: missing; add the path in the container"))?;
     if !destination.starts_with('/') {
         warnings.push(format!("{field}.destination: {destination} is not absolute; taken from /"));
     }
-    let target = InRoot::new(destination);
+    let target = match below(rootfs, destination) {
+        Some(inside) => InRoot::new(inside),
+        None => InRoot::new(destination),
+    };
+    if target != InRoot::new(destination) {
+        warnings.push(format!("{field}.destination: {destination} begins with root.path; taken as {target}"));
+    }
     ensure!(!target.is_root(), "{field}.destination: {destination} is the root itself; use root.path for that");
     Ok(target)
+}
+
+/// A destination by its path on the host: callers of runc, which takes it so, write it where they mount what another
+/// mount has brought into the rootfs. No image has a directory by the name of the place that it is unpacked at.
+fn below<'d>(rootfs: &Path, destination: &'d str) -> Option<&'d Path> {
+    Path::new(destination).strip_prefix(rootfs).ok().filter(|_| rootfs != Path::new("/"))
 }
 
 fn source(
@@ -219,6 +238,8 @@ fn assemble(field: String, target: InRoot, source: Source, ids: Option<MountIds>
     let Words { mut attributes, mut recursive, propagation, destination_nofollow: target_nofollow, .. } = words;
     let new = matches!(source, Source::Filesystem { .. });
     let tmpfs = matches!(&source, Source::Filesystem { fstype, .. } if fstype == "tmpfs");
+    let bind = matches!(source, Source::Bind { .. });
+    let unnamed = if bind { mount_options::unnamed(&attributes) } else { AttrChange::default() };
     let mut readonly_at_end = false;
     if tmpfs || target.as_path().starts_with("dev") {
         // below a new mount there is nothing yet, so its `rro` is a `ro`
@@ -233,6 +254,7 @@ fn assemble(field: String, target: InRoot, source: Source, ids: Option<MountIds>
         target,
         source,
         attributes,
+        unnamed,
         recursive,
         propagation,
         ids,

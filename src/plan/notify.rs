@@ -27,6 +27,7 @@ pub fn add(plan: &mut Plan, directory: &Path) -> Result<()> {
         target: InRoot::new(INSIDE),
         source: Source::Bind { from: directory.into(), recursive: false, symlink: SourceLink::Followed },
         attributes: AttrChange { set: words, clear: 0 },
+        unnamed: AttrChange::default(),
         recursive: AttrChange::default(),
         propagation: Vec::new(),
         ids: None,

@@ -112,7 +112,7 @@ impl Filter {
         }
     }
 
-    /// SECCOMP_FILTER_FLAG_*
+    /// SECCOMP_FILTER_FLAG_*, the number that seccomp(2) gets
     pub fn flags(&self) -> u64 {
         let listener = if self.listener.is_some() { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
         self.flags.iter().fold(listener, |flags, word| flags | Flags::bit(word))

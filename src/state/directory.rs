@@ -31,7 +31,8 @@ const NEW_LENT: &str = "net_devices.json.new";
 /// Where network devices are lent from, and to.
 const NETWORKS: [&str; 2] = ["network.home", "network.inside"];
 
-const NSFS_MAGIC: FsType = FsType(libc::NSFS_MAGIC);
+/// linux/magic.h; libc has it in a type of its own for each C library.
+const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
 const OWNER_ONLY: Mode = Mode::from_bits_truncate(0o600);
 

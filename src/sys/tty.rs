@@ -31,15 +31,6 @@ pub fn unlock(master: BorrowedFd) -> Result<(), SysError> {
         .doing("ioctl TIOCSPTLCK", "")
 }
 
-/// The number N of /dev/pts/N.
-pub fn number(master: BorrowedFd) -> Result<u32, SysError> {
-    let mut number: libc::c_uint = 0;
-    // SAFETY: TIOCGPTN writes an unsigned int.
-    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN as _, &raw mut number) })
-        .doing("ioctl TIOCGPTN", "")?;
-    Ok(number)
-}
-
 /// Makes the terminal the controlling one of this session.
 pub fn set_controlling(terminal: BorrowedFd) -> Result<(), SysError> {
     // SAFETY: TIOCSCTTY takes a number.

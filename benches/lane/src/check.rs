@@ -14,7 +14,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::bench::Bench;
-use crate::runtime::{Calls, eventually_within};
+use crate::patience::eventually_within;
+use crate::runtime::Calls;
 
 /// What a program reads inside, and what is left out of it: numbers that differ from process to process.
 const FILES: [&str; 5] =

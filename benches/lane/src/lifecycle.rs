@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 
 use crate::bench::Bench;
 use crate::measure::{Pace, Sample, in_turns};
+use crate::patience::eventually_within;
 use crate::report;
-use crate::runtime::{Calls, eventually_within};
+use crate::runtime::Calls;
 
 /// The container's program in each bundle, as it is inside.
 const PROGRAM: &str = "/bin/program";

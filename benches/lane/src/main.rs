@@ -15,6 +15,8 @@ mod lifecycle;
 mod list;
 mod measure;
 mod parallel;
+#[path = "../../../integration/patience.rs"]
+mod patience;
 mod report;
 mod runtime;
 mod setting;

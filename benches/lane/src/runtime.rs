@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -183,20 +182,6 @@ impl Calls<'_> {
         }
         let text = std::fs::read_to_string(self.pid_file()).context("the pid file")?;
         text.trim().parse().context("the pid file")
-    }
-}
-
-/// Asks until there is an answer.
-pub fn eventually_within<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let since = Instant::now();
-    loop {
-        if let Some(answer) = ask() {
-            return Some(answer);
-        }
-        if since.elapsed() > deadline {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

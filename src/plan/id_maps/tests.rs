@@ -121,9 +121,9 @@ fn file_systems_that_the_kernel_would_refuse() {
         let spec = Spec::parse(json.as_bytes()).unwrap();
         let cgroup = || anyhow::bail!("not asked");
         let container = crate::plan::mount_ids::Container { user: User::New, maps: None, rootless: false };
-        let bundle = std::path::Path::new("/b");
+        let origin = crate::plan::mounts::Origin { bundle: "/b".as_ref(), rootfs: "/b/r".as_ref() };
         let mut problems = Default::default();
-        crate::plan::mounts::plan(&spec.mounts, bundle, &container, cgroup, &mut Vec::new(), &mut problems)
+        crate::plan::mounts::plan(&spec.mounts, origin, &container, cgroup, &mut Vec::new(), &mut problems)
     };
     for (kind, option, apart, want) in [
         ("sysfs", "ro", &all[..], None),

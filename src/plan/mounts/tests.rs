@@ -10,8 +10,9 @@ fn plan_with(json: &str) -> (Result<MountPlan>, Vec<String>) {
     let mounts: spec::List<spec::Mount> = spec::document::read(format!("[{json}]").as_bytes()).unwrap();
     let cgroup = || Ok(CgroupMount::V2 { new: true, bind: "/sys/fs/cgroup/x".into() });
     let container = Container { user: User::Shared, maps: None, rootless: false };
+    let origin = Origin { bundle: Path::new("/bundle"), rootfs: Path::new("/bundle/rootfs") };
     let mut problems = Problems::default();
-    let planned = super::plan(&mounts, Path::new("/bundle"), &container, cgroup, &mut warnings, &mut problems);
+    let planned = super::plan(&mounts, origin, &container, cgroup, &mut warnings, &mut problems);
     (problems.result(planned).map(|mut planned| planned.remove(0)), warnings)
 }
 
@@ -45,6 +46,43 @@ fn a_file_system_gets_its_parameters_in_order() {
     assert!(!planned.readonly_at_end);
     let copies = |planned| matches!(planned, Source::Filesystem { copy_up: true, .. });
     assert!(copies(mount("/tmp", "tmpfs", &["tmpcopyup"]).source));
+}
+
+#[test]
+fn a_destination_by_its_path_on_the_host_is_the_one_inside() {
+    for (destination, want, warned) in [
+        ("/bundle/rootfs/mnt", "/mnt", true),
+        ("/bundle/rootfs/../mnt", "/mnt", true),
+        ("/bundle/rootfsx", "/bundle/rootfsx", false),
+        ("/mnt/bundle/rootfs", "/mnt/bundle/rootfs", false),
+    ] {
+        let json = serde_json::json!({"destination": destination, "type": "tmpfs"});
+        let (planned, warnings) = plan_with(&json.to_string());
+        assert_eq!(planned.unwrap().target.to_string(), want);
+        let want = format!("mounts[0].destination: {destination} begins with root.path; taken as {want}");
+        assert_eq!(warnings, if warned { vec![want] } else { Vec::new() }, "{destination}");
+    }
+    let root = serde_json::json!({"destination": "/bundle/rootfs/", "type": "tmpfs"});
+    let error = plan_with(&root.to_string()).0.unwrap_err().to_string();
+    assert!(error.contains("is the root itself"), "{error}");
+    assert_eq!(below(Path::new("/"), "/mnt"), None, "a container in the host's own root");
+}
+
+#[test]
+fn what_a_bind_mount_does_not_name_is_cleared_once_it_names_something() {
+    for (kind, options, want) in [
+        ("bind", &["bind"][..], ""),
+        ("bind", &["rbind", "rprivate", "rro"], ""),
+        ("bind", &["bind", "rw"], "suid,dev,exec,symfollow"),
+        ("bind", &["bind", "ro", "nosuid"], "dev,exec,symfollow"),
+        ("bind", &["bind", "noatime"], "rw,suid,dev,exec,symfollow"),
+        ("tmpfs", &["nosuid"], ""),
+        ("", &["remount", "bind", "ro"], ""),
+    ] {
+        assert_eq!(mount_options::words(&mount("/x", kind, options).unnamed), want, "{kind} {options:?}");
+    }
+    let below_dev = mount("/dev/x", "bind", &["bind", "ro"]);
+    assert!(below_dev.readonly_at_end && mount_options::words(&below_dev.unnamed) == "suid,dev,exec,symfollow");
 }
 
 #[test]

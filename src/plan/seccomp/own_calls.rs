@@ -1,6 +1,6 @@
-//! What a filter makes of the calls that init still makes once it is loaded. One that would kill init, ask a listener
-//! who gets the question only after init is ready, or say of a call that it was made when it was not, is refused before
-//! anything is made.
+//! What a filter makes of the calls that init still makes once it is loaded. One that would kill init, or say of a call
+//! that it was made when it was not, is refused before anything is made; so is one that leaves it to a listener whether
+//! rights are given up.
 
 use anyhow::{Result, bail};
 
@@ -88,6 +88,8 @@ pub fn check(filter: &Filter, after: After, warnings: &mut Vec<String>) -> Resul
         let (name, advice, told) = (needed.name, needed.advice, disassemble::verdict(verdict));
         match action(verdict) {
             libc::SECCOMP_RET_ALLOW | libc::SECCOMP_RET_LOG => {}
+            // Who answers has the listener by then, as soon as the filter is loaded.
+            libc::SECCOMP_RET_USER_NOTIF if ALWAYS.iter().any(|always| always.name == name) => {}
             // Errno 0 says that the call was made, which it was not: rights would be kept without a word.
             libc::SECCOMP_RET_ERRNO | libc::SECCOMP_RET_TRACE
                 if !["read", SET_SCHEDULER].contains(&name) && verdict != libc::SECCOMP_RET_ERRNO =>
@@ -145,14 +147,21 @@ mod tests {
             let error = checked(allowing(default, &["read", "exit_group"]), true, false).unwrap_err();
             assert!(error.starts_with("linux.seccomp: execve gets "), "{error}");
         }
-        for call in ["read", "execve"] {
+    }
+
+    #[test]
+    fn a_listener_may_be_asked_about_the_start_but_not_about_rights() {
+        let asked = |call| {
             let rule = json!({"names": [call], "action": "SCMP_ACT_NOTIFY"});
             let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a", "syscalls": [rule]});
-            assert!(
-                checked(profile, true, false)
-                    .unwrap_err()
-                    .starts_with(&format!("linux.seccomp: {call} gets SCMP_ACT_NOTIFY"))
-            );
+            checked(profile, false, true)
+        };
+        for call in ["read", "execve", "openat"] {
+            assert_eq!(asked(call), Ok(Vec::new()), "{call}");
+        }
+        for call in ["prctl", "setgroups", "setresgid", "setresuid", "capset", "clone", "close"] {
+            let error = asked(call).unwrap_err();
+            assert!(error.starts_with(&format!("linux.seccomp: {call} gets SCMP_ACT_NOTIFY")), "{error}");
         }
     }
 
