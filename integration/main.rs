@@ -37,6 +37,7 @@ mod freeze;
 mod hook_failures;
 mod hooks;
 mod host_mounts;
+mod ill_bundles;
 mod joined;
 mod kill;
 mod labels;

@@ -176,3 +176,36 @@ fn a_damaged_record_is_told_and_the_others_are_listed() {
     }
     std::fs::remove_dir_all(damaged).unwrap();
 }
+
+// a disk that was full, or a hand that meant well
+#[test]
+fn a_damaged_record_is_told_and_nobody_waits_for_it() {
+    need!(rrun);
+    type Damage = fn(&std::path::Path);
+    let damages: [(&str, Damage); 5] = [
+        ("half", |path| std::fs::write(path, "{\"id").unwrap()),
+        ("empty", |path| std::fs::write(path, "").unwrap()),
+        ("huge", |path| std::fs::File::create(path).unwrap().set_len(1 << 40).unwrap()),
+        ("fifo", |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+        ("symlink", |path| std::os::unix::fs::symlink("/etc/passwd", path).unwrap()),
+    ];
+    let bundle = Bundle::sleeping();
+    bundle.run_detached().ok();
+    let record = bundle.state_root.join(&bundle.id).join("state.json");
+    let kept = std::fs::read(&record).unwrap();
+    for (name, damage) in damages {
+        std::fs::remove_file(&record).unwrap();
+        damage(&record);
+        let id = &bundle.id;
+        for verb in [&["state", id][..], &["kill", id, "KILL"], &["exec", id, "true"], &["delete", "--force", id]] {
+            let output = bundle.call(verb);
+            assert!(output.code != 0 && output.stderr.contains("state.json: "), "{name}: {output}");
+            assert!(output.took < std::time::Duration::from_secs(5), "{name} took {:?}: {output}", output.took);
+        }
+        assert!(bundle.call(&["list"]).ok().starts_with("ID"), "{name}");
+    }
+    std::fs::remove_file(&record).unwrap();
+    std::fs::write(&record, kept).unwrap();
+    bundle.delete_force().ok();
+    bundle.leaves_nothing();
+}

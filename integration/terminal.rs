@@ -39,6 +39,23 @@ fn a_manager_gets_the_terminal_and_speaks_through_it() {
     bundle.wait_until("stopped");
 }
 
+// an address holds 107 bytes
+#[test]
+fn a_console_socket_may_lie_deep() {
+    need!(rrun);
+    let bundle = with_terminal("tty; sleep 1000");
+    let mut socket = ConsoleSocket::new(&bundle.dir);
+    let deep = bundle.dir.join("x".repeat(120));
+    std::fs::create_dir(&deep).unwrap();
+    let path = deep.join("socket");
+    std::fs::rename(&socket.path, &path).unwrap();
+    socket.path = path;
+    create(&bundle, &socket);
+    let mut master = socket.receive();
+    bundle.start().ok();
+    master.hears("/dev/pts/0\r\n");
+}
+
 #[test]
 fn run_detached_sends_the_terminal_too() {
     let bundle = with_terminal("echo here; sleep 1000");

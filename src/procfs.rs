@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::Pid;
 
@@ -149,7 +149,13 @@ impl Proc {
     pub fn in_namespace_of(&self, pid: Pid, file: &str) -> Result<Vec<Pid>, SysError> {
         let namespace = |pid: Pid| fstatat(&self.dir, format!("{pid}/ns/{file}").as_str(), AtFlags::empty());
         let wanted = namespace(pid).doing("stat", in_proc(&format!("{pid}/ns/{file}")))?;
-        self.processes(|pid| namespace(pid).is_ok_and(|found| is_same_file(&wanted, &found)))
+        self.in_namespace(&wanted, file)
+    }
+
+    /// Every process in this one.
+    pub fn in_namespace(&self, namespace: &FileStat, file: &str) -> Result<Vec<Pid>, SysError> {
+        let of = |pid: Pid| fstatat(&self.dir, format!("{pid}/ns/{file}").as_str(), AtFlags::empty());
+        self.processes(|pid| of(pid).is_ok_and(|found| is_same_file(namespace, &found)))
     }
 
     fn processes(&self, wanted: impl Fn(Pid) -> bool) -> Result<Vec<Pid>, SysError> {

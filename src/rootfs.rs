@@ -94,7 +94,7 @@ pub struct Found {
 }
 
 /// As many symlinks as the kernel follows in one path: path_resolution(7).
-const MOST_SYMLINKS: usize = 40;
+pub const MOST_SYMLINKS: usize = 40;
 /// openat2(2) says EAGAIN when a rename races with `..`; an attacker can make that last.
 const MOST_RACES: usize = 128;
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);

@@ -25,7 +25,12 @@ fn run(call: &Call) -> Result<u8> {
         Some(other) => bail!("invalid format option: {other} is neither text nor json"),
     };
     let bundle = call.path("BUNDLE")?.unwrap_or_else(|| ".".into());
-    let options = CheckOptions { bundle, config: call.path("config")?, no_pivot: call.is_on("no-pivot") };
+    let options = CheckOptions {
+        bundle,
+        config: call.path("config")?,
+        no_pivot: call.is_on("no-pivot"),
+        cgroup_manager: call.global.cgroup_manager(),
+    };
     let verdict = lifecycle::check(&options);
     let shown = if json { serde_json::to_string_pretty(&verdict)? + "\n" } else { text(&verdict) };
     print(&shown)?;

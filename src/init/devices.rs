@@ -20,7 +20,7 @@ use crate::sys::mount::{self, Mount, Reach};
 impl Init<'_> {
     fn place_of<'p>(&self, path: &'p InRoot) -> Result<(OwnedFd, &'p OsStr)> {
         self.rootfs()?.parent_of(path).map_err(|error| match error.errno {
-            Errno::ELOOP => anyhow!("the image has a symlink above {path}; devices go into real directories only"),
+            Errno::ELOOP => symlink_above(path),
             _ => error.into(),
         })
     }
@@ -73,6 +73,10 @@ pub fn node_of_host(device: &DevicePlan) -> Result<Mount> {
     Ok(node)
 }
 
+pub fn symlink_above(path: &InRoot) -> anyhow::Error {
+    anyhow!("the image has a symlink above {path}; devices go into real directories only")
+}
+
 fn file_type(kind: DeviceKind) -> SFlag {
     match kind {
         DeviceKind::Char => SFlag::S_IFCHR,
@@ -85,10 +89,14 @@ fn check_existing(device: &DevicePlan, dir: &OwnedFd, name: &OsStr) -> Result<()
     let Some(stat) = stat_in(dir, name).doing("stat", &device.path)? else {
         bail!("{} vanished while it was made", device.path);
     };
+    refuse_other(device, &stat)
+}
+
+pub fn refuse_other(device: &DevicePlan, stat: &FileStat) -> Result<()> {
     ensure!(
-        is_device(&stat, device),
+        is_device(stat, device),
         "it is already there as {}, not as {}; remove it from the image or correct the entry",
-        describe(&stat),
+        describe(stat),
         named(file_type(device.kind), device.major, device.minor)
     );
     Ok(())

@@ -20,7 +20,7 @@ use crate::plan::problems;
 use crate::plan::spec::document::is_within;
 use crate::plan::spec::resources::Resources;
 use crate::plan::spec::{Lenient, Spec};
-use crate::plan::unit::CgroupManager;
+use crate::plan::unit::{CgroupManager, Unit};
 use crate::plan::{Descriptors, Plan, cgroup_paths, labels};
 use crate::systemd::Absent;
 
@@ -89,8 +89,8 @@ pub struct Examined {
     pub has_rootfs: bool,
 }
 
-/// As `decide`, and tells all of the problems. An error is one that hides all others. Whose cgroups are to be is not
-/// asked: systemd would be told.
+/// As `decide`, and tells all of the problems. An error is one that hides all others. Systemd is not asked: of the unit
+/// only its name is looked at.
 pub fn examine(id: &str, bundle: &Path, config: Option<&Path>, manner: &Manner) -> Result<Examined> {
     let bundle = open(bundle)?;
     let config = read_config(&config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf))?;
@@ -98,18 +98,33 @@ pub fn examine(id: &str, bundle: &Path, config: Option<&Path>, manner: &Manner) 
     let (host, annotated) = detect(&mut spec)?;
     let problems = faults.into_iter().map(|fault| fault.context("config.json")).collect();
     let rootfs = find_rootfs(&bundle, &spec);
-    let options = options(id, &bundle, rootfs.as_deref().unwrap_or(&bundle), manner, None)?;
+    let mut options = options(id, &bundle, rootfs.as_deref().unwrap_or(&bundle), manner, None)?;
+    let unit = match manner.cgroup_manager {
+        CgroupManager::Systemd => unit_cgroup(id, &spec, &host).map(Some).context("config.json"),
+        _ => Ok(None),
+    };
+    options.cgroup_of_unit = unit.as_ref().ok().cloned().flatten();
     let (plan, wrong) = Plan::draft(&spec, &options, &host);
     let resources = Resources::default();
     let resources = spec.linux.as_ref().and_then(|linux| linux.resources.as_ref()).unwrap_or(&resources);
-    let cgroup = cgroups(&options, resources, &plan, &host);
+    let cgroup = match manner.cgroup_manager {
+        CgroupManager::Systemd if unit.is_err() => Ok(CgroupPlan::none()),
+        _ => cgroups(&options, resources, &plan, &host),
+    };
     let has_rootfs = rootfs.is_ok();
     let mut examined = Examined { bundle, plan, cgroup: None, host, problems, lost, has_rootfs };
     examined.note(annotated);
     examined.note(rootfs);
+    examined.note(unit);
     examined.note(wrong);
     examined.cgroup = examined.note(cgroup);
     Ok(examined)
+}
+
+/// As if systemd's own cgroup were the topmost.
+fn unit_cgroup(id: &str, spec: &Spec, host: &Host) -> Result<String> {
+    let cgroup = Unit::new(id, spec.cgroups_path(), host.rootless)?.cgroup()?;
+    Ok(format!("/{}", cgroup.display()))
 }
 
 impl Examined {

@@ -12,8 +12,10 @@ use super::bundle::{Examined, Manner, examine};
 use crate::cgroup;
 use crate::error::{self, Wording};
 use crate::launch::{joined, probe};
+use crate::plan::unit::CgroupManager;
 
 mod host;
+mod image;
 mod mounts;
 mod program;
 
@@ -41,7 +43,7 @@ pub struct Finding {
 
 pub fn check(options: &CheckOptions) -> Verdict {
     // As `run` in the foreground would: a terminal needs no socket there.
-    let manner = Manner { no_pivot: options.no_pivot, ..Manner::default() };
+    let manner = Manner { no_pivot: options.no_pivot, cgroup_manager: options.cgroup_manager, ..Manner::default() };
     let examined = examine(ID, &options.bundle, options.config.as_deref(), &manner);
     let (problems, warnings, bundle) = match examined {
         Ok(mut examined) => {
@@ -63,6 +65,7 @@ pub struct CheckOptions {
     /// Another file in place of BUNDLE/config.json.
     pub config: Option<PathBuf>,
     pub no_pivot: bool,
+    pub cgroup_manager: CgroupManager,
 }
 
 const FILE: &str = "config.json";
@@ -79,7 +82,9 @@ fn look_around(examined: &mut Examined) -> Vec<String> {
     }
     let of_config = |result: Result<()>| result.context(FILE);
     let plan = examined.plan.clone();
-    examined.note(of_config(joined::open(&plan).map(drop)));
+    if let Some(joined) = examined.note(joined::open(&plan).context(FILE)) {
+        examined.note(of_config(host::joined_sysctls(&plan, &joined)));
+    }
     examined.note(of_config(host::refuse_lacking(&plan, &mut warnings)));
     if let Some(cgroup) = &examined.cgroup {
         let impossible = cgroup::refuse_impossible(cgroup);

@@ -34,6 +34,9 @@ const NETWORKS: [&str; 2] = ["network.home", "network.inside"];
 /// linux/magic.h; libc has it in a type of its own for each C library.
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
+/// Many times what is ever written: a damaged file must not take all memory.
+const LONGEST: u64 = 64 << 20;
+
 const OWNER_ONLY: Mode = Mode::from_bits_truncate(0o600);
 
 pub struct Directory {
@@ -96,13 +99,14 @@ impl Directory {
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, SysError> {
-        let file = match self.open_file(name, OFlag::O_RDONLY) {
+        // a FIFO in its place would keep us waiting
+        let file = match self.open_file(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
             Err(Errno::ENOENT) => return Ok(None),
             file => file.doing("open", self.name(name))?,
         };
         let mut bytes = Vec::with_capacity(32 << 10);
         // `take` keeps std from asking for the size first: most fit what is set aside
-        file.take(u64::MAX).read_to_end(&mut bytes).doing("read", self.name(name))?;
+        file.take(LONGEST).read_to_end(&mut bytes).doing("read", self.name(name))?;
         Ok(Some(bytes))
     }
 

@@ -7,10 +7,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
     sendmsg, socket, socketpair,
 };
+use nix::sys::stat::Mode;
 
 use crate::error::{Doing, SysError};
 
@@ -24,8 +26,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub fn connect_stream(path: &Path) -> Result<OwnedFd, SysError> {
-    let connected = UnixAddr::new(path).and_then(|address| connect_to(&address, Instant::now() + PATIENCE));
+    let connected = at(path, |address| connect_to(address, Instant::now() + PATIENCE));
     connected.doing("connect", path.display())
+}
+
+/// An address holds 107 bytes of a path: to a longer one the way is by its directory.
+pub fn at<T>(path: &Path, act: impl FnOnce(&UnixAddr) -> Result<T, Errno>) -> Result<T, Errno> {
+    match (UnixAddr::new(path), path.parent(), path.file_name()) {
+        (Err(Errno::ENAMETOOLONG), Some(above), Some(name)) => {
+            let above = open(above, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+            act(&UnixAddr::new(&Path::new("/proc/self/fd").join(above.as_raw_fd().to_string()).join(name))?)
+        }
+        (address, ..) => act(&address?),
+    }
 }
 
 /// A stream that does not block.

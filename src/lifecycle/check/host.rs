@@ -6,15 +6,17 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
-use nix::unistd::{AccessFlags, Pid, access};
+use nix::sys::stat::stat;
+use nix::unistd::{AccessFlags, access};
 
 use crate::error::{Doing, SysError};
 use crate::hooks::check_program;
-use crate::init::node_of_host;
 use crate::init::steps::Step;
+use crate::init::{Joined, node_of_host};
 use crate::launch::id_maps;
+use crate::launch::stages::visit;
 use crate::plan::problems::Problems;
-use crate::plan::{DeviceKind, Namespace, Plan, hooks::Hook, namespaces, seccomp};
+use crate::plan::{DeviceKind, Namespace, Plan, hooks::Hook, namespaces, seccomp, sysctl};
 use crate::procfs::Proc;
 use crate::resctrl::Group;
 
@@ -56,11 +58,27 @@ pub fn refuse_lacking(plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
     problems.result(())
 }
 
-/// Where the path tells a process of that namespace; a file that is only bound somewhere has none to ask.
+/// As a process that is in it has them; of one that nobody is in nothing can be told.
 fn joined_maps(plan: &Plan, path: &Path) -> Result<()> {
-    let pid = path.to_str().and_then(|path| path.strip_prefix("/proc/")?.strip_suffix("/ns/user")?.parse().ok());
-    let Some(pid) = pid.filter(|_| path.exists()) else { return Ok(()) };
-    id_maps::check_joined(&Proc::open()?, Pid::from_raw(pid), plan.id_maps.as_ref(), &plan.process).map(drop)
+    let proc = Proc::open()?;
+    let Ok(namespace) = stat(path) else { return Ok(()) };
+    let Some(inside) = proc.in_namespace(&namespace, Namespace::User.file())?.first().copied() else { return Ok(()) };
+    id_maps::check_joined(&proc, inside, plan.id_maps.as_ref(), &plan.process).map(drop)
+}
+
+/// Whether they are there; what may be written to them only `create` finds out.
+pub fn joined_sysctls(plan: &Plan, joined: &[Joined]) -> Result<()> {
+    let mut problems = Problems::default();
+    for one in &plan.sysctls {
+        let Some(by) = joined.iter().find(|joined| sysctl::owner(&one.path) == Some(joined.kind)) else { continue };
+        let path = Path::new("/proc/sys").join(&one.path);
+        let look = || {
+            let there = access(&path, AccessFlags::F_OK);
+            there.doing("open", path.display()).with_context(|| Step::Sysctl(one).to_string())
+        };
+        problems.ok(visit(by.into(), look));
+    }
+    problems.result(())
 }
 
 fn namespace(kind: Namespace) -> Result<()> {
