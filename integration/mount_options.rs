@@ -6,9 +6,9 @@ use nix::mount::MsFlags;
 use serde_json::json;
 
 use crate::bundle::Bundle;
+use crate::mapped::mapped;
 use crate::mounted::{Mounted, mount_at};
 use crate::runtime::{features, on_rrun};
-use crate::userns::mapped;
 
 /// What each mount of a list of tmpfs shows, by the words it was given.
 fn tmpfs_with(words: &[&[&str]]) -> Vec<Mounted> {
