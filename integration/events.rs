@@ -217,6 +217,10 @@ fn keys_and_kinds_are_runcs() {
     [&mut own, &mut runcs].into_iter().for_each(without_what_is_nothing);
     // 1.1 knows no pages of a size that is not set up
     own["hugetlb"] = runcs["hugetlb"].clone();
+    // what came second has found its files in memory, and met no disk
+    if runcs["blkio"] == json!({}) {
+        own["blkio"] = json!({});
+    }
     let mut told = Vec::new();
     differences("", &runcs, &own, &mut told);
     assert_eq!(told, [""; 0], "runc: {runcs}\nrrun: {own}");

@@ -9,10 +9,11 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
+use serde_json::json;
 
 use crate::bundle::Bundle;
 use crate::leftovers::{Leftovers, is_alive};
-use crate::runtime::{eventually_within, rounds};
+use crate::runtime::{eventually_within, few_rounds, rounds};
 use crate::tracer::{At, Then, Who, trace};
 
 #[test]
@@ -314,4 +315,37 @@ fn what_a_failing_create_cannot_take_back_delete_force_removes() {
     bundle.delete_force().ok();
     guest.wait().unwrap();
     bundle.leaves_nothing();
+}
+
+/// systemd does so with empty ones at the top of a hierarchy of v1.
+#[test]
+fn a_cgroup_that_somebody_removes_before_it_is_joined_is_made_again_or_missed() {
+    layout!(V1, Hybrid); // on v2 nobody but the maker of a directory is known to
+    need!(rrun); // runc goes on without
+    let mut bundle = Bundle::sleeping();
+    bundle.set("/linux/resources/pids", json!({"limit": 77}));
+    let create = bundle.command(&["create", &bundle.id]);
+    let calls = trace(&create, None, None).calls_of(Who::Parent);
+    let cgroup = bundle.cgroup("pids");
+    bundle.delete_force().ok();
+    let (mut missed, mut again) = (0, 0);
+    for call in (calls * 4 / 10..calls).step_by(if few_rounds() { 17 } else { 7 }) {
+        let creator = trace(&create, None, Some((At { who: Who::Parent, call }, Then::Stop))).pids[0];
+        let removed = std::fs::remove_dir(&cgroup).is_ok();
+        go_on(creator);
+        match (bundle.status_if_any(), removed) {
+            (None, true) => missed += 1,
+            (None, false) => panic!("call {call}: not created"),
+            (Some(_), removed) => {
+                again += usize::from(removed);
+                let inside = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
+                assert_eq!(inside.trim(), bundle.pid().to_string(), "call {call}");
+                assert_eq!(std::fs::read_to_string(cgroup.join("pids.max")).unwrap(), "77\n", "call {call}");
+                bundle.delete_force().ok();
+            }
+        }
+        bundle.leaves_nothing();
+    }
+    // missed between its opening and the child's first steps
+    assert!(again > missed, "made again {again} times and missed {missed} times");
 }

@@ -14,6 +14,7 @@ use crate::leftovers::VARIABLE;
 use crate::mapped::give;
 use crate::runtime::{Output, eventually_within, path, run};
 
+mod kept;
 mod silent;
 
 /// Whoever stops systemd waits until nobody needs it, and the other way round.
@@ -418,6 +419,37 @@ fn a_users_own_systemd_limits_a_users_container() {
     user.call(&["resume", &id]).ok();
     user.call(&["delete", "--force", &id]).ok();
     assert!(!std::path::Path::new(&format!("/sys/fs/cgroup{cgroup}")).exists());
+    user.0.leaves_nothing();
+}
+
+/// The commands after `create` are told nothing of systemd.
+#[test]
+fn every_command_finds_a_container_of_a_users_own_systemd() {
+    systemd!();
+    layout!(V2);
+    let _systemd = with_systemd();
+    let mut user = OfUser::new(Bundle::sleeping());
+    let id = user.0.id.clone();
+    let gone = |user: &OfUser| {
+        let gone = || (user.shown("LoadState") == "not-found").then_some(());
+        eventually_within(Duration::from_secs(5), gone).unwrap_or_else(|| panic!("{}", user.shown("ActiveState")));
+    };
+    user.call(&["--systemd-cgroup", "create", &id]).ok();
+    assert_eq!(user.shown("ActiveState"), "active");
+    user.call(&["start", &id]).ok();
+    let ps = user.call(&["ps", &id]);
+    assert!(ps.ok().contains("sleep 1000"), "{ps}");
+    let stats: serde_json::Value = serde_json::from_str(user.call(&["events", "--stats", &id]).ok()).unwrap();
+    assert_eq!(stats["data"]["pids"]["current"], 1, "{stats}");
+    user.call(&["kill", &id, "KILL"]).ok();
+    let stopped = || user.call(&["state", &id]).stdout.contains("\"stopped\"").then_some(());
+    assert!(eventually_within(Duration::from_secs(5), stopped).is_some());
+    user.call(&["delete", &id]).ok();
+    gone(&user);
+    user.0.leaves_nothing();
+    user.0.args(&["/missing"]);
+    user.call(&["--systemd-cgroup", "create", &id]).error();
+    gone(&user);
     user.0.leaves_nothing();
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, by_systemd};
 use crate::cgroups::{created_with, disk, value};
 use crate::runtime::{Output, eventually_within};
 
@@ -129,10 +129,10 @@ fn update_of_what_v2_alone_has() {
     {
         is(file, want);
     }
-    // a later one knows of it, and does not write it again
+    // a later one knows of it, and does not write it again; systemd does
     fs::write(bundle.cgroup("").join("memory.min"), "0").unwrap();
     flags(&["--pids-limit", "50"]).ok();
-    is("memory.min", "0");
+    is("memory.min", if by_systemd() { "1048576" } else { "0" });
     is("pids.max", "50");
 }
 

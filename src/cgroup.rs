@@ -32,7 +32,7 @@ pub use probe::refuse_impossible;
 pub use recorded::Recorded;
 pub use remove::Holders;
 pub use stats::Stats;
-pub use unit::{Surroundings, UnitPlan, changed_properties, is_rounded};
+pub use unit::{Surroundings, UnitPlan, changed_properties, is_overwritten};
 pub use update::{Updated, update};
 pub use write::Write;
 

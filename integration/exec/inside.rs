@@ -83,7 +83,7 @@ fn it_goes_into_a_cgroup_below_the_containers_own_if_there_is_one() {
     fails(&exec(&bundle, &flags, &["true"]), &[" adding pid ", "no such file or directory"]);
     fs::create_dir_all(&below).unwrap();
     let output = exec(&bundle, &flags, &["cat", "/proc/self/cgroup"]);
-    let own = format!("/{}", bundle.id);
+    let own = format!("/{}", bundle.cgroup_path());
     assert!(output.ok().contains(&format!(":pids:{own}/below/here\n")), "{output}");
     assert!(output.ok().lines().any(|line| line.contains("freezer") && line.ends_with(&own)), "{output}");
     fails(&exec(&bundle, &["--cgroup", "pids:../.."], &["true"]), &["bad sub cgroup path"]);
@@ -101,7 +101,7 @@ fn a_cgroup_below_stands_alone_on_v2() {
     fails(&exec(&bundle, &["--cgroup", "below"], &["true"]), &["no such file or directory"]);
     fs::create_dir(&below).unwrap();
     let output = exec(&bundle, &["--cgroup", "/below"], &["cat", "/proc/self/cgroup"]);
-    assert!(output.ok().ends_with(&format!("/{}/below\n", bundle.id)), "{output}");
+    assert!(output.ok().ends_with(&format!("/{}/below\n", bundle.cgroup_path())), "{output}");
     fails(&exec(&bundle, &["--cgroup", "pids:below"], &["true"]), &["pids"]);
     fails(&exec(&bundle, &["--cgroup", "../x"], &["true"]), &["cgroup"]);
     fs::remove_dir(&below).unwrap();
@@ -127,7 +127,7 @@ fn it_goes_where_init_went_if_the_containers_own_cgroup_takes_nobody() {
     fs::write(tree.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
     let pid = detached(&bundle, &["sleep", "1000"]);
     assert_eq!(cgroups(pid), cgroups(init));
-    assert!(cgroups(pid).contains(&format!("0::/{}/below\n", bundle.id)), "{}", cgroups(pid));
+    assert!(cgroups(pid).contains(&format!("0::/{}/below\n", bundle.cgroup_path())), "{}", cgroups(pid));
 }
 
 #[test]

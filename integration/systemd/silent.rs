@@ -178,14 +178,22 @@ fn one_that_falls_silent_later_is_waited_for_once() {
     systemd!();
     need!(rrun); // others hang
     let _alone = alone();
-    let mut bundle = in_unit(Bundle::sleeping());
-    bundle.set("/linux/resources/memory/limit", 50 << 20);
-    let output = asked_of_one_that_stops(&bundle, "SetUnitProperties", Held::bus, "5");
-    output.refused(&["systemd has not answered within 5 s"]);
-    assert!(output.took < Duration::from_millis(9500), "{output}");
-    bundle.delete_force().ok();
-    goes(&unit(&bundle));
-    bundle.leaves_nothing();
+    for is_deleted in [true, false] {
+        let mut bundle = in_unit(Bundle::sleeping());
+        bundle.set("/linux/resources/memory/limit", 50 << 20);
+        let output = asked_of_one_that_stops(&bundle, "SetUnitProperties", Held::bus, "5");
+        output.refused(&["systemd has not answered within 5 s"]);
+        assert!(output.took < Duration::from_millis(9500), "{output}");
+        if is_deleted {
+            bundle.delete_force().ok();
+            goes(&unit(&bundle));
+            bundle.leaves_nothing();
+        } else {
+            assert_eq!(bundle.status(), "stopped", "of what was given up");
+            create(&bundle);
+            bundle.start().ok();
+        }
+    }
 }
 
 const START: &str = "StartTransientUnit";

@@ -10,10 +10,10 @@ check() { # what, want, seen
 }
 status_of() { "$@" >"$dir/out" 2>"$dir/err"; echo $?; }
 # What `vm test` says of a "test executable" that is a shell script.
-verdict_on() {
+verdict_on() { # script, arguments...
     printf '#!/bin/sh\nif [ "$1" = --list ]; then printf "a: test\\nb: test\\n"; exit; fi\n%s\n' "$1" >"$dir/tests"
     chmod 755 "$dir/tests"
-    status_of ./vm test --runtime /bin/true "$dir/tests"
+    status_of ./vm test --runtime /bin/true "$dir/tests" "${@:2}"
 }
 
 check 'exit status' 7 "$(status_of ./vm run -- sh -c 'exit 7')"
@@ -38,6 +38,9 @@ check 'a test did not run' 125 "$(verdict_on 'echo "test result: ok. 1 passed; 0
 check 'no test ran' 125 "$(verdict_on 'echo "test result: ok. 0 passed; 0 failed; 2 ignored;"')"
 check 'the tests broke off' 125 "$(verdict_on 'echo "test a ... ok"; exit 0')"
 check '... and b is named' 1 "$(grep -c "did not end: \['b'\]" "$dir/err")"
+check 'names of tests' 0 "$(verdict_on 'echo "test result: ok. 2 passed; 0 failed; 0 ignored;"' --skip c --test-threads 2 a)"
+check 'a name that no test has' 125 "$(verdict_on 'echo "test result: ok. 2 passed; 0 failed; 0 ignored;"' a gone::)"
+check '... is told' 1 "$(grep -c '^vm: no test has gone:: in its name' "$dir/err")"
 check 'the guest went down' 125 "$(status_of ./vm run -- sh -c 'echo b >/proc/sysrq-trigger; sleep 100')"
 
 # SIGKILL leaves no qemu behind. The guest's own sleep tells whose it is.

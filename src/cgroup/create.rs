@@ -46,6 +46,18 @@ pub struct UnifiedHandles {
     pub procs: OwnedFd,
 }
 
+/// By which a process joins.
+#[derive(Debug)]
+pub struct Doors {
+    /// The `tasks` file of every v1 hierarchy: a single-threaded process joins by writing `0`. Also cgroup.procs of the
+    /// v2 tree, where nobody can be born.
+    pub tasks: Vec<(PathBuf, OwnedFd)>,
+    pub unified: Option<UnifiedHandles>,
+}
+
+/// How often cgroups that nobody is in yet may be removed by somebody else.
+const MOST_LOSSES: usize = 10;
+
 /// `inside`: the one process that may be there already, for which systemd has made some of them.
 pub fn create(plan: &CgroupPlan, inside: Option<Pid>) -> Result<NewCgroups<'_>> {
     let mut new = NewCgroups { cgroups: Vec::new(), made: Vec::new(), paths: plan.paths() };
@@ -76,8 +88,31 @@ impl<'a> NewCgroups<'a> {
         Ok(())
     }
 
-    /// What must stand before a process joins.
-    pub fn apply_before(&self) -> Result<()> {
+    /// Limits that must stand before a process joins, and the files by which it does. systemd removes whatever is empty
+    /// below the top of a v1 hierarchy, when its own need of a controller changes: what is not its own is `made_by_us`,
+    /// and is made again.
+    pub fn ready(&mut self, made_by_us: Option<&'a CgroupPlan>) -> Result<Doors> {
+        let mut ready = self.open_doors();
+        for _ in 0..MOST_LOSSES {
+            let Some(plan) = made_by_us.filter(|_| ready.is_err() && self.has_lost_one()) else { break };
+            self.cgroups.clear();
+            ready = self.make(plan, None).and_then(|()| self.open_doors());
+        }
+        ready
+    }
+
+    fn open_doors(&self) -> Result<Doors> {
+        self.apply_before()?;
+        Ok(Doors { tasks: self.tasks()?, unified: self.unified()? })
+    }
+
+    fn has_lost_one(&self) -> bool {
+        let is_lost =
+            |cgroup: &NewCgroup| matches!(cgroup.directory.read("cgroup.procs"), Err(Errno::ENOENT | Errno::ENODEV));
+        self.cgroups.iter().any(is_lost)
+    }
+
+    fn apply_before(&self) -> Result<()> {
         for cgroup in &self.cgroups {
             write_all(&cgroup.directory, &cgroup.plan.before)?;
             shortfalls(&cgroup.directory, &cgroup.plan.before).iter().for_each(|warning| log::warning(warning));
@@ -96,9 +131,7 @@ impl<'a> NewCgroups<'a> {
         self.cgroups.iter().try_for_each(NewCgroup::apply_last)
     }
 
-    /// The `tasks` file of every v1 hierarchy: a single-threaded process joins by writing `0`. Also cgroup.procs of the
-    /// v2 tree, where nobody can be born.
-    pub fn tasks(&self) -> Result<Vec<(PathBuf, OwnedFd)>> {
+    fn tasks(&self) -> Result<Vec<(PathBuf, OwnedFd)>> {
         let tree = |cgroup: &&NewCgroup| cgroup.plan.version == Version::V2;
         let joined = self.cgroups.iter().filter(|cgroup| !tree(cgroup) || cgroup.lets_nobody_be_born());
         let open = |cgroup: &NewCgroup| {
@@ -108,7 +141,7 @@ impl<'a> NewCgroups<'a> {
         joined.map(open).collect()
     }
 
-    pub fn unified(&self) -> Result<Option<UnifiedHandles>> {
+    fn unified(&self) -> Result<Option<UnifiedHandles>> {
         let tree = self.cgroups.iter().find(|cgroup| cgroup.plan.version == Version::V2);
         let Some(cgroup) = tree.filter(|cgroup| !cgroup.lets_nobody_be_born()) else { return Ok(None) };
         let directory = cgroup.directory.below(Path::new("")).map_err(|errno| open_error(&cgroup.directory, errno))?;

@@ -85,9 +85,17 @@ pub fn changed_properties(
     Ok(properties)
 }
 
-/// Whether the property that says it is not exact.
-pub fn is_rounded(write: &Write) -> bool {
-    matches!(&*write.file, "cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us" | "pids.max")
+/// Whether systemd of that version writes the file anew with every change of a property, from what it knows roughly or not
+/// at all.
+pub fn is_overwritten(write: &Write, version: u32) -> bool {
+    match &*write.file {
+        // in whole percents; none is 1
+        "cpu.max" | "cpu.cfs_quota_us" | "cpu.cfs_period_us" | "pids.max" => true,
+        // as the weight that it has by default
+        "cpu.weight.nice" => true,
+        "memory.oom.group" => version < 253,
+        _ => false,
+    }
 }
 
 fn what_it_is(unit: &Unit, around: &Surroundings) -> Vec<Property> {
@@ -222,6 +230,23 @@ mod tests {
         ] {
             let got = serde_json::to_value(plan(path, layout, version, of_user)).unwrap();
             assert_eq!(got, want, "{path} of {version}");
+        }
+    }
+
+    #[test]
+    fn what_systemd_writes_otherwise() {
+        for (file, older, newer) in [
+            ("cpu.max", true, true),
+            ("cpu.cfs_quota_us", true, true),
+            ("pids.max", true, true),
+            ("cpu.weight.nice", true, true),
+            ("memory.oom.group", true, false),
+            ("memory.max", false, false),
+            ("cpu.max.burst", false, false),
+            ("cpuset.cpus", false, false),
+        ] {
+            let write = Write::new("f", file, "1");
+            assert_eq!((is_overwritten(&write, 252), is_overwritten(&write, 253)), (older, newer), "{file}");
         }
     }
 }

@@ -116,13 +116,16 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let rdt_made = rdt.as_ref().map(|group| Undo::new("resctrl group", || claim.if_ours(|| group.undo())));
     let none = CgroupPlan::none();
     let asked = managed.as_ref().map(|managed| managed.ask(&claim, &cgroup)).transpose();
-    let remove_unit = |managed: &Managed| claim.if_ours(|| managed.remove()).inspect_err(|_| claim.keep());
+    let remove_unit = |managed: &Managed| {
+        let removed = claim.if_ours(|| managed.remove());
+        removed.or_else(|error| claim.abandon().and(Err(error)))
+    };
     let mut unit = managed.as_ref().filter(|_| asked.is_ok()).map(|m| Undo::new("unit", || remove_unit(m)));
     let made = asked.and_then(|holder| {
         let holder = holder.flatten();
         Ok((cgroup::create(&cgroup, holder.as_ref().map(Holder::pid))?, holder))
     });
-    let (cgroups, holder) = match made {
+    let (mut cgroups, holder) = match made {
         Err(error) if plan.rootless && rootless::is_refusal(&error) => {
             rootless::forgo_cgroups(&plan, &cgroup, error)?;
             drop(unit.take());
@@ -131,6 +134,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         }
         result => result?,
     };
+    let doors = cgroups.ready(managed.is_none().then_some(&cgroup));
     let holder = Cell::new(holder);
     let holders = holders_of_failed(&plan);
     let undo_cgroups = || claim.if_ours(|| cgroups.undo(PATIENCE, holders));
@@ -138,15 +142,15 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         drop(holder.take());
         undo_cgroups().inspect_err(|_| claim.keep())
     });
-    cgroups.apply_before()?;
+    let doors = doors?;
     let attach = |pid| managed.as_ref().map_or(Ok(()), |managed| managed.attach(pid));
     let prepared = Prepared {
         start: StartHandles {
             channel: claim.directory.make_start_channel()?,
             error: claim.directory.make_start_error()?,
         },
-        tasks: cgroups.tasks()?,
-        unified: cgroups.unified()?,
+        tasks: doors.tasks,
+        unified: doors.unified,
         attach: unit.is_some().then_some(&attach),
         joins,
     };
@@ -191,7 +195,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     drop(holder.take());
     // As late as can be, so that setting up is not charged to a small limit.
     cgroups.apply_last()?;
-    managed.as_ref().map_or(Ok(()), Managed::set_last)?;
+    managed.as_ref().map_or(Ok(()), |managed| managed.set_last(&cgroup))?;
     claim.record_ready(parent.handed_over)?;
     if let Some(socket) = pidfd_socket {
         socket.send(Role::Init, child.pidfd.as_fd())?;

@@ -100,7 +100,8 @@ impl Managed<'_> {
         state::Unit { name: self.plan.unit.name.clone(), bus }
     }
 
-    /// Makes the unit. A scope lives as long as somebody is in it: the holder, until init is.
+    /// Makes the unit. A scope lives as long as somebody is in it: the holder, until init is. Both are our children, so
+    /// that their numbers cannot come to mean others while systemd is told them.
     pub fn ask(&self, claim: &Claim, cgroup: &CgroupPlan) -> Result<Option<Holder>> {
         let name = &self.plan.unit.name;
         let mut properties = self.plan.properties.clone();
@@ -125,11 +126,13 @@ impl Managed<'_> {
     }
 
     /// What would have limited init's own set-up.
-    pub fn set_last(&self) -> Result<()> {
-        match self.plan.last.is_empty() {
-            true => Ok(()),
-            false => self.manager.borrow_mut().set(&self.plan.unit.name, &self.plan.last),
+    pub fn set_last(&self, cgroup: &CgroupPlan) -> Result<()> {
+        if self.plan.last.is_empty() {
+            return Ok(());
         }
+        let mut manager = self.manager.borrow_mut();
+        manager.set(&self.plan.unit.name, &self.plan.last)?;
+        write_again(cgroup, manager.version)
     }
 
     pub fn attach(&self, pid: Pid) -> Result<()> {
@@ -186,9 +189,13 @@ impl<'c> Told<'c> {
             freezer.thaw()?;
         }
         set?;
-        // what it could only be told roughly
-        cgroup::update(plan, |write| wanted(write) && cgroup::is_rounded(write), false).map(drop)
+        write_again(plan, self.manager.version)
     }
+}
+
+/// What systemd has just written otherwise.
+fn write_again(plan: &CgroupPlan, version: u32) -> Result<()> {
+    cgroup::update(plan, |write| cgroup::is_overwritten(write, version), false).map(drop)
 }
 
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ const LAST: libc::c_int = 64;
 #[repr(C, align(8))]
 struct Default([u8; 64]);
 
-/// Default disposition for every signal, nothing blocked. Rust ignores SIGPIPE at start, and a caller may have ignored
+/// Default disposition for every signal, nothing blocked. rrun ignores SIGPIPE (start.rs), and a caller may have ignored
 /// or blocked others.
 pub fn reset_all() -> Result<(), SysError> {
     let default = Default([0; 64]);

@@ -67,6 +67,8 @@ pub struct Bus<'s> {
     unsent: Vec<u8>,
     received: Vec<u8>,
     heard: Vec<Heard>,
+    /// Bytes of the messages that `heard` was told in.
+    kept: usize,
 }
 
 /// For who says first who he is: by the credentials of the socket, as which uid the other side sees us, whatever we are in
@@ -82,11 +84,7 @@ impl<'s> Bus<'s> {
         for address in addresses {
             match connect_to(&name(address)?, deadline) {
                 Ok(socket) => {
-                    let (unsent, received, heard) = (GREETING.to_vec(), Vec::new(), Vec::new());
-                    let address = address.clone();
-                    let (given_up, serial) = (false, 0);
-                    let mut bus =
-                        Self { socket, address, deadline, patience, given_up, stop, serial, unsent, received, heard };
+                    let mut bus = Self::on(socket, address.clone(), deadline, patience, stop);
                     bus.introduce()?;
                     return Ok(bus);
                 }
@@ -99,6 +97,18 @@ impl<'s> Bus<'s> {
         }
         let tried = if tried.is_empty() { "no address of a bus is known".into() } else { tried.join(", ") };
         Err(Absent(format!("nobody answers for systemd: {tried}")).into())
+    }
+
+    fn on(
+        socket: OwnedFd,
+        address: Address,
+        deadline: Instant,
+        patience: Duration,
+        stop: Option<&'s dyn Stop>,
+    ) -> Self {
+        let (unsent, received, heard) = (GREETING.to_vec(), Vec::new(), Vec::new());
+        let (given_up, serial, kept) = (false, 0, 0);
+        Self { socket, address, deadline, patience, given_up, stop, serial, unsent, received, heard, kept }
     }
 
     /// A bus wants a greeting before all else.
@@ -202,12 +212,15 @@ impl<'s> Bus<'s> {
             let Some(message) = self.received.get(from..from + length) else { break };
             match wire::parse(message).map_err(told)? {
                 Heard::Other => {}
-                heard => self.heard.push(heard),
+                heard => {
+                    self.kept += length;
+                    self.heard.push(heard);
+                }
             }
             from += length;
         }
         self.received.drain(..from);
-        ensure!(self.heard.len() < MOST_UNHEARD, "{}: says much that nobody asked for", self.address);
+        ensure!(self.kept <= MOST_KEPT, "{}: says much that nobody asked for", self.address);
         Ok(())
     }
 
@@ -262,8 +275,9 @@ impl<'s> Bus<'s> {
     }
 }
 
-/// Ends of other's jobs are told to everybody who waits for his own.
-const MOST_UNHEARD: usize = 100_000;
+/// Ends of others' jobs are told to everybody who waits for his own, in some 200 bytes each. Who is no systemd does not
+/// fill the memory by them.
+const MOST_KEPT: usize = 16 << 20;
 
 fn silence(patience: Duration) -> String {
     format!("systemd has not answered within {} s", patience.as_secs_f32())
@@ -275,4 +289,63 @@ fn name(address: &Address) -> Result<UnixAddr, SysError> {
         Address::Abstract(name) => UnixAddr::new_abstract(name.as_encoded_bytes()),
     }
     .doing("connect", address)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// JobRemoved with a job's path of so many letters, and no header fields but what it needs.
+    fn job_removed(letters: usize) -> Vec<u8> {
+        let text = |text: &[u8]| [&(text.len() as u32).to_le_bytes()[..], text, b"\0"].concat();
+        let padded = |mut bytes: Vec<u8>, to: usize| {
+            bytes.resize(bytes.len().next_multiple_of(to), 0);
+            bytes
+        };
+        let member = padded([b"\x03\x01s\0", &text(b"JobRemoved")[..]].concat(), 8);
+        let fields = [&member[..], b"\x08\x01g\0\x04uoss\0"].concat();
+        let texts = [vec![b'/'; letters], b"c1.scope".to_vec(), b"done".to_vec()];
+        let body = texts.iter().fold(vec![0; 4], |body, word| [padded(body, 4), text(word)].concat());
+        let mut message = b"l\x04\0\x01".to_vec();
+        for number in [body.len(), 1, fields.len()] {
+            message.extend((number as u32).to_le_bytes());
+        }
+        [padded([message, fields].concat(), 8), body].concat()
+    }
+
+    fn of(socket: UnixStream) -> Bus<'static> {
+        socket.set_nonblocking(true).unwrap();
+        let patience = Duration::from_secs(60);
+        Bus::on(socket.into(), Address::Path("/bus".into()), Instant::now() + patience, patience, None)
+    }
+
+    #[test]
+    fn the_end_of_a_job_among_those_of_others() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        for letters in [7, 8, 9] {
+            theirs.write_all(&job_removed(letters)).unwrap();
+        }
+        let mut bus = of(ours);
+        assert_eq!(bus.end_of("////////").unwrap(), "done");
+        assert_eq!(bus.heard.len(), 2);
+    }
+
+    #[test]
+    fn who_talks_for_ever_does_not_fill_the_memory() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let endless = std::thread::spawn(move || {
+            let message = job_removed(500_000);
+            let said = (1_usize..=1000).find(|_| theirs.write_all(&message).is_err());
+            said.map(|messages| messages * message.len())
+        });
+        let mut bus = of(ours);
+        let error = bus.end_of("/mine").unwrap_err();
+        assert!(format!("{error:#}").contains("says much that nobody asked for"), "{error:#}");
+        drop(bus);
+        let said = endless.join().unwrap().expect("it is hung up on");
+        assert!(said < MOST_KEPT + (4 << 20), "{said} bytes were taken");
+    }
 }
