@@ -57,6 +57,7 @@ mod protection;
 mod ps;
 mod races;
 mod root;
+mod root_cover;
 mod rootless;
 mod scheduling;
 mod seccomp;

@@ -25,6 +25,7 @@ mod pidfd_socket;
 mod process;
 mod query;
 mod readiness;
+mod root_cover;
 mod rootless;
 mod run;
 mod seccomp_agent;

@@ -204,8 +204,11 @@ pub enum RootSwitch {
     PivotRoot,
     /// `--no-pivot`: the root of the host is an initramfs, where pivot_root(2) is EINVAL.
     MoveMount,
-    /// No mount namespace: nothing is mounted.
+    /// No mount namespace, and nothing to mount.
     Chroot,
+    /// No mount namespace: what there is to mount goes into a copy of the rootfs' mount, which covers the rootfs in the
+    /// host's namespace until the container is deleted.
+    ChrootCovered,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -91,6 +91,15 @@ impl Proc {
         self.read("self/mountinfo")
     }
 
+    /// The kernel's number of the mount that `fd` was opened in, as mountinfo has it.
+    pub fn mount_id(&self, fd: BorrowedFd) -> Result<u64, SysError> {
+        let path = format!("self/fdinfo/{}", fd.as_raw_fd());
+        let text = self.read(&path)?;
+        let number = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"mnt_id:"));
+        let number = number.and_then(|number| std::str::from_utf8(number.trim_ascii()).ok()?.parse().ok());
+        number.ok_or_else(|| SysError::new("read", in_proc(&path), Errno::EINVAL))
+    }
+
     /// rrun's own cgroup in each hierarchy: cgroups(7).
     pub fn own_cgroups(&self) -> Result<Vec<u8>, SysError> {
         self.read_small("self/cgroup")

@@ -56,6 +56,10 @@ pub struct State {
     pub no_process: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intel_rdt: Option<RdtGroup>,
+    /// Without a mount namespace: the kernel's number of the host's mount that a copy with the container's mounts is put
+    /// onto, at the rootfs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covered_mount: Option<u64>,
     /// The kinds that the container has hooks of. They stand in config.json; most containers have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<String>,

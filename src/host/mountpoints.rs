@@ -1,7 +1,7 @@
 //! Where file systems of given types are mounted, from /proc/self/mountinfo: proc_pid_mountinfo(5). Pure.
 
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::cgroups::unescaped;
 
@@ -20,6 +20,17 @@ fn point_of(line: &[u8], types: &[&str]) -> Option<PathBuf> {
     wanted.then(|| PathBuf::from(std::ffi::OsString::from_vec(unescaped(point))))
 }
 
+/// The mount at `point` that lies on the mount with the number `on`.
+pub fn mounted_on(mountinfo: &[u8], point: &Path, on: u64) -> Option<u64> {
+    mountinfo.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let mut number = || std::str::from_utf8(fields.next()?).ok()?.parse::<u64>().ok();
+        let (id, parent) = (number()?, number()?);
+        let there = PathBuf::from(std::ffi::OsString::from_vec(unescaped(fields.nth(2)?)));
+        (parent == on && there == point).then_some(id)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +41,14 @@ mod tests {
                           24 1 0:5 / /a\\040b rw - proc none rw\n25 1 8:1 / / rw - ext4 proc rw\n";
         let want = ["/a b", "/sys", "/proc"].map(PathBuf::from);
         assert_eq!(mountpoints(mountinfo, &["proc", "sysfs"]), want);
+    }
+
+    #[test]
+    fn of_mounts_in_one_place_the_one_on_a_given_mount() {
+        let mountinfo = b"25 1 8:1 / / rw - ext4 d rw\n30 25 8:1 /a /a\\040b rw - ext4 d rw\n\
+                          31 30 8:1 /a /a\\040b rw shared:2 - ext4 d rw\n32 31 0:2 / /a\\040b/c rw - proc p rw\n";
+        for (on, want) in [(25, Some(30)), (30, Some(31)), (31, None), (1, None)] {
+            assert_eq!(mounted_on(mountinfo, Path::new("/a b"), on), want, "{on}");
+        }
     }
 }

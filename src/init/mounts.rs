@@ -15,7 +15,7 @@ use super::Init;
 use super::labels::label_root;
 use crate::error::{Doing, SysError};
 use crate::log;
-use crate::plan::{AttrChange, MountPlan, Parameter, Source, SourceLink};
+use crate::plan::{AttrChange, MountPlan, Parameter, RootSwitch, Source, SourceLink};
 use crate::protocol::Ask;
 use crate::rootfs::{Found, InRoot, Place, Symlinks, kind_of};
 use crate::sys::mount::{self, Attributes, Context as Filesystem, Mount, Reach};
@@ -39,6 +39,11 @@ impl Init<'_> {
                 let tree = self.open_source(plan, from, *recursive, *symlink)?;
                 if *symlink == SourceLink::Copied && is_symlink(&tree)? {
                     return self.copy_symlink(&tree, target);
+                }
+                if self.plan()?.root.switch == RootSwitch::ChrootCovered {
+                    // or what is mounted in it would come to the host's too, and stay there
+                    let slave = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
+                    mount::set_attributes(tree.as_fd(), slave, Reach::Recursive, target)?;
                 }
                 self.map_ids(plan, &tree)?;
                 self.attach(plan, tree, target)?

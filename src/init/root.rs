@@ -45,11 +45,14 @@ impl Init<'_> {
     pub(super) fn prepare_root(&mut self) -> Result<()> {
         let plan = self.plan()?;
         let root = &plan.root;
-        if !plan.has(Namespace::Mount) {
+        let covered = root.switch == RootSwitch::ChrootCovered;
+        if root.switch == RootSwitch::Chroot {
             self.rootfs = Some(Rootfs::new(open_host_directory(&root.path)?));
             return Ok(());
         }
-        mount::set_attributes_at(Path::new("/"), root.propagation.attributes(), root.propagation.reach())?;
+        if !covered {
+            mount::set_attributes_at(Path::new("/"), root.propagation.attributes(), root.propagation.reach())?;
+        }
         if root.isolate_parent {
             isolate_mount_of(&root.path, root.propagation.kind)?;
         }
@@ -64,6 +67,11 @@ impl Init<'_> {
         let tree = mount::clone_tree_of(place.as_fd(), Reach::Recursive, root.path.display())?;
         let (before, after) = (fstat(&place).doing("fstat", "root")?, fstat(tree.as_fd()).doing("fstat", "root")?);
         ensure!(is_same_file(&before, &after), "the rootfs was replaced while it was opened");
+        if covered {
+            // what is mounted in the copy stays in it
+            let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+            mount::set_attributes(tree.as_fd(), private, Reach::Recursive, root.path.display())?;
+        }
         mount::attach(&tree, place.as_fd(), root.path.display())?;
         self.rootfs = Some(Rootfs::new(OwnedFd::from(tree)));
         Ok(())
@@ -84,7 +92,7 @@ impl Init<'_> {
         match switch {
             RootSwitch::PivotRoot => pivot(rootfs)?,
             RootSwitch::MoveMount => move_onto_root(rootfs, &self.plan()?.root.path)?,
-            RootSwitch::Chroot => {
+            RootSwitch::Chroot | RootSwitch::ChrootCovered => {
                 fchdir(rootfs.as_fd()).doing("fchdir", "rootfs")?;
                 chroot(".").doing("chroot", "rootfs")?;
             }

@@ -88,7 +88,7 @@ pub enum Step<'p> {
 
 pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
-    let mounts = plan.has(Namespace::Mount);
+    let mounts = plan.root.switch != RootSwitch::Chroot;
     let mut steps = vec![Step::DieWithParent];
     let labelled = process.apparmor_profile.is_some() || process.selinux_label.is_some();
     steps.extend(labelled.then_some(Step::HoldProcfs));

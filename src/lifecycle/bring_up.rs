@@ -33,7 +33,7 @@ use crate::launch::{Launched, Prepared, joined, launch};
 use crate::log;
 use crate::netdev::Devices;
 use crate::notify;
-use crate::plan::{Namespace, Plan, hooks};
+use crate::plan::{Namespace, Plan, RootSwitch, hooks};
 use crate::procfs::Proc;
 use crate::resctrl::Group;
 use crate::state::directory::Directory;
@@ -158,6 +158,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let loan = net_devices.as_ref().map(|devices| Loan { devices, claim: &claim });
     let take_back = |loan: &Loan| loan.take_back().inspect_err(|_| claim.keep());
     let handed_over = loan.as_ref().map(|loan| Undo::new("move of network devices", || take_back(loan)));
+    let covers = plan.root.switch == RootSwitch::ChrootCovered;
+    let covered = covers.then(|| Undo::new("mounts at the rootfs", || claim.uncover().inspect_err(|_| claim.keep())));
     let launched = launch(&plan, prepared)?;
     let Launched { child, channel, .. } = &launched;
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
@@ -204,7 +206,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     channel.commit()?;
     log::debug(format_args!("{}: set up, waits for its start", options.id));
-    let more = [unit, handed_over, rdt_made, told].into_iter().flatten();
+    let more = [unit, handed_over, rdt_made, covered, told].into_iter().flatten();
     [followed, recorded, grouped, running].into_iter().chain(more).for_each(Undo::commit);
     if let Some(loan) = &loan {
         loan.end();

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use anyhow::{Result, bail};
 
-use super::Store;
+use super::{Store, root_cover};
 use crate::error::Matched;
 use crate::plan::unit::CgroupManager;
 use crate::plan::{Plan, namespaces};
@@ -58,6 +58,7 @@ impl Claim {
             net_devices: plan.net_devices.iter().map(|plan| (plan.name.clone(), plan.inside.clone())).collect(),
             no_process: plan.process.is_absent(),
             intel_rdt: cgroups.rdt,
+            covered_mount: root_cover::covered_by(plan)?,
             hooks: plan.hooks.kinds().map(String::from).collect(),
             init_process_pid: None,
             namespace_paths: BTreeMap::new(),
@@ -149,6 +150,11 @@ impl Claim {
     pub fn if_ours(&self, take_back: impl FnOnce() -> Result<()>) -> Result<()> {
         let _lock = self.directory.lock()?;
         if self.is_ours()? { take_back() } else { Ok(()) }
+    }
+
+    /// What the container has mounted in the host's namespace.
+    pub fn uncover(&self) -> Result<()> {
+        self.if_ours(|| root_cover::remove(&self.state.borrow()))
     }
 
     /// Of something that could not be taken back: the record stays, by which `delete --force` finds it.

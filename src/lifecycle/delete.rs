@@ -12,6 +12,7 @@ use super::hooks::{self, Runner};
 use super::loan;
 use super::managed;
 use super::process::{self, PATIENCE, ends_within};
+use super::root_cover;
 use crate::cgroup::Holders;
 use crate::error::{Matched, SysError};
 use crate::hooks::Stop;
@@ -175,6 +176,7 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<Option<Hooks
     container.cgroups()?.remove(PATIENCE, Holders::Kill)?;
     managed::remove(&container.state).context("systemd")?;
     let until = if container.state.ready { Until::Up } else { Until::NotUp };
+    root_cover::remove(&container.state)?;
     container.state.intel_rdt.as_ref().map(|group| group.remove(until)).transpose()?;
     if !container.state.net_devices.is_empty() {
         loan::settle(&directory).context("linux.netDevices")?;

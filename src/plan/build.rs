@@ -2,7 +2,7 @@
 //! system call.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use std::collections::BTreeMap;
 
@@ -86,9 +86,8 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         problems.ok(refuse_joined_mounts(&joined));
     }
     let own_mounts = apart.contains(&Namespace::Mount);
-    if !own_mounts {
-        problems.ok(refuse_without_mount_namespace(spec, linux));
-    }
+    // In the host's they can be made by root alone, and taken away again.
+    let mounting = !own_mounts && problems.ok(mounts_in_hosts(spec, linux, options, user)).is_some_and(|some| some);
     let cgroups_path = given(&linux.cgroups_path);
     problems.ok(CgroupsPath::new(&options.id, options.cgroup_of_unit.as_deref().or(cgroups_path)));
     let cgroup = || cgroup_mount(linux, options, host, &apart);
@@ -101,7 +100,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
     {
         labels::label(&mut mounts, label, option, user != User::Shared || host.rootless);
     }
-    let dev = if !own_mounts || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
+    let dev = if !(own_mounts || mounting) || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
     let domainname = problems.take(namespaces::uts_name("domainname", &spec.domainname, &apart));
     let inside = inside_of(host, user);
     let mut process = match &spec.process {
@@ -123,7 +122,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
     }
     let time_offsets = problems.take(time::plan(&linux.time_offsets, &namespaces, &joined));
     problems.ensure(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
-    let root = root(spec, linux, options, own_mounts, &mut problems);
+    let root = root(spec, linux, options, (own_mounts, mounting), &mut problems);
     let hostname = problems.take(namespaces::uts_name("hostname", &spec.hostname, &apart));
     let devices = problems.take(devices::plan(&linux.devices, dev, &mut warnings));
     let masked_paths = problems.take(paths("linux.maskedPaths", &linux.masked_paths));
@@ -212,22 +211,30 @@ fn check_version(version: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Without one, each of these would change the host.
-fn refuse_without_mount_namespace(spec: &Spec, linux: &Linux) -> Result<()> {
+/// Whether there is something to mount without a mount namespace.
+fn mounts_in_hosts(spec: &Spec, linux: &Linux, options: &Options, user: User) -> Result<bool> {
+    // it would be that of the host's own root
+    let propagation = ("linux.rootfsPropagation", given(&linux.rootfs_propagation).is_some());
     let needing = [
         ("mounts", !spec.mounts.is_empty()),
         ("linux.devices", !linux.devices.is_empty()),
         ("linux.maskedPaths", !linux.masked_paths.is_empty()),
         ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
-        ("linux.rootfsPropagation", given(&linux.rootfs_propagation).is_some()),
         ("root.readonly", spec.root.as_ref().is_some_and(|root| root.readonly == Some(true))),
         // its /dev/console is a mount
         ("process.terminal", spec.process.as_ref().is_some_and(|process| process.terminal == Some(true))),
     ];
-    match needing.iter().find(|(_, set)| *set) {
-        Some((field, _)) => bail!("{field}: needs a new mount namespace; add one to linux.namespaces"),
-        None => Ok(()),
+    let found = needing.iter().find(|(_, set)| *set);
+    let refused = if user == User::Shared { None } else { found };
+    if let Some((field, _)) = Some(&propagation).filter(|(_, set)| *set).or(refused) {
+        bail!("{field}: needs a new mount namespace; add one to linux.namespaces");
     }
+    if let Some((field, _)) = found.filter(|_| options.rootfs == Path::new("/")) {
+        bail!(
+            "{field}: would be that of the host, since root.path is its root; add a mount namespace to linux.namespaces"
+        );
+    }
+    Ok(found.is_some())
 }
 
 fn cgroup_mount(linux: &Linux, options: &Options, host: &Host, namespaces: &[Namespace]) -> Result<CgroupMount> {
@@ -236,12 +243,19 @@ fn cgroup_mount(linux: &Linux, options: &Options, host: &Host, namespaces: &[Nam
     cgroup_paths::mount(&host.cgroups, &options.id, path, own_view)
 }
 
-fn root(spec: &Spec, linux: &Linux, options: &Options, own_mounts: bool, problems: &mut Problems) -> RootPlan {
+fn root(
+    spec: &Spec,
+    linux: &Linux,
+    options: &Options,
+    (own_mounts, mounting): (bool, bool),
+    problems: &mut Problems,
+) -> RootPlan {
     let propagation = root_propagation(given(&linux.rootfs_propagation), options.no_pivot);
     let (propagation, propagation_after) = problems.ok(propagation).unwrap_or((ONE_WAY, None));
     let cut_off =
         propagation.recursive && matches!(propagation.kind, PropagationKind::Private | PropagationKind::Slave);
     let switch = match (own_mounts, options.no_pivot) {
+        (false, _) if mounting => RootSwitch::ChrootCovered,
         (false, _) => RootSwitch::Chroot,
         (true, true) => RootSwitch::MoveMount,
         (true, false) => RootSwitch::PivotRoot,

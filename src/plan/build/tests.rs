@@ -115,25 +115,39 @@ fn a_bad_value_is_named_with_its_path() {
 }
 
 #[test]
-fn without_a_mount_namespace_nothing_is_mounted() {
+fn without_a_mount_namespace_what_is_mounted_covers_the_rootfs() {
     let without = |pointer: &str, value: Value| {
         let mut config = with(pointer, value);
         config["linux"]["namespaces"] = json!([{"type": "pid"}]);
         config
     };
+    let needs = "needs a new mount namespace; add one to linux.namespaces";
     for (pointer, value) in [
         ("/mounts", json!([{"destination": "/x", "type": "tmpfs"}])),
         ("/linux/devices", json!([{"path": "/x", "type": "p"}])),
         ("/linux/maskedPaths", json!(["/x"])),
         ("/linux/readonlyPaths", json!(["/x"])),
-        ("/linux/rootfsPropagation", json!("rslave")),
         ("/root/readonly", json!(true)),
         ("/process/terminal", json!(true)),
     ] {
         let field = pointer[1..].replace('/', ".");
-        let error = build_error(&without(pointer, value));
-        assert_eq!(error, format!("config.json: {field}: needs a new mount namespace; add one to linux.namespaces"));
+        let mut config = without(pointer, value);
+        let foreground = Options { detached: false, ..options() };
+        let planned = build(&config, &foreground).unwrap();
+        assert_eq!((planned.root.switch, planned.root.isolate_parent), (RootSwitch::ChrootCovered, false), "{field}");
+        assert!(planned.devices.iter().any(|device| device.path == InRoot::new("/dev/null")), "{field}");
+        let on_the_host = Options { rootfs: "/".into(), ..foreground };
+        let error = format!("{:#}", build(&config, &on_the_host).unwrap_err());
+        assert!(error.starts_with(&format!("config.json: {field}: would be that of the host")), "{error}");
+        // who is root in a user namespace alone cannot
+        config["linux"]["namespaces"] = json!([{"type": "user"}]);
+        config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+        config["linux"]["gidMappings"] = config["linux"]["uidMappings"].clone();
+        let error = format!("{:#}", build(&config, &Options { detached: false, ..options() }).unwrap_err());
+        assert_eq!(error, format!("config.json: {field}: {needs}"));
     }
+    let propagation = build_error(&without("/linux/rootfsPropagation", json!("rslave")));
+    assert_eq!(propagation, format!("config.json: linux.rootfsPropagation: {needs}"));
     let planned = build(&without("/mounts", json!([])), &Options { no_pivot: true, ..options() }).unwrap();
     assert_eq!((planned.root.switch, planned.root.isolate_parent), (RootSwitch::Chroot, false));
     assert!(planned.devices.is_empty() && planned.links.is_empty());
