@@ -19,12 +19,15 @@ define NEWLINE
 
 
 endef
+# What hangs is ended, where nobody watches; the next run takes away what is left of it. (From a terminal `timeout` would
+# keep Ctrl-C from the tests.)
+WITHIN = $(if $(CI),timeout --kill-after=30 $(1))
 # How long a lane took, however it ended.
 TIMED = trap 'echo "== $@: $$SECONDS s"' EXIT
 
 .PHONY: help
 help: ## this list
-	grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | awk -F ':.*## ' '{ printf "  %-13s  %s\n", $$1, $$2 }'
 
 .PHONY: build
 build: cc ## the static release binary
@@ -46,14 +49,14 @@ check: cc ## format, lints, unit tests, golden plans, command line; no root
 	# beside --all-targets those that a plain `cargo test` leaves out would not be read
 	cargo clippy --test integration --test managers --test seccomp -- -D warnings
 	cargo clippy -p floor -p lane --all-targets -- -D warnings
-	cargo test
-	cargo test -p lane
+	$(call WITHIN,1800) cargo test
+	$(call WITHIN,600) cargo test -p lane
 
 .PHONY: integration
 integration: root tools $(if $(RUNTIME),,build) ## containers of every kind; RUNTIME=runc: on a peer; STRICT=1: no skips (root)
 	$(TIMED)
 	mkdir -p $(RESULTS)
-	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 $(TESTS) $(KEEP_RESULTS)
+	RUNTIME=$(or $(RUNTIME),$(BINARY)) $(call WITHIN,1800) cargo test --test integration -- --test-threads 2 $(TESTS) $(KEEP_RESULTS)
 
 .PHONY: conformance
 conformance: root tools $(if $(RUNTIME),,build) ## which demands of the OCI runtime-spec are met, one by one; RUNTIME=runc: by a peer (root)
@@ -87,7 +90,7 @@ score:
 seccomp: cc ## filters against libseccomp's, verdict by verdict; PROFILES=5000 for more of them
 	$(TIMED)
 	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
-	cargo test --test seccomp -- --nocapture
+	$(call WITHIN,600) cargo test --test seccomp -- --nocapture
 
 .PHONY: managers
 managers: root tools $(if $(RUNTIME),,build) ## real dockerd, containerd and podman with rrun as their only runtime; RUNTIME=runc: with a peer (root)
@@ -96,7 +99,7 @@ managers: root tools $(if $(RUNTIME),,build) ## real dockerd, containerd and pod
 		PATH=$$PATH:/usr/sbin command -v $$tool >/dev/null || $(call INSTALL,$(MANAGERS))
 	done
 	/usr/bin/python3 -c 'import grpc, google.protobuf, websocket' 2>/dev/null || $(call INSTALL,$(MANAGERS))
-	PATH=$$PATH:/usr/sbin RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test managers -- --test-threads 2 $(TESTS)
+	PATH=$$PATH:/usr/sbin RUNTIME=$(or $(RUNTIME),$(BINARY)) $(call WITHIN,1800) cargo test --test managers -- --test-threads 2 $(TESTS)
 
 # The daemons, and what asks containerd as a kubelet does.
 MANAGERS = docker.io containerd docker-registry podman python3-grpcio python3-protobuf python3-websocket protobuf-compiler util-linux iproute2 procps
@@ -112,6 +115,13 @@ bench: root build ## what commands cost beside peers and the kernel's floor; SCE
 bench-docs: cc ## the last bench's tables into docs/performance.md
 	cargo run --quiet -p lane -- docs $(TARGET_DIR)/bench/result.json docs/performance.md
 
+.PHONY: order
+order: root build ## link/order.ld anew: the functions that commands run, one after another in the file (root)
+	cargo build --quiet --release --target $(TARGET) --target-dir $(TARGET_DIR)/size --config profile.release.strip=false
+	cargo build --quiet --release --target $(TARGET) -p floor
+	cargo build --quiet -p lane
+	$(TARGET_DIR)/debug/lane order $(TARGET_DIR)/size/$(TARGET)/release/rrun $(TARGET_DIR)/$(TARGET)/release link/order.ld
+
 .PHONY: bench-parts
 bench-parts: cc ## what makes no system call: config.json read, planned, its filter compiled (criterion)
 	cargo bench -p lane --bench parts
@@ -122,9 +132,9 @@ bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds 
 	cargo bench --bench seccomp
 
 .PHONY: faults
-faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, pause, resume, update, kill and delete (root)
+faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, exec, pause, resume, update, kill and delete (root)
 	$(TIMED)
-	RUNTIME=$(or $(RUNTIME),$(BINARY)) cargo test --test integration -- --test-threads 2 --ignored --nocapture faults::
+	RUNTIME=$(or $(RUNTIME),$(BINARY)) $(call WITHIN,1800) cargo test --test integration -- --test-threads 2 --ignored --nocapture faults::
 
 # Cargo runs the tests by `vm test`: the tests that it lists must be those that ran.
 IN_GUEST = cargo --config "target.'cfg(all())'.runner='$(CURDIR)/integration/vm/vm test --cgroup $(1) \
@@ -209,7 +219,7 @@ test-all: test ## test, vm-all, and integration and managers on Debian's runc to
 	$(MAKE) managers RUNTIME=runc STRICT=
 
 .PHONY: install
-install: build ## PREFIX=/usr/local DESTDIR=
+install: build ## the binary into PREFIX=/usr/local, below DESTDIR=
 	install -D -m 755 $(BINARY) $(DESTDIR)$(PREFIX)/bin/rrun
 
 .PHONY: size

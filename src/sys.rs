@@ -19,4 +19,5 @@ pub mod scheduling;
 pub mod seccomp;
 pub mod signals;
 pub mod socket;
+pub mod start;
 pub mod tty;

@@ -17,6 +17,7 @@ use crate::error::{Doing, SysError};
 use crate::sys::exec::Image;
 use crate::sys::file;
 use crate::sys::mount::{self, Attributes, Reach};
+use crate::sys::start;
 
 const OWN_FILE: &str = "/proc/self/exe";
 /// Stops a loop where the re-exec did not help; it is never taken as a proof of protection.
@@ -86,7 +87,7 @@ fn restart(clone: Result<mount::Mount, SysError>) -> Result<()> {
 
 fn own_image() -> Result<Image> {
     let string = |bytes: Vec<u8>| CString::new(bytes).context("a NUL byte");
-    let arguments = std::env::args_os().map(|word| string(word.into_vec())).collect::<Result<_>>()?;
+    let arguments = start::words().map(|word| string(word.into_vec())).collect::<Result<_>>()?;
     let mut environment = callers_environment()?;
     environment.push(string(format!("{MARK}=1").into_bytes())?);
     Ok(Image::new(arguments, environment))

@@ -44,7 +44,7 @@ pub fn close_inherited(first: RawFd, end: RawFd) {
     }
 }
 
-/// The caller's stdin, stdout and stderr. Rust opens /dev/null for those that were closed at start.
+/// The caller's stdin, stdout and stderr. Those that were closed at start are /dev/null (start.rs).
 pub fn stdio() -> [BorrowedFd<'static>; 3] {
     // SAFETY: 0 to 2 are open for the whole life of the process; they are replaced (dup2), never closed.
     [0, 1, 2].map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })

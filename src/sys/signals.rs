@@ -15,8 +15,8 @@ struct Default([u8; 64]);
 
 pub const ALL: u64 = u64::MAX;
 
-/// Default disposition for these signals, of which bit n is signal n + 1, and nothing blocked. Rust ignores SIGPIPE at
-/// start, and a caller may have ignored or blocked others.
+/// Default disposition for these signals, of which bit n is signal n + 1, and nothing blocked. rrun ignores
+/// SIGPIPE (start.rs), and a caller may have ignored or blocked others.
 pub fn reset(signals: u64) -> Result<(), SysError> {
     let default = Default([0; 64]);
     let changes = |signal: &libc::c_int| signals & 1 << (signal - 1) != 0;

@@ -1,7 +1,7 @@
 //! The floor under `make bench`: the same container as rrun makes of the bench's bundle, with no runtime around it.
 //! No options, no config.json, no state, no protection of one's own file, no undo: everything is known ahead, filter and
 //! device program are compiled ahead, and what stands here is what the kernel must be asked for. Each call says why it
-//! is needed; that nothing is missing is seen by comparing the two containers from inside (benches/lane/check.rs).
+//! is needed; that nothing is missing is seen by comparing the two containers from inside (benches/lane/src/check.rs).
 //!
 //!     floor run|create|exec CGROUPS ID ROOTFS FILTER DEVICES STATE PROGRAM ARGS…
 //!     floor start|kill|delete CGROUPS ID ROOTFS FILTER DEVICES STATE

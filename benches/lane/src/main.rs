@@ -14,6 +14,7 @@ mod leftovers;
 mod lifecycle;
 mod list;
 mod measure;
+mod order;
 mod parallel;
 #[path = "../../../integration/patience.rs"]
 mod patience;
@@ -32,7 +33,7 @@ use layout::Layout;
 use runtime::{Kind, Runtime};
 use setting::Setting;
 
-const USAGE: &str = "lane docs RESULT FILE: tables of a result; lane RRUN PROGRAMS RESULT: the release binary, the directory of floor and stopwatch, the file to write. \
+const USAGE: &str = "lane docs RESULT FILE: tables of a result; lane order RRUN PROGRAMS SCRIPT: a script for the linker; lane RRUN PROGRAMS RESULT: the release binary, the directory of floor and stopwatch, the file to write. \
     SCENARIOS=run,exec ROUNDS=40 LAYOUTS=v1,v2 PACES=hot,spaced SIZES=10,100 PEERS_DIR=";
 
 fn main() -> ExitCode {
@@ -47,6 +48,11 @@ fn main() -> ExitCode {
 
 fn bench() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, rrun, programs, script] = &args[..]
+        && word == "order"
+    {
+        return order::write(rrun, programs, script);
+    }
     let [rrun, programs, result] = &args[..] else { bail!(USAGE) };
     if rrun == "docs" {
         return docs::write(programs, result);
