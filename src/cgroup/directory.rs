@@ -94,14 +94,15 @@ fn open_inside(dir: &impl AsFd, name: &Path, flags: OFlag) -> Result<OwnedFd, Er
     openat2(dir, name, OpenHow::new().flags(flags).resolve(INSIDE))
 }
 
-/// A file that the kernel writes as a whole: all but the lists of processes.
+/// The kernel gives them in parts, of which one may be short before the end; any other file as a whole.
+const LISTS: [&str; 3] = ["cgroup.procs", "cgroup.threads", "tasks"];
+
 pub fn read(dir: &impl AsFd, file: &str) -> Result<String, Errno> {
-    read_all(open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?)
+    let opened = open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?;
+    if LISTS.contains(&file) { read_to_end(opened) } else { read_all(opened) }
 }
 
-/// Given in parts, of which one may be short before the end.
-fn read_list(dir: &impl AsFd, file: &str) -> Result<String, Errno> {
-    let file = open_inside(dir, Path::new(file), OFlag::O_RDONLY | OFlag::O_CLOEXEC)?;
+fn read_to_end(file: OwnedFd) -> Result<String, Errno> {
     let mut bytes = Vec::with_capacity(256);
     // `take` keeps std from asking for the size first, which such files do not have
     match File::from(file).take(LARGEST_FILE).read_to_end(&mut bytes) {
@@ -154,9 +155,9 @@ pub fn above(path: &Path) -> Vec<&Path> {
 
 /// The process ids in cgroup.procs. Those of another pid namespace are seen as 0, if at all.
 pub fn processes(dir: &impl AsFd) -> Result<Vec<i32>, Errno> {
-    let text = match read_list(dir, "cgroup.procs") {
+    let text = match read(dir, "cgroup.procs") {
         // a threaded cgroup of v2 knows only threads; those of a process's leader have its number
-        Err(Errno::EOPNOTSUPP) => read_list(dir, "cgroup.threads"),
+        Err(Errno::EOPNOTSUPP) => read(dir, "cgroup.threads"),
         text => text,
     };
     match text {
@@ -166,5 +167,29 @@ pub fn processes(dir: &impl AsFd) -> Result<Vec<i32>, Errno> {
         // removed meanwhile
         Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_part_after_part() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Directory::at(temporary.path()).unwrap().0;
+        for list in LISTS {
+            let path = temporary.path().join(list);
+            nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+            let writes = std::thread::spawn(move || {
+                let mut fifo = File::options().write(true).open(path).unwrap();
+                for part in ["1\n", "2\n"] {
+                    fifo.write_all(part.as_bytes()).unwrap();
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                }
+            });
+            assert_eq!(dir.read(list).as_deref(), Ok("1\n2\n"), "{list}");
+            writes.join().unwrap();
+        }
     }
 }

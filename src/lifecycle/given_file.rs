@@ -38,7 +38,12 @@ pub fn read_whole(path: &Path, pipes: Pipes) -> Result<Vec<u8>> {
     }
     ensure!(metadata.is_file(), "{shown} is not a regular file");
     ensure!(metadata.len() <= LONGEST, "{shown} has {} bytes; at most {LONGEST} are read", metadata.len());
-    Ok(file::read(&file, metadata.len() as usize + 1, MAX_BYTES).doing("read", &shown)?)
+    let mut bytes = file::read(&file, metadata.len() as usize + 1, MAX_BYTES).doing("read", &shown)?;
+    // A size is only what a file system says, and some give in parts: what is left, up to what is allowed.
+    if bytes.len() as u64 != metadata.len() {
+        file.take(LONGEST.saturating_sub(bytes.len() as u64)).read_to_end(&mut bytes).doing("read", &shown)?;
+    }
+    Ok(bytes)
 }
 
 fn read_pipe(mut pipe: File, path: &Path) -> Result<Vec<u8>> {
@@ -66,6 +71,17 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::os::fd::AsRawFd;
+
+    /// No size is told of a file of procfs, and it is given in parts.
+    #[test]
+    fn a_size_is_not_believed() {
+        let path = Path::new("/proc/kallsyms");
+        let mut whole = Vec::new();
+        File::open(path).unwrap().take(LONGEST).read_to_end(&mut whole).unwrap();
+        assert!(whole.len() > 64 << 10, "{} bytes are too few for parts", whole.len());
+        let read = read_whole(path, Pipes::Refused).unwrap();
+        assert!(read == whole, "{} of {} bytes", read.len(), whole.len());
+    }
 
     #[test]
     fn a_pipe_is_read_to_its_end() {
