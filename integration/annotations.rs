@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use serde_json::json;
 
 use crate::bundle::Bundle;
+use crate::hooks::{KINDS, add};
 use crate::mapped::mapped;
 use crate::runtime::{self, Output};
 
@@ -99,6 +100,113 @@ fn a_pidfd_goes_to_the_socket_that_is_named() {
     let mut said = Vec::new();
     socket.read_to_end(&mut said).unwrap();
     assert_eq!(said, b"standard");
+}
+
+const HOOKS: &str = "run.oci.hooks.stdout\nrun.oci.hooks.stderr";
+
+/// One hook of every kind, which says its kind.
+fn with_talking_hooks(mut bundle: Bundle) -> Bundle {
+    for kind in KINDS {
+        let said = format!("echo {kind} out; echo {kind} err >&2");
+        add(&mut bundle, kind, json!({"path": "/bin/sh", "args": ["sh", "-c", said]}));
+    }
+    bundle
+}
+
+fn of_every_kind(stream: &str) -> String {
+    KINDS.map(|kind| format!("{kind} {stream}\n")).concat()
+}
+
+#[test]
+fn what_hooks_write_goes_to_files_that_root_permits() {
+    need!(rrun); // crun opens them for whoever writes the annotation
+    for bundle in [Bundle::sleeping(), mapped(Bundle::sleeping())] {
+        let mut bundle = with_talking_hooks(bundle);
+        let [out, err] = ["out.log", "err.log"].map(|name| bundle.dir.join(name));
+        bundle.set("/annotations", json!({"run.oci.hooks.stdout": out, "run.oci.hooks.stderr": err}));
+        for list in [None, Some("run.oci.hooks.stdout\nrun.oci.hooks.\n")] {
+            call(&bundle, list, &["create", &bundle.id]).refused(&["config.json: annotations.run.oci.hooks.stderr: "]);
+            bundle.leaves_nothing();
+            assert!(!out.exists() && !err.exists());
+        }
+        fs::write(&out, "before\n").unwrap();
+        call(&bundle, Some(HOOKS), &["create", &bundle.id]).ok();
+        // what is permitted once stays so for this container
+        bundle.start().ok();
+        bundle.delete_force().ok();
+        assert_eq!(fs::read_to_string(&out).unwrap(), format!("before\n{}", of_every_kind("out")));
+        assert_eq!(fs::read_to_string(&err).unwrap(), of_every_kind("err"));
+        assert_eq!(fs::metadata(&err).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn the_program_gets_no_descriptor_of_the_hooks_files() {
+    need!(rrun);
+    let mut bundle = with_talking_hooks(Bundle::new());
+    bundle.args(&["sh", "-c", "ls /proc/self/fd/ | wc -l; echo program"]);
+    let without = bundle.run().ok().to_string();
+    let log = bundle.dir.join("log");
+    bundle.set("/annotations", json!({"run.oci.hooks.stdout": log, "run.oci.hooks.stderr": log}));
+    assert_eq!(call(&bundle, Some(HOOKS), &["run", &bundle.id]).ok(), without);
+    let both = KINDS.map(|kind| format!("{kind} out\n{kind} err\n")).concat();
+    let said = fs::read_to_string(&log).unwrap();
+    let sorted = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(String::from).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&said), sorted(&both));
+}
+
+#[test]
+fn a_file_that_hooks_cannot_write_to_is_told_before_anything_is_made() {
+    need!(rrun);
+    let mut bundle = with_talking_hooks(Bundle::new());
+    let link = bundle.dir.join("link");
+    symlink(bundle.dir.join("elsewhere"), &link).unwrap();
+    for path in [link, bundle.dir.join("none/log"), bundle.dir.clone()] {
+        bundle.set("/annotations", json!({"run.oci.hooks.stderr": path}));
+        let words = ["config.json: annotations.run.oci.hooks.stderr: ", path.to_str().unwrap()];
+        call(&bundle, Some(HOOKS), &["create", &bundle.id]).refused(&words);
+        bundle.leaves_nothing();
+    }
+    assert!(!bundle.dir.join("elsewhere").exists());
+    // who has no hooks needs no file
+    bundle.config["hooks"] = json!({});
+    call(&bundle, Some(HOOKS), &["run", &bundle.id]).ok();
+}
+
+#[test]
+fn a_hook_that_fails_shows_what_goes_to_no_file() {
+    need!(rrun);
+    let mut bundle = Bundle::new();
+    let log = bundle.dir.join("log");
+    bundle.set("/annotations", json!({"run.oci.hooks.stdout": log}));
+    let fails = json!({"path": "/bin/sh", "args": ["sh", "-c", "echo said; echo reason >&2; exit 3"]});
+    add(&mut bundle, "createRuntime", fails);
+    let output = call(&bundle, Some(HOOKS), &["create", &bundle.id]);
+    output.refused(&["hooks.createRuntime[0]", "exit status 3, stderr: reason"]);
+    bundle.leaves_nothing();
+    assert_eq!(fs::read_to_string(&log).unwrap(), "said\n");
+}
+
+#[test]
+fn after_the_end_a_hook_runs_without_its_file_too() {
+    need!(rrun);
+    let mut bundle = Bundle::sleeping();
+    let (logs, ran) = (bundle.dir.join("logs"), bundle.dir.join("ran"));
+    fs::create_dir(&logs).unwrap();
+    bundle.set("/annotations", json!({"run.oci.hooks.stdout": logs.join("log")}));
+    let touches = json!({"path": "/bin/sh", "args": ["sh", "-c", format!("echo x; : > {}", ran.display())]});
+    add(&mut bundle, "poststop", touches);
+    call(&bundle, Some(HOOKS), &["create", &bundle.id]).ok();
+    fs::remove_dir_all(&logs).unwrap();
+    let log = bundle.dir.join("warnings");
+    bundle.call(&["--log", log.to_str().unwrap(), "delete", "--force", &bundle.id]).ok();
+    let told = fs::read_to_string(&log).unwrap();
+    assert!(told.contains("annotations.run.oci.hooks.stdout: open "), "{told}");
+    assert!(ran.exists());
 }
 
 #[test]

@@ -26,6 +26,10 @@ use crate::sys::clone::{self, Child, End, pidfd_open, pidfd_send_signal, wait_fo
 use crate::sys::exec::Image;
 use crate::sys::{fds, signals};
 
+mod outputs;
+
+pub use outputs::Outputs;
+
 /// Something that may end a hook before its time, such as a signal to rrun.
 pub trait Stop {
     /// Readable when `asked` should be asked.
@@ -44,6 +48,7 @@ pub struct Surroundings<'a> {
     pub directory: Option<BorrowedFd<'a>>,
     pub stop: Option<&'a dyn Stop>,
     pub side: Side,
+    pub outputs: &'a Outputs,
 }
 
 /// Whose namespaces a hook runs in.
@@ -158,10 +163,10 @@ impl<'a> Running<'a> {
         let image = image(hook, surroundings.environment)?;
         let path = CString::new(hook.path.as_str())?;
         let (stdin, input) = pipe()?;
-        let (stdout, childs_stdout) = pipe()?;
-        let (stderr, childs_stderr) = pipe()?;
+        let (stdout, childs_stdout) = output(surroundings.outputs.stdout.as_ref())?;
+        let (stderr, childs_stderr) = output(surroundings.outputs.stderr.as_ref())?;
         let (refusal, childs_refusal) = pipe()?;
-        for ours in [&input, &stdout, &stderr] {
+        for ours in [Some(&input), stdout.pipe.as_ref(), stderr.pipe.as_ref()].into_iter().flatten() {
             fcntl(ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing("fcntl", "a hook's pipe")?;
         }
         let parent = getpid();
@@ -173,7 +178,7 @@ impl<'a> Running<'a> {
                 if getppid() != parent {
                     clone::exit_now(1);
                 }
-                for (number, end) in [&stdin, &childs_stdout, &childs_stderr].into_iter().enumerate() {
+                for (number, end) in [stdin.as_fd(), childs_stdout.as_fd(), childs_stderr.as_fd()].iter().enumerate() {
                     fds::install(end, number as i32).map_err(|error| error.errno)?;
                 }
                 if let Some(directory) = surroundings.directory {
@@ -187,15 +192,7 @@ impl<'a> Running<'a> {
             let _ = (&childs_refusal).write(&(errno.err().unwrap_or(Errno::EIO) as i32).to_ne_bytes());
             127
         })?;
-        let output = |pipe| Output { pipe: Some(pipe), kept: Vec::new() };
-        Ok(Self {
-            child,
-            input: Some(input),
-            unwritten: surroundings.state.as_bytes(),
-            stdout: output(stdout),
-            stderr: output(stderr),
-            refusal,
-        })
+        Ok(Self { child, input: Some(input), unwritten: surroundings.state.as_bytes(), stdout, stderr, refusal })
     }
 
     /// Until the hook has ended, or must end.
@@ -307,6 +304,15 @@ impl<'a> Running<'a> {
 fn pipe() -> Result<(File, File)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC).doing("pipe2", "a hook's")?;
     Ok((read.into(), write.into()))
+}
+
+/// What rrun reads of it, if anything, and what the hook writes to.
+fn output(file: Option<&File>) -> Result<(Output, File)> {
+    let (pipe, childs) = match file {
+        Some(file) => (None, file.try_clone().doing("dup", "a hook's output")?),
+        None => pipe().map(|(read, write)| (Some(read), write))?,
+    };
+    Ok((Output { pipe, kept: Vec::new() }, childs))
 }
 
 fn image(hook: &Hook, environment: &[CString]) -> Result<Image> {

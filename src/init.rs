@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use nix::sys::stat::{Mode, umask};
 
 use crate::error::Report;
+use crate::hooks::Outputs;
 use crate::plan::exec::ExecPlan;
 use crate::plan::{Namespace, Plan, ProcessPlan};
 use crate::procfs::Proc;
@@ -88,6 +89,8 @@ pub struct StartHandles {
     pub channel: File,
     /// Takes the text of an execve that failed, for `start` to print.
     pub error: File,
+    /// Where hooks that run inside write to.
+    pub hook_outputs: Outputs,
 }
 
 /// Where the child stands: what its steps leave for later steps.

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Matched;
+use crate::plan::hooks::OutputPaths;
 use crate::plan::unit::CgroupManager;
 
 pub mod directory;
@@ -63,6 +64,8 @@ pub struct State {
     /// The kinds that the container has hooks of. They stand in config.json; most containers have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<String>,
+    #[serde(default, skip_serializing_if = "OutputPaths::is_empty")]
+    pub hook_output: OutputPaths,
     /// For other tools, which look for these where runc has them: init's pid, and its namespaces by the kernel's words
     /// (`NEWNET`). rrun itself reads `init`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use nix::unistd::getpid;
 
 use super::Init;
 use crate::error::{self, Doing, Wording};
-use crate::hooks::{Side, Surroundings, run_all};
+use crate::hooks::{Outputs, Side, Surroundings, run_all};
 use crate::plan::hooks::{Hook, state};
 use crate::protocol::{Ask, HOOKS_DONE};
 
@@ -48,7 +48,8 @@ impl Init<'_> {
         directory: Option<BorrowedFd>,
     ) -> Result<()> {
         let plan = self.plan()?;
+        let outputs = self.handles.start.as_ref().map_or(&Outputs::NONE, |start| &start.hook_outputs);
         let state = &state(&plan.id, status, Some(getpid().as_raw()), &plan.bundle, &plan.annotations)?;
-        run_all(hooks, &Surroundings { state, environment, directory, stop: None, side: Side::Container })
+        run_all(hooks, &Surroundings { state, environment, directory, stop: None, side: Side::Container, outputs })
     }
 }

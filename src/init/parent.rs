@@ -34,8 +34,8 @@ impl Init<'_> {
     }
 
     /// Really closed, not only close-on-exec: nothing of the host stays reachable while init waits for its start
-    /// (CVE-2024-21626). The four of ours that stay are close-on-exec; none has a number that the program was promised,
-    /// since all of those were open when rrun began.
+    /// (CVE-2024-21626), but for the files that root lets startContainer hooks write to. Those of ours that stay are
+    /// close-on-exec; none has a number that the program was promised, since all of those were open when rrun began.
     pub(super) fn close_other_descriptors(&mut self) -> Result<()> {
         signals::reset(self.process.reset_signals)?;
         if self.handles.start.is_some() {
@@ -46,6 +46,8 @@ impl Init<'_> {
         let mut keep = vec![handles.channel.as_fd(), handles.ready.as_fd()];
         if let Some(start) = &handles.start {
             keep.extend([start.channel.as_fd(), start.error.as_fd()]);
+            let hooks = self.plan.is_some_and(|plan| !plan.hooks.start_container.is_empty());
+            keep.extend(hooks.then(|| start.hook_outputs.fds()).into_iter().flatten());
         }
         // the user has a working directory to look for
         keep.extend(self.rootfs.as_ref().filter(|_| self.cwd_pending).map(Rootfs::as_fd));

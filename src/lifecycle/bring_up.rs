@@ -14,7 +14,7 @@ use super::bundle::{Decided, Manner, decide};
 use super::claim::{Cgroups, Claim};
 use super::delete::delete;
 use super::duties::{Console, Parent};
-use super::hooks::Runner;
+use super::hooks::{Runner, outputs};
 use super::loan::Loan;
 use super::managed::Managed;
 use super::pidfd_socket::{PidfdSocket, Role};
@@ -92,6 +92,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let console_socket = console_socket.context("--console-socket")?;
     let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref().or(annotated.pidfd_receiver.as_deref()))?;
     let agent = Agent::connect(&plan.process)?;
+    let early = plan.hooks.by_kind().into_iter().take_while(|(kind, _)| *kind != "poststart");
+    let outputs = outputs(early.flat_map(|(_, hooks)| hooks), &annotated.hook_output).context("config.json")?;
     let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
@@ -100,8 +102,10 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         store,
         &plan,
         Cgroups { manager: options.cgroup_manager, paths: cgroup.paths(), unit, rdt: rdt.as_ref().map(Group::record) },
+        annotated.hook_output,
     )?;
-    let hooks = CreateHooks { plan: &plan, runner: Runner::of_plan(&plan, Some(interrupts)), begun: Cell::new(false) };
+    let runner = Runner::of_plan(&plan, &outputs, Some(interrupts));
+    let hooks = CreateHooks { plan: &plan, runner, begun: Cell::new(false) };
     let followed = Undo::new("hooks", || hooks.undo(&claim));
     let recorded = Undo::new("record of the container", || claim.forget());
     // What is recorded as ours is killed and removed by `delete`.
@@ -148,6 +152,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         start: StartHandles {
             channel: claim.directory.make_start_channel()?,
             error: claim.directory.make_start_error()?,
+            hook_outputs: outputs.try_clone()?,
         },
         tasks: doors.tasks,
         unified: doors.unified,

@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 
 use super::{Store, root_cover};
 use crate::error::Matched;
+use crate::plan::hooks::OutputPaths;
 use crate::plan::unit::CgroupManager;
 use crate::plan::{Plan, namespaces};
 use crate::procfs::Proc;
@@ -36,7 +37,7 @@ pub struct Cgroups {
 
 impl Claim {
     /// Takes the id; nothing is recorded yet.
-    pub fn new(store: &Store, plan: &Plan, cgroups: Cgroups) -> Result<Self> {
+    pub fn new(store: &Store, plan: &Plan, cgroups: Cgroups, hook_output: OutputPaths) -> Result<Self> {
         let own = nix::unistd::getpid();
         let creator = Process { pid: own.as_raw(), start_time: Proc::own()?.stat(own)?.start_time };
         let state = State {
@@ -60,6 +61,7 @@ impl Claim {
             intel_rdt: cgroups.rdt,
             covered_mount: root_cover::covered_by(plan)?,
             hooks: plan.hooks.kinds().map(String::from).collect(),
+            hook_output,
             init_process_pid: None,
             namespace_paths: BTreeMap::new(),
             warnings: plan.warnings.clone(),

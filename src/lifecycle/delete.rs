@@ -15,7 +15,7 @@ use super::process::{self, PATIENCE, ends_within};
 use super::root_cover;
 use crate::cgroup::Holders;
 use crate::error::{Matched, SysError};
-use crate::hooks::Stop;
+use crate::hooks::{Outputs, Stop};
 use crate::log;
 use crate::plan::hooks::Hooks;
 use crate::resctrl::Until;
@@ -82,7 +82,11 @@ fn delete_recorded(
         end_stuck_creator(&container)?;
     }
     if let Some(hooks) = remove(store, id, &container)? {
-        Runner::of_state(&container.state, stop).poststop(&hooks);
+        let outputs = hooks::outputs(&hooks.poststop, &container.state.hook_output).unwrap_or_else(|error| {
+            log::warning(&format!("delete {id}: {error:#}"));
+            Outputs::NONE
+        });
+        Runner::of_state(&container.state, &outputs, stop).poststop(&hooks);
     }
     Ok(())
 }

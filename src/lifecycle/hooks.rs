@@ -6,11 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::hooks::{Side, Stop, Surroundings, run_all};
+use crate::hooks::{Outputs, Side, Stop, Surroundings, run_all};
 use crate::launch::seal;
 use crate::log;
 use crate::plan::Plan;
-use crate::plan::hooks::{self, Hook, Hooks};
+use crate::plan::hooks::{self, Hook, Hooks, OutputPaths};
 use crate::plan::spec::Spec;
 use crate::rootfs::open_host_directory;
 use crate::state::directory::Directory;
@@ -22,15 +22,16 @@ pub struct Runner<'a> {
     bundle: &'a Path,
     annotations: &'a BTreeMap<String, String>,
     stop: Option<&'a dyn Stop>,
+    outputs: &'a Outputs,
 }
 
 impl<'a> Runner<'a> {
-    pub fn of_plan(plan: &'a Plan, stop: Option<&'a dyn Stop>) -> Self {
-        Self { id: &plan.id, bundle: &plan.bundle, annotations: &plan.annotations, stop }
+    pub fn of_plan(plan: &'a Plan, outputs: &'a Outputs, stop: Option<&'a dyn Stop>) -> Self {
+        Self { id: &plan.id, bundle: &plan.bundle, annotations: &plan.annotations, stop, outputs }
     }
 
-    pub fn of_state(state: &'a State, stop: Option<&'a dyn Stop>) -> Self {
-        Self { id: &state.id, bundle: &state.bundle, annotations: &state.annotations, stop }
+    pub fn of_state(state: &'a State, outputs: &'a Outputs, stop: Option<&'a dyn Stop>) -> Self {
+        Self { id: &state.id, bundle: &state.bundle, annotations: &state.annotations, stop, outputs }
     }
 
     /// In the bundle, as other runtimes have it.
@@ -63,8 +64,17 @@ impl<'a> Runner<'a> {
             directory: directory.map(AsFd::as_fd),
             stop: self.stop,
             side: Side::Runtime,
+            outputs: self.outputs,
         };
         run_all(hooks, &surroundings)
+    }
+}
+
+/// What `hooks` write to. Without any there is nothing to be opened.
+pub fn outputs<'a>(hooks: impl IntoIterator<Item = &'a Hook>, paths: &OutputPaths) -> Result<Outputs> {
+    match hooks.into_iter().next() {
+        Some(_) => Outputs::open(paths),
+        None => Ok(Outputs::NONE),
     }
 }
 

@@ -18,7 +18,7 @@ use super::hooks::{self, Runner};
 use super::process::{self, ends_within};
 use super::readiness;
 use crate::error::{Doing, Matched, strerror};
-use crate::hooks::Stop;
+use crate::hooks::{Outputs, Stop};
 use crate::log;
 use crate::notify::{self, Readiness};
 use crate::plan::hooks::{Hooks, patience};
@@ -55,7 +55,7 @@ pub(super) fn start_unready(
 fn start_and_follow(store: &Store, id: &str, host: Option<notify::Host>, stop: Option<&dyn Stop>) -> Result<Given> {
     let given = give(store, id, host)?;
     let pid = given.container.state.init.map_or(0, |init| init.pid);
-    let runner = Runner::of_state(&given.container.state, stop);
+    let runner = Runner::of_state(&given.container.state, &given.outputs, stop);
     let hooks = await_outcome(&given, stop)?.and_then(|()| runner.poststart(&given.hooks, pid));
     let Err(error) = hooks else { return Ok(given) };
     // runtime.md, "Lifecycle": it is stopped, and all that follows is done.
@@ -71,6 +71,8 @@ struct Given {
     channel: File,
     init: OwnedFd,
     hooks: Hooks,
+    /// What those that follow write to.
+    outputs: Outputs,
     /// Where the program says that it is ready, if somebody waits for that.
     readiness: Option<Readiness>,
 }
@@ -97,6 +99,7 @@ fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
         return Err(Matched::StartRunning.into());
     }
     let hooks = hooks::recorded(&container.directory, &container.state, &["startContainer", "poststart"])?;
+    let outputs = hooks::outputs(&hooks.poststart, &container.state.hook_output)?;
     let readiness = match (host, container.directory.notify_directory()?) {
         (Some(host), Some(directory)) => Some(Readiness::await_from(directory.as_fd(), host, init.pid)?),
         (Some(_), None) => {
@@ -107,7 +110,7 @@ fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
     };
     // An empty FIFO takes it whole: less than PIPE_BUF, pipe(7).
     channel.write_all(&START).doing("write", "start.fifo")?;
-    Ok(Given { container, channel, init: pidfd, hooks, readiness })
+    Ok(Given { container, channel, init: pidfd, hooks, outputs, readiness })
 }
 
 /// Init holds the FIFO until its execve, or its end. The inner error is that of a startContainer hook.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::hooks::OutputPaths;
 use super::spec::Spec;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +19,17 @@ enum Power {
     NeedsPermission,
 }
 
+pub const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
+pub const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 const MOUNT_CONTEXT: &str = "run.oci.mount_context_type";
 const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
 const SECCOMP_FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
 
-const KNOWN: [(&str, Power); 5] = [
+const KNOWN: [(&str, Power); 7] = [
+    (HOOKS_STDERR, Power::NeedsPermission),
+    (HOOKS_STDOUT, Power::NeedsPermission),
     (KEEP_GROUPS, Power::NeedsPermission),
     (MOUNT_CONTEXT, Power::Harmless),
     (PIDFD_RECEIVER, Power::NeedsPermission),
@@ -42,6 +47,7 @@ pub fn known() -> impl Iterator<Item = &'static str> {
 pub struct Annotated {
     /// A socket that gets a pidfd of init.
     pub pidfd_receiver: Option<PathBuf>,
+    pub hook_output: OutputPaths,
 }
 
 /// `permitted` gives the list of root's, one name a line, and says where it is; it is asked for only when it matters.
@@ -61,9 +67,10 @@ pub fn apply(spec: &mut Spec, rootless: bool, permitted: impl FnOnce() -> Result
     }
     let flag = |name: &str| given(name).map(|text| is_on(name, &text)).transpose().map(|on| on == Some(true));
     let (keep_groups, fail_unknown) = (flag(KEEP_GROUPS)?, flag(SECCOMP_FAIL_UNKNOWN)?);
-    let receiver = given(SECCOMP_RECEIVER).map(|text| path(SECCOMP_RECEIVER, &text)).transpose()?;
+    let path_of = |name: &str| given(name).map(|text| path(name, &text)).transpose();
+    let (receiver, pidfd_receiver) = (path_of(SECCOMP_RECEIVER)?, path_of(PIDFD_RECEIVER)?);
+    let (stdout, stderr) = (path_of(HOOKS_STDOUT)?, path_of(HOOKS_STDERR)?);
     let context = given(MOUNT_CONTEXT);
-    let pidfd_receiver = given(PIDFD_RECEIVER).map(|text| path(PIDFD_RECEIVER, &text)).transpose()?;
     if let Some(process) = &mut spec.process {
         process.keep_groups = keep_groups;
     }
@@ -75,7 +82,8 @@ pub fn apply(spec: &mut Spec, rootless: bool, permitted: impl FnOnce() -> Result
             seccomp.listener_path = own.or(receiver);
         }
     }
-    Ok(Annotated { pidfd_receiver: pidfd_receiver.map(PathBuf::from) })
+    let hook_output = OutputPaths { stdout: stdout.map(PathBuf::from), stderr: stderr.map(PathBuf::from) };
+    Ok(Annotated { pidfd_receiver: pidfd_receiver.map(PathBuf::from), hook_output })
 }
 
 /// Root's list.
@@ -93,7 +101,7 @@ fn path(name: &str, text: &str) -> Result<String> {
     Some(text)
         .filter(|path| path.starts_with('/'))
         .map(String::from)
-        .with_context(|| format!("annotations.{name}: {text} is not absolute; write the path of a socket from /"))
+        .with_context(|| format!("annotations.{name}: {text} is not absolute; write the path from /"))
 }
 
 #[cfg(test)]
@@ -132,7 +140,13 @@ mod tests {
 
     #[test]
     fn what_weakens_a_container_needs_a_line_of_roots() {
-        for (name, value) in [(KEEP_GROUPS, "1"), (SECCOMP_RECEIVER, "/run/agent"), (PIDFD_RECEIVER, "/run/pidfd")] {
+        for (name, value) in [
+            (KEEP_GROUPS, "1"),
+            (SECCOMP_RECEIVER, "/run/agent"),
+            (PIDFD_RECEIVER, "/run/pidfd"),
+            (HOOKS_STDOUT, "/var/log/said"),
+            (HOOKS_STDERR, "/var/log/told"),
+        ] {
             let annotations = json!({name: value});
             for (list, rootless, want) in [
                 ("", false, false),
@@ -150,11 +164,13 @@ mod tests {
                 );
                 let Ok(applied) = applied else { continue };
                 let receiver = spec.linux.unwrap().seccomp.unwrap().listener_path;
-                let pidfd = applied.pidfd_receiver.map(|path| path.to_string_lossy().into_owned());
+                let shown = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
                 let got = match name {
                     KEEP_GROUPS => spec.process.unwrap().keep_groups.then(|| "1".to_string()),
                     SECCOMP_RECEIVER => receiver,
-                    _ => pidfd,
+                    HOOKS_STDOUT => shown(applied.hook_output.stdout),
+                    HOOKS_STDERR => shown(applied.hook_output.stderr),
+                    _ => shown(applied.pidfd_receiver),
                 };
                 assert_eq!(got.as_deref(), Some(value));
             }
@@ -168,6 +184,8 @@ mod tests {
             (SECCOMP_FAIL_UNKNOWN, "2", "2 is neither 1 nor 0"),
             (SECCOMP_RECEIVER, "agent", "agent is not absolute"),
             (PIDFD_RECEIVER, "x", "x is not absolute"),
+            (HOOKS_STDOUT, "a/b", "a/b is not absolute"),
+            (HOOKS_STDERR, "../b", "../b is not absolute"),
         ] {
             let error = apply(&mut spec(json!({name: value})), true, never).unwrap_err().to_string();
             assert!(error.starts_with(&format!("annotations.{name}: {want}")), "{error}");

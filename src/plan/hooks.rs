@@ -2,11 +2,11 @@
 //! when each kind runs is decided where its moment is (src/lifecycle/hooks.rs, src/init/hooks.rs).
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::problems::Problems;
 use super::spec::{self, Spec, given};
@@ -77,6 +77,21 @@ impl Hooks {
     /// Any that runs before `create` returns.
     pub fn at_create(&self) -> bool {
         [&self.prestart, &self.create_runtime, &self.create_container].iter().any(|hooks| !hooks.is_empty())
+    }
+}
+
+/// Files of the host that take what hooks write. They are kept in the record: what was permitted at create stays so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputPaths {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stderr: Option<PathBuf>,
+}
+
+impl OutputPaths {
+    pub fn is_empty(&self) -> bool {
+        self.stdout.is_none() && self.stderr.is_none()
     }
 }
 
