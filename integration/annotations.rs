@@ -220,3 +220,19 @@ fn a_call_that_nobody_knows_is_fatal_if_asked() {
     bundle.create().refused(&["linux.seccomp.syscalls: no_such_call is no system call that rrun knows"]);
     bundle.leaves_nothing();
 }
+
+#[test]
+fn a_filter_written_as_bytes_is_refused_and_a_cgroup_below_is_left_out() {
+    need!(rrun); // crun follows both
+    let mut bundle = Bundle::new();
+    bundle.set("/annotations", json!({"run.oci.seccomp_bpf_data": "BgAAAAAA/38="}));
+    bundle.create().refused(&["config.json: annotations.run.oci.seccomp_bpf_data: ", "linux.seccomp"]);
+    bundle.leaves_nothing();
+    let log = bundle.dir.join("warnings");
+    bundle.set("/annotations", json!({"run.oci.systemd.subgroup": "below", "run.oci.delegate-cgroup": "mine"}));
+    bundle.call(&["--log", log.to_str().unwrap(), "run", &bundle.id]).ok();
+    let told = fs::read_to_string(&log).unwrap();
+    for name in ["run.oci.systemd.subgroup: below: ", "run.oci.delegate-cgroup: mine: "] {
+        assert!(told.contains(&format!("annotations.{name}")), "{told}");
+    }
+}

@@ -4,6 +4,7 @@
 //! Who writes annotations is often not who decides about the host: a pod's author is not the cluster's. So what gives a
 //! container rights beyond its config is refused, unless root has permitted it, or rrun's user has no rights to give.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -37,6 +38,24 @@ const KNOWN: [(&str, Power); 7] = [
     (SECCOMP_FAIL_UNKNOWN, Power::Harmless),
 ];
 
+/// Replaces the filter by one that is written as bytes.
+const SECCOMP_BPF: &str = "run.oci.seccomp_bpf_data";
+
+/// Those of crun's that whoever writes them would wait for in vain, and what there is instead.
+const LEFT_OUT: [(&str, &str); 3] = [
+    ("run.oci.delegate-cgroup", "what is delegated to a container is its own cgroup, and none below it is made"),
+    ("run.oci.systemd.force_cgroup_v1", "a container gets the hierarchies that the host has, and no other is mounted"),
+    ("run.oci.systemd.subgroup", "the container is in the cgroup of its unit itself, and none below it is made"),
+];
+
+/// Warnings.
+pub fn left_out(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
+    let given = |name: &str| annotations.get(name).filter(|text| !text.is_empty());
+    LEFT_OUT.into_iter().filter_map(move |(name, instead)| {
+        given(name).map(|text| format!("annotations.{name}: {text}: {instead}; left out"))
+    })
+}
+
 /// Names, for `features`.
 pub fn known() -> impl Iterator<Item = &'static str> {
     KNOWN.into_iter().map(|(name, _)| name)
@@ -65,6 +84,11 @@ pub fn apply(spec: &mut Spec, rootless: bool, permitted: impl FnOnce() -> Result
             );
         }
     }
+    // not left out: the program would run without the filter that was asked for
+    ensure!(
+        given(SECCOMP_BPF).is_none(),
+        "annotations.{SECCOMP_BPF}: rrun loads no filter but those it makes itself; write the rules in linux.seccomp"
+    );
     let flag = |name: &str| given(name).map(|text| is_on(name, &text)).transpose().map(|on| on == Some(true));
     let (keep_groups, fail_unknown) = (flag(KEEP_GROUPS)?, flag(SECCOMP_FAIL_UNKNOWN)?);
     let path_of = |name: &str| given(name).map(|text| path(name, &text)).transpose();
@@ -189,6 +213,27 @@ mod tests {
         ] {
             let error = apply(&mut spec(json!({name: value})), true, never).unwrap_err().to_string();
             assert!(error.starts_with(&format!("annotations.{name}: {want}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_followed_is_told() {
+        let warned = |annotations: Value| left_out(&spec(annotations).annotations).collect::<Vec<_>>();
+        for (name, instead) in LEFT_OUT {
+            assert_eq!(warned(json!({name: "x"})), [format!("annotations.{name}: x: {instead}; left out")]);
+            assert!(warned(json!({name: ""})).is_empty(), "{name}");
+            assert_eq!(apply(&mut spec(json!({name: "x"})), false, never).unwrap(), Annotated::default());
+        }
+        assert!(warned(json!({"run.oci.handler": "krun", KEEP_GROUPS: "1", "x": "y"})).is_empty());
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_had_is_an_error_whoever_permits_it() {
+        for rootless in [false, true] {
+            let error =
+                apply(&mut spec(json!({SECCOMP_BPF: "AAAA"})), rootless, || Ok(SECCOMP_BPF.into())).unwrap_err();
+            assert!(error.to_string().starts_with("annotations.run.oci.seccomp_bpf_data: rrun loads no filter "));
+            assert!(apply(&mut spec(json!({SECCOMP_BPF: ""})), rootless, never).is_ok());
         }
     }
 

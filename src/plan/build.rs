@@ -17,7 +17,8 @@ use super::problems::Problems;
 use super::spec::{Linux, Spec, given};
 use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
 use super::{
-    hooks, intel_rdt, labels, mount_options, mounts, namespaces, net_devices, notify, process, scheduler, seccomp,
+    annotations, hooks, intel_rdt, labels, mount_options, mounts, namespaces, net_devices, notify, process, scheduler,
+    seccomp,
 };
 use super::{sysctl, time};
 use crate::error::Matched;
@@ -66,7 +67,7 @@ impl Plan {
 
 fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
     let mut problems = Problems::default();
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = annotations::left_out(&spec.annotations).collect();
     problems.ok(check_version(given(&spec.oci_version)));
     let annotations = problems.take(annotations(&spec.annotations));
     let absent = Linux::default();
