@@ -359,18 +359,9 @@ fn limits_of_kernel_memory_are_ignored_with_a_word() {
     };
     let flag = ["--kernel-memory", "10m"];
     assert_eq!((warnings(&flag), warnings(&flag)), (1, 1));
+    assert_eq!(warnings(&["--kernel-memory-tcp", "10m"]), 0, "buffers of TCP still have a limit of their own");
+    assert_eq!(value(&bundle, "memory", "memory.kmem.tcp.limit_in_bytes"), (10 << 20).to_string());
     assert_eq!(warnings(&["--memory", "50m"]), 0, "what is stored is not spoken of again");
-}
-
-#[test]
-fn buffers_of_tcp_have_a_limit_of_their_own_on_v1() {
-    layout!(V1, Hybrid);
-    need!(rrun); // runc leaves it out with a warning
-    let bundle = running(json!({"memory": {"kernelTCP": 8 << 20}}));
-    let limit = || value(&bundle, "memory", "memory.kmem.tcp.limit_in_bytes");
-    assert_eq!(limit(), (8 << 20).to_string());
-    update(&bundle, &["--kernel-memory-tcp", "10m"]).ok();
-    assert_eq!(limit(), (10 << 20).to_string());
 }
 
 #[test]
