@@ -1,0 +1,44 @@
+//! What `create` takes from outside the container: each can be missing or refused, which is told before anything is made.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::CreateOptions;
+use super::pidfd_socket::PidfdSocket;
+use super::seccomp_agent::Agent;
+use crate::init::Joined;
+use crate::launch::joined;
+use crate::netdev::Devices;
+use crate::plan::Plan;
+use crate::procfs::Proc;
+use crate::resctrl::Group;
+use crate::state::pid_file::PidFile;
+use crate::sys::socket;
+
+pub struct Outside<'p> {
+    pub joins: Vec<Joined>,
+    pub net_devices: Option<Devices<'p>>,
+    pub rdt: Option<Group<'p>>,
+    pub console_socket: Option<OwnedFd>,
+    pub pidfd_socket: Option<PidfdSocket>,
+    pub agent: Option<Agent<'p>>,
+    pub pid_file: Option<PidFile>,
+}
+
+impl<'p> Outside<'p> {
+    pub fn open(plan: &'p Plan, options: &CreateOptions, pidfd_receiver: Option<&Path>) -> Result<Self> {
+        let joins = joined::open(plan).context("config.json")?;
+        let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
+        let net_devices = net_devices.context("config.json")?;
+        let rdt = plan.intel_rdt.as_ref().map(|planned| Group::find(planned, Proc::own()?)).transpose();
+        let rdt = rdt.context("config.json")?;
+        let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
+        let console_socket = console_socket.context("--console-socket")?;
+        let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref().or(pidfd_receiver))?;
+        let agent = Agent::connect(&plan.process)?;
+        let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
+        Ok(Self { joins, net_devices, rdt, console_socket, pidfd_socket, agent, pid_file })
+    }
+}
