@@ -116,6 +116,14 @@ fn memory_limits() {
 }
 
 #[test]
+fn buffers_of_tcp_have_a_limit_of_their_own() {
+    layout!(V1, Hybrid);
+    need!(rrun); // runc leaves it out with a warning
+    let bundle = created_with(&[("memory", json!({"kernelTCP": 8 << 20}))]);
+    assert_eq!(value(&bundle, "memory", "memory.kmem.tcp.limit_in_bytes"), (8 << 20).to_string());
+}
+
+#[test]
 fn cpu_limits() {
     layout!(V1, Hybrid);
     let bundle =

@@ -149,7 +149,7 @@ fn without_what_is_nothing(stats: &mut Value) {
 
 /// Where two values differ in keys or kinds. What is left out where it is zero may be there or not.
 fn differences(path: &str, runcs: &Value, ours: &Value, told: &mut Vec<String>) {
-    const MAY_BE_ZERO: [&str; 12] = [
+    const MAY_BE_ZERO: [&str; 13] = [
         "total",
         "usage",
         "max",
@@ -157,6 +157,7 @@ fn differences(path: &str, runcs: &Value, ours: &Value, told: &mut Vec<String>) 
         "current",
         "limit",
         "periods",
+        "throttling",
         "throttledPeriods",
         "throttledTime",
         "value",

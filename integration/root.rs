@@ -165,4 +165,6 @@ fn without_a_mount_namespace_the_root_is_changed_all_the_same() {
     bundle.without_namespace("mount").set("/mounts", json!([]));
     assert_eq!(bundle.run().ok(), format!("{NAMES}{NAMES}"));
     bundle.leaves_nothing();
+    bundle.set("/linux/maskedPaths", json!(["/etc"]));
+    bundle.create().refused(&["linux.maskedPaths"]);
 }

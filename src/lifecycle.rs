@@ -20,6 +20,7 @@ pub mod given_file;
 mod hooks;
 mod loan;
 mod managed;
+mod outside;
 mod permitted;
 mod pidfd_socket;
 mod process;

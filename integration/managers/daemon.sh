@@ -24,9 +24,11 @@ serve() {
 	export PATH=$dir/bin:$PATH
 	"serve_$kind" &
 	wait $! 2>/dev/null || true
-	# Who makes DIR/down first may end the daemon alone, and removes the file to have it back.
+	# Who makes DIR/down first may end the daemon alone: DIR/ended says that it has. He removes the first to have it back.
 	while [ -e "$dir/down" ]; do
+		touch "$dir/ended"
 		while [ -e "$dir/down" ]; do sleep 0.02; done
+		rm "$dir/ended"
 		"serve_$kind" &
 		wait $! 2>/dev/null || true
 	done

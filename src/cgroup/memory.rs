@@ -10,6 +10,8 @@ use crate::plan::spec::resources::Memory;
 const LIMIT: &str = "linux.resources.memory.limit";
 const SWAP: &str = "linux.resources.memory.swap";
 const RESERVATION: &str = "linux.resources.memory.reservation";
+const KERNEL: &str = "linux.resources.memory.kernel";
+const KERNEL_TCP: &str = "linux.resources.memory.kernelTCP";
 const OOM_KILLER: &str = "linux.resources.memory.disableOOMKiller";
 
 const NO_SWAP_ACCOUNTING: &[(Errno, &str)] =
@@ -27,7 +29,11 @@ pub fn v1(memory: &Memory, warnings: &mut Vec<String>) -> Result<Vec<Write>> {
     if memory.disable_oom_killer == Some(true) {
         writes.push(Write::new(OOM_KILLER, "memory.oom_control", 1));
     }
-    warn_of_ignored(memory, warnings);
+    if let Some(bytes) = bytes("kernelTCP", memory.kernel_tcp)? {
+        let write = Write::new(KERNEL_TCP, "memory.kmem.tcp.limit_in_bytes", bytes);
+        writes.push(write.on_if(bytes == -1, Errno::ENOENT, Otherwise::Leave));
+    }
+    warn_of_ignored(&[(KERNEL, memory.kernel)], memory.use_hierarchy, warnings);
     Ok(writes)
 }
 
@@ -55,19 +61,15 @@ pub fn v2(memory: &Memory, warnings: &mut Vec<String>) -> Result<Vec<Write>> {
     if memory.disable_oom_killer == Some(true) {
         bail!("{OOM_KILLER}: cgroup v2 always kills when its limit is reached; leave it out");
     }
-    warn_of_ignored(memory, warnings);
+    warn_of_ignored(&[(KERNEL, memory.kernel), (KERNEL_TCP, memory.kernel_tcp)], memory.use_hierarchy, warnings);
     Ok(swap.into_iter().chain(limit).chain(low).collect())
 }
 
-fn warn_of_ignored(memory: &Memory, warnings: &mut Vec<String>) {
-    let harmless = |bytes: Option<i64>| matches!(bytes, None | Some(-1 | 0));
-    for (name, bytes) in [("kernel", memory.kernel), ("kernelTCP", memory.kernel_tcp)] {
-        if !harmless(bytes) {
-            warnings
-                .push(format!("linux.resources.memory.{name}: is ignored, as the kernel counts it in memory.limit"));
-        }
+fn warn_of_ignored(limits: &[(&str, Option<i64>)], use_hierarchy: Option<bool>, warnings: &mut Vec<String>) {
+    for (field, _) in limits.iter().filter(|(_, bytes)| !matches!(bytes, None | Some(-1 | 0))) {
+        warnings.push(format!("{field}: is ignored, as the kernel counts it in memory.limit"));
     }
-    if memory.use_hierarchy == Some(false) {
+    if use_hierarchy == Some(false) {
         warnings
             .push("linux.resources.memory.useHierarchy: false is ignored; kernels since 5.11 know nothing else".into());
     }
@@ -152,6 +154,8 @@ mod tests {
     use super::super::write::shown;
     use super::*;
 
+    const TCP: &str = "memory.kmem.tcp.limit_in_bytes = 1";
+
     fn limits(limit: Option<i64>, swap: Option<i64>) -> Memory {
         Memory { limit, swap, ..Memory::default() }
     }
@@ -197,7 +201,7 @@ mod tests {
             swappiness: Some(u64::MAX),
             disable_oom_killer: Some(false),
             kernel: Some(0),
-            kernel_tcp: Some(-1),
+            kernel_tcp: Some(0),
             ..Memory::default()
         };
         assert_eq!(shown(v1(&off, &mut warnings)), Ok(vec![]));
@@ -207,11 +211,28 @@ mod tests {
     #[test]
     fn what_is_ignored_is_said() {
         let memory = Memory { kernel: Some(1), kernel_tcp: Some(1), use_hierarchy: Some(false), ..Memory::default() };
-        let mut warnings = Vec::new();
-        assert_eq!(shown(v1(&memory, &mut warnings)), Ok(vec![]));
-        let named = ["kernel: ", "kernelTCP: ", "useHierarchy: "].map(|n| format!("linux.resources.memory.{n}"));
-        assert_eq!(warnings.len(), 3);
-        assert!(warnings.iter().zip(&named).all(|(w, n)| w.starts_with(n)), "{warnings:?}");
+        for (version, want, ignored) in [
+            (v1 as fn(&Memory, &mut Vec<String>) -> Result<Vec<Write>>, vec![TCP], &["kernel: ", "useHierarchy: "][..]),
+            (v2, vec![], &["kernel: ", "kernelTCP: ", "useHierarchy: "][..]),
+        ] {
+            let mut warnings = Vec::new();
+            assert_eq!(shown(version(&memory, &mut warnings)), Ok(want.into_iter().map(String::from).collect()));
+            assert_eq!(warnings.len(), ignored.len());
+            let named = ignored.iter().map(|name| format!("linux.resources.memory.{name}"));
+            assert!(warnings.iter().zip(named).all(|(warning, name)| warning.starts_with(&name)), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn buffers_of_tcp() {
+        let shown = |bytes| {
+            shown(v1(&Memory { kernel_tcp: Some(bytes), ..Memory::default() }, &mut Vec::new()))
+                .map(|all| all.join(", "))
+        };
+        assert_eq!(shown(1).as_deref(), Ok(TCP));
+        assert_eq!(shown(-1).as_deref(), Ok("memory.kmem.tcp.limit_in_bytes = -1; ENOENT: leave"));
+        let error = "linux.resources.memory.kernelTCP: -2 is negative; -1 means without limit";
+        assert_eq!(shown(-2), Err(error.to_string()));
     }
 
     #[test]

@@ -51,7 +51,7 @@ const FLAGS: [(&str, &str, &str, Kind, &str); 16] = [
     ("memory-reservation", "memory", "reservation", Kind::Bytes, "What it may keep when memory is short"),
     ("memory-swap", "memory", "swap", Kind::Bytes, "Limit of memory and swap together; -1: none"),
     ("kernel-memory", "memory", "kernel", Kind::Bytes, "Ignored: the kernel counts it in --memory"),
-    ("kernel-memory-tcp", "memory", "kernelTCP", Kind::Bytes, "Ignored: the kernel counts it in --memory"),
+    ("kernel-memory-tcp", "memory", "kernelTCP", Kind::Bytes, "Limit of buffers of TCP, on v1; -1: none"),
     ("pids-limit", "pids", "limit", Kind::Signed, "Most processes and threads; -1: without limit"),
 ];
 

@@ -14,13 +14,13 @@ use super::bundle::{Decided, Manner, decide};
 use super::claim::{Cgroups, Claim};
 use super::delete::delete;
 use super::duties::{Console, Parent};
-use super::hooks::{Runner, outputs};
+use super::hooks::Runner;
 use super::loan::Loan;
 use super::managed::Managed;
-use super::pidfd_socket::{PidfdSocket, Role};
+use super::outside::Outside;
+use super::pidfd_socket::Role;
 use super::process::{PATIENCE, ends_within};
 use super::rootless;
-use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan, Holders};
 use crate::error::Matched;
@@ -29,18 +29,15 @@ use crate::launch::holder::Holder;
 use crate::launch::interrupts::Interrupts;
 use crate::launch::mount_ids::IdMapper;
 use crate::launch::serve::{self, Until, reap, serve};
-use crate::launch::{Launched, Prepared, joined, launch};
+use crate::launch::{Launched, Prepared, launch};
 use crate::log;
-use crate::netdev::Devices;
 use crate::notify;
 use crate::plan::{Namespace, Plan, RootSwitch, hooks};
 use crate::procfs::Proc;
 use crate::resctrl::Group;
 use crate::state::directory::Directory;
-use crate::state::pid_file::PidFile;
 use crate::state::{Process, State};
 use crate::sys::clone::{Child, pidfd_send_signal};
-use crate::sys::socket;
 use crate::undo::Undo;
 
 /// Who looks after the container once it is up.
@@ -83,18 +80,8 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
     // What can fail without having made anything comes first.
     refuse_taken(store, &options.id)?;
-    let joins = joined::open(&plan).context("config.json")?;
-    let net_devices = (!plan.net_devices.is_empty()).then(|| Devices::find(&plan.net_devices)).transpose();
-    let net_devices = net_devices.context("config.json")?;
-    let rdt = plan.intel_rdt.as_ref().map(|planned| Group::find(planned, Proc::own()?)).transpose();
-    let rdt = rdt.context("config.json")?;
-    let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
-    let console_socket = console_socket.context("--console-socket")?;
-    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref().or(annotated.pidfd_receiver.as_deref()))?;
-    let agent = Agent::connect(&plan.process)?;
-    let early = plan.hooks.by_kind().into_iter().take_while(|(kind, _)| *kind != "poststart");
-    let outputs = outputs(early.flat_map(|(_, hooks)| hooks), &annotated.hook_output).context("config.json")?;
-    let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
+    let Outside { joins, net_devices, rdt, console_socket, pidfd_socket, agent, hook_outputs, pid_file } =
+        Outside::open(&plan, options, &annotated)?;
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
     let unit = managed.as_ref().map(Managed::record);
@@ -104,7 +91,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         Cgroups { manager: options.cgroup_manager, paths: cgroup.paths(), unit, rdt: rdt.as_ref().map(Group::record) },
         annotated.hook_output,
     )?;
-    let runner = Runner::of_plan(&plan, &outputs, Some(interrupts));
+    let runner = Runner::of_plan(&plan, &hook_outputs, Some(interrupts));
     let hooks = CreateHooks { plan: &plan, runner, begun: Cell::new(false) };
     let followed = Undo::new("hooks", || hooks.undo(&claim));
     let recorded = Undo::new("record of the container", || claim.forget());
@@ -152,7 +139,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         start: StartHandles {
             channel: claim.directory.make_start_channel()?,
             error: claim.directory.make_start_error()?,
-            hook_outputs: outputs.try_clone()?,
+            hook_outputs: hook_outputs.try_clone()?,
         },
         tasks: doors.tasks,
         unified: doors.unified,

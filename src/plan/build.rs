@@ -214,20 +214,23 @@ fn check_version(version: Option<&str>) -> Result<()> {
 
 /// Whether there is something to mount without a mount namespace.
 fn mounts_in_hosts(spec: &Spec, linux: &Linux, options: &Options, user: User) -> Result<bool> {
-    // it would be that of the host's own root
-    let propagation = ("linux.rootfsPropagation", given(&linux.rootfs_propagation).is_some());
     let needing = [
         ("mounts", !spec.mounts.is_empty()),
         ("linux.devices", !linux.devices.is_empty()),
-        ("linux.maskedPaths", !linux.masked_paths.is_empty()),
-        ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
         ("root.readonly", spec.root.as_ref().is_some_and(|root| root.readonly == Some(true))),
         // its /dev/console is a mount
         ("process.terminal", spec.process.as_ref().is_some_and(|process| process.terminal == Some(true))),
     ];
+    let never = [
+        // who sees the host's mounts can unmount what hides them
+        ("linux.maskedPaths", !linux.masked_paths.is_empty()),
+        ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
+        // it would be that of the host's own root
+        ("linux.rootfsPropagation", given(&linux.rootfs_propagation).is_some()),
+    ];
     let found = needing.iter().find(|(_, set)| *set);
     let refused = if user == User::Shared { None } else { found };
-    if let Some((field, _)) = Some(&propagation).filter(|(_, set)| *set).or(refused) {
+    if let Some((field, _)) = never.iter().find(|(_, set)| *set).or(refused) {
         bail!("{field}: needs a new mount namespace; add one to linux.namespaces");
     }
     if let Some((field, _)) = found.filter(|_| options.rootfs == Path::new("/")) {

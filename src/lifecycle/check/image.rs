@@ -12,7 +12,6 @@ use nix::fcntl::{OFlag, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
-use super::mounts::Mounted;
 use crate::error::{Doing, SysError};
 use crate::init;
 use crate::plan::id_maps::{IdMap, IdMaps, host_id};
@@ -26,6 +25,13 @@ pub struct Image<'p> {
     maps: Option<&'p IdMaps>,
     /// In the order of the mounts.
     covers: Vec<Cover>,
+}
+
+/// What is mounted.
+pub struct Mounted {
+    pub is_directory: bool,
+    /// Of the host's.
+    pub volume: Option<OwnedFd>,
 }
 
 struct Cover {

@@ -1,13 +1,13 @@
 //! Sources and places of mounts, and what else `create` makes or looks for in the container's tree.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::Pid;
 
-use super::image::Image;
+use super::image::{Image, Mounted};
 use crate::error::Doing;
 use crate::init;
 use crate::init::steps::Step;
@@ -46,13 +46,6 @@ pub fn refuse_impossible(plan: &Plan, has_rootfs: bool) -> Result<()> {
         problems.ok(image.working_directory(cwd).with_context(|| Step::EnterDirectory(cwd).to_string()));
     }
     problems.result(())
-}
-
-/// What is mounted.
-pub struct Mounted {
-    pub is_directory: bool,
-    /// Of the host's.
-    pub volume: Option<OwnedFd>,
 }
 
 const DIRECTORY: Mounted = Mounted { is_directory: true, volume: None };

@@ -125,8 +125,6 @@ fn without_a_mount_namespace_what_is_mounted_covers_the_rootfs() {
     for (pointer, value) in [
         ("/mounts", json!([{"destination": "/x", "type": "tmpfs"}])),
         ("/linux/devices", json!([{"path": "/x", "type": "p"}])),
-        ("/linux/maskedPaths", json!(["/x"])),
-        ("/linux/readonlyPaths", json!(["/x"])),
         ("/root/readonly", json!(true)),
         ("/process/terminal", json!(true)),
     ] {
@@ -146,8 +144,12 @@ fn without_a_mount_namespace_what_is_mounted_covers_the_rootfs() {
         let error = format!("{:#}", build(&config, &Options { detached: false, ..options() }).unwrap_err());
         assert_eq!(error, format!("config.json: {field}: {needs}"));
     }
-    let propagation = build_error(&without("/linux/rootfsPropagation", json!("rslave")));
-    assert_eq!(propagation, format!("config.json: linux.rootfsPropagation: {needs}"));
+    for (field, value) in
+        [("maskedPaths", json!(["/x"])), ("readonlyPaths", json!(["/x"])), ("rootfsPropagation", json!("rslave"))]
+    {
+        let error = build_error(&without(&format!("/linux/{field}"), value));
+        assert_eq!(error, format!("config.json: linux.{field}: {needs}"));
+    }
     let planned = build(&without("/mounts", json!([])), &Options { no_pivot: true, ..options() }).unwrap();
     assert_eq!((planned.root.switch, planned.root.isolate_parent), (RootSwitch::Chroot, false));
     assert!(planned.devices.is_empty() && planned.links.is_empty());
