@@ -2,7 +2,7 @@
 //! namespace, and all its mounts are in that copy, so that they go with it. Before it is made, the mount below is
 //! recorded; the copy is known by lying on that one.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Result, ensure};
 use nix::mount::{MntFlags, umount2};
@@ -37,7 +37,7 @@ pub fn remove(state: &State) -> Result<()> {
     // The kernel takes away what is mounted in the same place of a shared mount's peers too, which are the host's.
     let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
     mount::set_attributes(place.as_fd(), private, Reach::Recursive, rootfs.display())?;
-    drop(place);
-    umount2(rootfs, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).doing("umount", rootfs.display())?;
-    Ok(())
+    // By its descriptor: who owns a directory on the way could have put a symlink there.
+    let looked_at = format!("/proc/self/fd/{}", place.as_raw_fd());
+    Ok(umount2(looked_at.as_str(), MntFlags::MNT_DETACH).doing("umount", rootfs.display())?)
 }
