@@ -47,6 +47,10 @@ enum Outcome {
     Later(Errno),
 }
 
+/// Of a limit of memory below what is in use. v1 charges a processor 256 KiB at once and counts them as used; refusing, it
+/// takes back what nobody has used of them, and the next try may fit.
+const TRIES: usize = 3;
+
 /// Holds the last file open: device rules are many lines for one file.
 struct Pen<'a> {
     directory: &'a Directory,
@@ -59,7 +63,8 @@ impl Pen<'_> {
         // each alternative is taken once, in the order given
         let mut otherwise = write.otherwise.iter();
         loop {
-            let Err(errno) = self.put(file, value) else { return Ok(Outcome::Done) };
+            let tries = if write.in_use.is_some() { TRIES } else { 1 };
+            let Err(errno) = self.put_within(tries, file, value) else { return Ok(Outcome::Done) };
             match otherwise.find(|(of, _)| *of == errno) {
                 Some((_, Otherwise::File(other))) => file = other,
                 Some((_, Otherwise::Value(other))) => value = other,
@@ -68,6 +73,13 @@ impl Pen<'_> {
                 Some((_, Otherwise::Leave)) => return Ok(Outcome::Done),
                 None => return Err(refusal(self.directory, write, file, value, errno)),
             }
+        }
+    }
+
+    fn put_within(&mut self, tries: usize, file: &str, value: &str) -> Result<(), Errno> {
+        match self.put(file, value) {
+            Err(Errno::EBUSY) if tries > 1 => self.put_within(tries - 1, file, value),
+            result => result,
         }
     }
 
