@@ -9,6 +9,7 @@ mod layout;
 #[macro_use]
 mod need;
 
+mod broken_images;
 mod bundle;
 mod leftovers;
 mod mapped;

@@ -120,7 +120,7 @@ fn podman() -> &'static str {
     PODMAN.get_or_init(|| {
         let podman = format!("podman --runtime {}", runtime::path().display());
         let image = Bundle::new();
-        docker().sh(&format!("tar -C {} -c . | {podman} import - box", image.rootfs("/").display())).ok();
+        docker().sh(&format!("tar -C {} -c . | {podman} import -q - box", image.rootfs("/").display())).ok();
         podman
     })
 }
