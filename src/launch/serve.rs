@@ -78,6 +78,7 @@ pub fn serve(
                 Some((Ask::Console, Some(master))) => duties.take_console(master)?,
                 Some((Ask::Console, None)) => bail!("the child sent no terminal"),
                 Some((Ask::Listener(number), _)) => listener = Some(number),
+                Some((Ask::Socket, _)) => bail!("the child is to become a program, and not criu"),
                 Some((Ask::Born, _)) => bail!("the child says twice that it has a second process"),
                 Some((Ask::MapIds, _)) => {
                     duties.map_ids()?;

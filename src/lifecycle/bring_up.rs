@@ -20,6 +20,7 @@ use super::managed::Managed;
 use super::outside::Outside;
 use super::pidfd_socket::Role;
 use super::process::{PATIENCE, ends_within};
+use super::restore::{Image, Revived};
 use super::rootless;
 use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan, Holders};
@@ -60,7 +61,26 @@ pub struct Up {
     pub console: Option<OwnedFd>,
 }
 
-pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts: &Interrupts) -> Result<Up> {
+/// Where its processes come from.
+#[derive(Clone, Copy)]
+pub enum Origin<'a> {
+    Program,
+    Image(&'a Image<'a>),
+}
+
+/// Its first process, which is rrun's child, and who makes a container of it.
+enum Begun<'p> {
+    Program(Launched),
+    Image(Revived<'p>),
+}
+
+pub fn bring_up(
+    store: &Store,
+    options: &CreateOptions,
+    place: Place,
+    interrupts: &Interrupts,
+    origin: Origin,
+) -> Result<Up> {
     // The caller's would shape what we make; the container's own is set by init.
     umask(Mode::from_bits_truncate(0o022));
     let notify_socket = options.notify_socket.as_deref();
@@ -75,9 +95,11 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         cgroup_manager: options.cgroup_manager,
         stop: Some(interrupts),
     };
-    let Decided { plan, cgroup, managed, config, annotated } =
+    let Decided { mut plan, cgroup, managed, config, annotated } =
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
+    let image = origin.image();
+    image.map(|image| image.fit(&mut plan)).transpose()?;
     // What can fail without having made anything comes first.
     refuse_taken(store, &options.id)?;
     let Outside { joins, net_devices, rdt, console_socket, pidfd_socket, agent, hook_outputs, pid_file } =
@@ -127,7 +149,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     };
     let doors = cgroups.ready(managed.is_none().then_some(&cgroup));
     let holder = Cell::new(holder);
-    let holders = holders_of_failed(&plan);
+    let holders = if image.is_some() { Holders::Kill } else { holders_of_failed(&plan) };
     let undo_cgroups = || claim.if_ours(|| cgroups.undo(PATIENCE, holders));
     let grouped = Undo::new("cgroups", || {
         drop(holder.take());
@@ -135,12 +157,15 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     });
     let doors = doors?;
     let attach = |pid| managed.as_ref().map_or(Ok(()), |managed| managed.attach(pid));
-    let prepared = Prepared {
-        start: StartHandles {
+    let start = || -> Result<StartHandles> {
+        Ok(StartHandles {
             channel: claim.directory.make_start_channel()?,
             error: claim.directory.make_start_error()?,
             hook_outputs: hook_outputs.try_clone()?,
-        },
+        })
+    };
+    let prepared = Prepared {
+        start: image.is_none().then(start).transpose()?,
         tasks: doors.tasks,
         unified: doors.unified,
         attach: unit.is_some().then_some(&attach),
@@ -152,10 +177,16 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let handed_over = loan.as_ref().map(|loan| Undo::new("move of network devices", || take_back(loan)));
     let covers = plan.root.switch == RootSwitch::ChrootCovered;
     let covered = covers.then(|| Undo::new("mounts at the rootfs", || claim.uncover().inspect_err(|_| claim.keep())));
-    let launched = launch(&plan, prepared)?;
-    let Launched { child, channel, .. } = &launched;
+    let begun = match image {
+        None => Begun::Program(launch(&plan, prepared)?),
+        Some(image) => {
+            let root = claim.directory.make_restore_directory()?;
+            Begun::Image(image.revive(&plan, prepared, &root, interrupts)?)
+        }
+    };
+    let child = begun.child();
     log::debug(format_args!("{}: init is process {}", options.id, child.pid));
-    let running = Undo::new("init", || end(child).inspect_err(|_| claim.keep()));
+    let running = Undo::new("init", || begun.end().inspect_err(|_| claim.keep()));
     let proc = Proc::own()?;
     let start_time = proc.stat(child.pid)?.start_time;
     claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
@@ -175,13 +206,11 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
         net_devices: loan.as_ref(),
         handed_over: BTreeMap::new(),
     };
-    if !plan.has(Namespace::User) {
+    if image.is_none() && !plan.has(Namespace::User) {
         parent.set_oom_score()?;
     }
 
-    let patience = hooks::patience(serve::PATIENCE, &plan.hooks.create_container);
-    serve(&launched, interrupts, Until::Ready, patience, &mut parent)
-        .map_err(|error| told_of_oom(error, cgroups.paths()))?;
+    begun.serve(&plan, interrupts, &mut parent).map_err(|error| told_of_oom(error, cgroups.paths()))?;
     let console = parent.console.kept;
     // init is in
     drop(holder.take());
@@ -196,14 +225,64 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     if let Some(pid_file) = &pid_file {
         pid_file.write(child.pid.as_raw())?;
     }
-    channel.commit()?;
-    log::debug(format_args!("{}: set up, waits for its start", options.id));
+    begun.commit(interrupts)?;
+    log::debug(format_args!("{}: set up", options.id));
     let more = [unit, handed_over, rdt_made, covered, told].into_iter().flatten();
     [followed, recorded, grouped, running].into_iter().chain(more).for_each(Undo::commit);
     if let Some(loan) = &loan {
         loan.end();
     }
-    Ok(Up { child: launched.child, console })
+    Ok(Up { child: begun.into_child(), console })
+}
+
+impl<'a> Origin<'a> {
+    fn image(self) -> Option<&'a Image<'a>> {
+        match self {
+            Self::Program => None,
+            Self::Image(image) => Some(image),
+        }
+    }
+}
+
+impl Begun<'_> {
+    fn child(&self) -> &Child {
+        match self {
+            Self::Program(launched) => &launched.child,
+            Self::Image(revived) => &revived.child,
+        }
+    }
+
+    fn into_child(self) -> Child {
+        match self {
+            Self::Program(launched) => launched.child,
+            Self::Image(revived) => revived.child,
+        }
+    }
+
+    /// Until it is set up, and waits to hear that it is recorded.
+    fn serve(&self, plan: &Plan, interrupts: &Interrupts, parent: &mut Parent) -> Result<()> {
+        match self {
+            Self::Program(launched) => {
+                let patience = hooks::patience(serve::PATIENCE, &plan.hooks.create_container);
+                serve(launched, interrupts, Until::Ready, patience, parent)
+            }
+            Self::Image(revived) => revived.serve(interrupts, parent),
+        }
+    }
+
+    fn commit(&self, interrupts: &Interrupts) -> Result<()> {
+        match self {
+            Self::Program(launched) => Ok(launched.channel.commit()?),
+            Self::Image(revived) => revived.commit(interrupts),
+        }
+    }
+
+    fn end(&self) -> Result<()> {
+        if let Self::Image(revived) = self {
+            revived.end();
+        }
+        end(self.child())
+    }
 }
 
 /// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
