@@ -15,7 +15,6 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod network;
-pub mod regex;
 pub mod scheduling;
 pub mod seccomp;
 pub mod signals;

@@ -1,14 +1,14 @@
 //! `--regex` of `kill` and `delete`, which crun has: the word in the id's place is an expression, and all containers whose
 //! id matches it are meant. It does not know what is done to them.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Arg;
 
+use super::expression::Expression;
 use super::{Call, switch};
 use crate::error::{self, Matched};
 use crate::lifecycle;
 use crate::log;
-use crate::sys::regex::Regex;
 
 pub const REGEX: &str = "regex";
 
@@ -23,7 +23,8 @@ pub fn each(call: &Call, act: impl Fn(&str) -> Result<()>) -> Result<u8> {
         return act(&call.id()).map(|()| 0);
     }
     let mut status = 0;
-    for id in lifecycle::matching(&call.store()?, &expression(&call.id())?)? {
+    let expression = expression(&call.id())?;
+    for id in lifecycle::matching(&call.store()?, |id| expression.matches(id))? {
         match act(&id).with_context(|| call.title_with(&id)) {
             // gone meanwhile: it matches nothing any more
             Err(error) if error.downcast_ref() == Some(&Matched::DoesNotExist) => {}
@@ -38,7 +39,7 @@ pub fn each(call: &Call, act: impl Fn(&str) -> Result<()>) -> Result<u8> {
 }
 
 /// An empty one would mean every container, by an empty variable of a script.
-fn expression(text: &str) -> Result<Regex> {
+fn expression(text: &str) -> Result<Expression> {
     ensure!(!text.is_empty(), "--regex: the expression is empty; write .* if all containers are meant");
-    Regex::new(text).map_err(|why| anyhow!("--regex: {text} is no regular expression: {why}"))
+    Expression::new(text).with_context(|| format!("--regex: {text} is no regular expression"))
 }

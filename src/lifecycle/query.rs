@@ -19,7 +19,6 @@ use crate::plan::unit::CgroupManager;
 use crate::plan::{Namespace, Plan};
 use crate::state::directory::Directory;
 use crate::state::{self, Status};
-use crate::sys::regex::Regex;
 use crate::{OCI_VERSION, log};
 
 pub fn state(store: &Store, id: &str) -> Result<StateView> {
@@ -45,10 +44,10 @@ pub fn list(store: &Store) -> Result<Vec<StateView>> {
     Ok(views)
 }
 
-/// Ids that match the expression, anywhere in them: one that has no record yet, or none any more, too.
-pub fn matching(store: &Store, expression: &Regex) -> Result<Vec<String>> {
+/// Ids that are `meant`: one that has no record yet, or none any more, too.
+pub fn matching(store: &Store, meant: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     let ids = directories(store)?.into_iter().map(|(id, _)| id);
-    Ok(ids.filter(|id| expression.is_match(id) && state::check_id(id).is_ok()).collect())
+    Ok(ids.filter(|id| meant(id) && state::check_id(id).is_ok()).collect())
 }
 
 /// Of containers, by id, each with its owner.
