@@ -11,11 +11,7 @@ pub const VERB: Verb =
     Verb { wording: Wording::Unmatched, ..Verb::new("delete", "Remove a stopped container", args, run) };
 
 fn args() -> Vec<Arg> {
-    vec![
-        id(),
-        switch("force", "Kill it first if it runs; succeed if it is not there").short('f'),
-        matching::flag(),
-    ]
+    vec![id(), switch("force", "Kill it first if it runs; succeed if it is not there").short('f'), matching::flag()]
 }
 
 fn run(call: &Call) -> Result<u8> {
