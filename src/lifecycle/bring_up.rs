@@ -82,6 +82,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     refuse_taken(store, &options.id)?;
     let Outside { joins, net_devices, rdt, console_socket, pidfd_socket, agent, hook_outputs, pid_file } =
         Outside::open(&plan, options, &annotated)?;
+    if plan.process.terminal.is_some() {
+        log::stderr_is_rruns_own();
+    }
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
     let unit = managed.as_ref().map(Managed::record);

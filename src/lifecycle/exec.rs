@@ -218,6 +218,9 @@ fn decide(container: &Container, options: &ExecOptions, mut host: Host, rootless
     }
     let mut warnings = Vec::new();
     let plan = ExecPlan::build(target, base, &options.flags, manner, &host, &mut warnings)?;
+    if plan.process.terminal.is_some() {
+        log::stderr_is_rruns_own();
+    }
     warnings.iter().for_each(|warning| log::warning(warning));
     Ok(plan)
 }

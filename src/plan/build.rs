@@ -122,7 +122,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         problems.ok(scheduler::check_start_hooks(&process, user != User::Shared));
     }
     let time_offsets = problems.take(time::plan(&linux.time_offsets, &namespaces, &joined));
-    problems.ensure(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
+    problems.ensure(admin || user == User::New || time_offsets.is_empty(), time::NEED_RIGHTS);
     let root = root(spec, linux, options, (own_mounts, mounting), &mut problems);
     let hostname = problems.take(namespaces::uts_name("hostname", &spec.hostname, &apart));
     let devices = problems.take(devices::plan(&linux.devices, dev, &mut warnings));
