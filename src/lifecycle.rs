@@ -8,6 +8,7 @@ use crate::plan::unit::CgroupManager;
 
 mod bring_up;
 mod bundle;
+mod cgroups;
 mod check;
 mod checkpoint;
 mod claim;
@@ -46,7 +47,7 @@ pub use events::{Event, Events, stats};
 pub use exec::{ExecOptions, exec};
 pub use freeze::{pause, resume};
 pub use images::ImagePaths;
-pub use query::{list, plan, processes, state};
+pub use query::{list, matching, plan, processes, state};
 pub use restore::{RestoreOptions, restore};
 pub use run::{create, run};
 pub use signal::kill;

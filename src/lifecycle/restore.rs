@@ -118,6 +118,7 @@ impl Image<'_> {
         interrupts: &Interrupts,
     ) -> Result<Revived<'p>> {
         let config = images::config(plan)?;
+        let pipes = request::pipes(&self.images.read_descriptors()?);
         let joins = std::mem::take(&mut prepared.joins);
         let given: Vec<_> = joins.iter().filter(|join| request::is_outside(join.kind)).collect();
         let fds: Vec<BorrowedFd> = given.iter().map(|join| join.fd.as_fd()).collect();
@@ -126,7 +127,7 @@ impl Image<'_> {
         let session = Session::with(child, socket, self.images.log(LOG)?);
         let begun = || -> Result<Child> {
             session.check_version(Some(interrupts))?;
-            let mut inherited = request::pipes(&self.images.read_descriptors()?);
+            let mut inherited = pipes.clone();
             let outside = given.iter().zip(FIRST_GIVEN + directories.len() as i32..);
             inherited.extend(outside.map(|(join, number)| (request::outside(join.kind), number)));
             // by rrun's descriptor: the namespace that was looked at
