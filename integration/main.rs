@@ -26,6 +26,7 @@ mod bad_input;
 mod cgroups;
 mod cgroups_v2;
 mod check;
+mod checkpoint;
 mod cli;
 mod conformance;
 mod device_filter;

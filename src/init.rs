@@ -31,6 +31,7 @@ mod credentials;
 mod devices;
 mod exec;
 mod hooks;
+pub mod image;
 pub mod join;
 mod labels;
 mod limits;
@@ -51,6 +52,7 @@ mod user;
 pub use devices::{node_of_host, refuse_other as refuse_other_device, symlink_above as symlink_above_device};
 pub use join::Container;
 pub use mounts::{clone_source, configured, refuse_other_kind, symlink_above};
+pub use namespaces::new_time_namespace;
 pub use root::NOT_THEIRS;
 
 /// What the parent opened for the child.

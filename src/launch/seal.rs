@@ -26,7 +26,7 @@ pub const MARK: &str = "RRUN_RESTARTED";
 const CHOICE: &str = "RRUN_SEAL";
 
 /// Commands that enter a container.
-const ENTERING: [&str; 3] = ["create", "run", "exec"];
+const ENTERING: [&str; 4] = ["create", "run", "exec", "restore"];
 
 /// Does [`ensure`]'s restart before the command line is parsed, since it would be parsed again. By a glance at the words:
 /// a word too many costs a restart, one too few nothing, as `ensure` decides; and it tells what goes wrong here.
