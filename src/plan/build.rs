@@ -104,7 +104,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         admin: draft.admin,
         no_setgroups: draft.forbids_setgroups(),
         time_offsets,
-        root: root::plan(spec, options, mounts_in, &mut draft.problems),
+        root: root::plan(spec, &options.rootfs, options.no_pivot, mounts_in, &mut draft.problems),
         hostname: draft.problems.take(namespaces::uts_name("hostname", &spec.hostname, &apart)),
         mounts,
         mount_label,
