@@ -9,7 +9,6 @@ mod layout;
 #[macro_use]
 mod need;
 
-mod broken_images;
 mod bundle;
 mod leftovers;
 mod mapped;
