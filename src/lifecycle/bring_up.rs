@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use super::bundle::{Decided, Manner, decide};
 use super::claim::{Cgroups, Claim};
+use super::container::Container;
 use super::delete::delete;
 use super::duties::{Console, Parent};
 use super::hooks::Runner;
@@ -55,6 +56,7 @@ pub(super) const NOTHING_TO_START: &str = "config.json: process: missing; a cont
 
 /// A container that waits for its start.
 pub struct Up {
+    pub container: Container,
     pub child: Child,
     /// The terminal of a container in the foreground.
     pub console: Option<OwnedFd>,
@@ -203,7 +205,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     if let Some(loan) = &loan {
         loan.end();
     }
-    Ok(Up { child: launched.child, console })
+    Ok(Up { container: claim.into_container()?, child: launched.child, console })
 }
 
 /// The usual case of an id that is taken, told before anything else is looked at. Only `Claim::new` decides.
