@@ -9,5 +9,9 @@ fn main() {
         for script in ["order", "layout"] {
             println!("cargo::rustc-link-arg-bins=-Wl,-T,{link}/{script}.ld");
         }
+        if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
+            // src/sys/entry.rs
+            println!("cargo::rustc-link-arg-bins=-Wl,--entry=rrun_entry");
+        }
     }
 }
