@@ -9,8 +9,9 @@ fn main() {
         for script in ["order", "layout"] {
             println!("cargo::rustc-link-arg-bins=-Wl,-T,{link}/{script}.ld");
         }
-        if env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
-            // src/sys/entry.rs
+        let is = |name, value| env::var(name).is_ok_and(|found| found == value);
+        // src/sys/entry.rs; without optimization it would call by way of tables
+        if is("CARGO_CFG_TARGET_ARCH", "x86_64") && !is("OPT_LEVEL", "0") {
             println!("cargo::rustc-link-arg-bins=-Wl,--entry=rrun_entry");
         }
     }
