@@ -1,8 +1,9 @@
 //! What rrun says besides its data: one error line for a failed command, warnings, debugging.
 //!
 //! Managers read the last error entry of the log file (containerd), or take the whole file as one JSON object (podman),
-//! and during create and run rrun's stderr is the container's own. So: one entry per failed command; warnings stay in
-//! the file, and without one reach stderr only where a person looks at it. Nothing here fails a command.
+//! and during create and run rrun's stderr is the container's own, unless that has a terminal. So: one entry per failed
+//! command; warnings stay in the file, and without one reach stderr only where a person looks at it or the container does
+//! not write to it. Nothing here fails a command.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -66,39 +67,52 @@ pub fn init(destination: Option<&Path>, format: Format, level: Level, stderr: St
 
 /// The reason why the command failed: to the log, and bare to stderr.
 pub fn error(line: &str) {
-    say(Level::Error, format_args!("{line}"));
+    say(Level::Error, format_args!("{line}"), OnStderr::AsEver);
 }
 
 /// What the spec lets rrun leave out, with its key.
 pub fn warning(line: &str) {
-    say(Level::Warning, format_args!("{line}"));
+    say(Level::Warning, format_args!("{line}"), OnStderr::AsEver);
+}
+
+/// Of a config. A process with a terminal of its own writes there, and stderr is rrun's alone, be it what it may.
+pub fn warnings_of<'a>(warnings: impl IntoIterator<Item = &'a String>, terminal: bool) {
+    let on_stderr = if terminal { OnStderr::WithoutLog } else { OnStderr::AsEver };
+    warnings.into_iter().for_each(|line| say(Level::Warning, format_args!("{line}"), on_stderr));
 }
 
 /// Costs nothing where nobody asked for it.
 pub fn debug(line: fmt::Arguments<'_>) {
-    say(Level::Debug, line);
+    say(Level::Debug, line, OnStderr::AsEver);
 }
 
-fn say(level: Level, line: fmt::Arguments<'_>) {
+#[derive(Clone, Copy)]
+enum OnStderr {
+    AsEver,
+    WithoutLog,
+}
+
+fn say(level: Level, line: fmt::Arguments<'_>, on_stderr: OnStderr) {
     // Not yet opened: the words of the command line were wrong, or this very log was.
     const UNOPENED: Sink = Sink { file: None, format: Format::Text, level: Level::Error, warn_aloud: false };
     let sink = SINK.get().unwrap_or(&UNOPENED);
-    if sink.hears(level) {
-        sink.put(level, &line.to_string(), SystemTime::now(), &mut std::io::stderr());
+    let aloud = sink.warn_aloud || (matches!(on_stderr, OnStderr::WithoutLog) && sink.file.is_none());
+    if sink.hears(level, aloud) {
+        sink.put(level, &line.to_string(), SystemTime::now(), aloud, &mut std::io::stderr());
     }
 }
 
 impl Sink {
-    fn hears(&self, level: Level) -> bool {
-        level == Level::Error || (level <= self.level && (self.file.is_some() || self.warn_aloud))
+    fn hears(&self, level: Level, aloud: bool) -> bool {
+        level == Level::Error || (level <= self.level && (self.file.is_some() || aloud))
     }
 
     /// One write(2) per entry, since several processes append to one file. A full disk must not stop a container.
-    fn put(&self, level: Level, line: &str, time: SystemTime, stderr: &mut impl Write) {
+    fn put(&self, level: Level, line: &str, time: SystemTime, aloud: bool, stderr: &mut impl Write) {
         let entry = entry(self.format, level, line, time);
-        let aloud = match (&self.file, self.format, level) {
+        let said = match (&self.file, self.format, level) {
             (Some(_), _, Level::Error) | (None, Format::Text, Level::Error) => format!("{line}\n"),
-            (Some(_), ..) if !self.warn_aloud || level > Level::Warning => String::new(),
+            (Some(_), ..) if !aloud || level > Level::Warning => String::new(),
             (Some(_), ..) => format!("{}: {line}\n", word(level)),
             // who asked for debugging may read it by a program, as from the file
             (None, Format::Json, _) | (None, Format::Text, Level::Debug) => entry.clone(),
@@ -107,7 +121,7 @@ impl Sink {
         if let Some(mut file) = self.file.as_ref() {
             let _ = file.write_all(entry.as_bytes());
         }
-        let _ = stderr.write_all(aloud.as_bytes());
+        let _ = stderr.write_all(said.as_bytes());
     }
 }
 
@@ -174,8 +188,10 @@ mod tests {
         let path = dir.path().join("log");
         let file = file.then(|| OpenOptions::new().append(true).create(true).open(&path).unwrap());
         let (sink, mut stderr) = (Sink { file, format, level, warn_aloud }, Vec::new());
-        for level in [Level::Debug, Level::Warning, Level::Error].into_iter().filter(|level| sink.hears(*level)) {
-            sink.put(level, word(level), UNIX_EPOCH, &mut stderr);
+        for level in
+            [Level::Debug, Level::Warning, Level::Error].into_iter().filter(|level| sink.hears(*level, warn_aloud))
+        {
+            sink.put(level, word(level), UNIX_EPOCH, warn_aloud, &mut stderr);
         }
         (String::from_utf8(stderr).unwrap(), std::fs::read_to_string(path).unwrap_or_default())
     }

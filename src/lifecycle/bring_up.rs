@@ -72,7 +72,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     // What can fail without having made anything comes first.
     refuse_taken(store, &options.id)?;
     let Outside { rdt, hook_outputs, for_init } = Outside::open(&plan, options, &annotated)?;
-    plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
+    log::warnings_of(plan.warnings.iter().chain(&cgroup.warnings), plan.process.terminal.is_some());
 
     let unit = managed.as_ref().map(Managed::record);
     let claim = Claim::new(
