@@ -64,7 +64,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     // The caller's would shape what we make; the container's own is set by init.
     umask(Mode::from_bits_truncate(0o022));
     let notify_socket = options.notify_socket.as_deref();
-    notify_socket.map(notify::address).transpose()?;
+    notify_socket.map(notify::check).transpose()?;
     let manner = Manner {
         no_pivot: options.no_pivot,
         detached: place != Place::Foreground,
