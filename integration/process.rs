@@ -196,7 +196,8 @@ fn limits_that_leave_no_room_are_named() {
     }
     // init's last words go to a file
     let mut bundle = Bundle::new();
-    bundle.image_file("bad", [&b"\x7fELF\x02\x01\x01"[..], &[0; 100]].concat());
+    let program = bundle.image_file("bad", "neither this nor that");
+    std::fs::set_permissions(program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     bundle.args(&["/bad"]);
     bundle.set("/process/rlimits", json!([{"type": "RLIMIT_FSIZE", "soft": 0, "hard": 0}]));
     assert!(bundle.run().error().contains("RLIMIT_FSIZE of process.rlimits"), "{}", bundle.run());

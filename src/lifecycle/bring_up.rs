@@ -97,6 +97,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     let recorded = Undo::new("record of the container", || claim.forget());
     // What is recorded as ours is killed and removed by `delete`.
     cgroup::refuse_occupied(&cgroup, None)?;
+    managed.as_ref().map_or(Ok(()), |managed| managed.refuse_foreign(&cgroup)).context("linux.cgroupsPath")?;
     claim.record_intent(&config)?;
     if notify_socket.is_some() {
         claim.directory.make_notify_directory()?;
