@@ -103,10 +103,10 @@ fn look_around(examined: &mut Examined) -> Vec<String> {
         }
     };
     for failure in tried {
-        match (&seen, program::is_of_program(&failure)) {
-            // the probe has seen the image alone
-            (program::Seen::There { by_mount: true } | program::Seen::Unfit(_), true) => continue,
-            _ => {}
+        // what tries it sees the image alone
+        let is_known = matches!(seen, program::Seen::There { by_mount: true } | program::Seen::Unfit(_));
+        if is_known && program::is_of_program(&failure) {
+            continue;
         }
         match program::reason_to_doubt(&plan, &failure) {
             Some(doubt) => warnings.push(format!("{failure:#}: {doubt}")),
