@@ -23,7 +23,7 @@ use crate::plan::spec::resources::Resources;
 
 use self::draft::Draft;
 
-pub use create::{NewCgroups, UnifiedHandles, create};
+pub use create::{Doors, NewCgroups, UnifiedHandles, create};
 pub use device_filter::{DeviceFilter, attach as attach_device_filter};
 pub use freeze::Freezer;
 pub use join::{InTree, Joinable, Tree, open_to_join};

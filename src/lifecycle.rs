@@ -8,6 +8,7 @@ use crate::plan::unit::CgroupManager;
 
 mod bring_up;
 mod bundle;
+mod cgroups;
 mod check;
 mod claim;
 mod container;

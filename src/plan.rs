@@ -38,6 +38,7 @@ pub mod notify;
 pub mod personality;
 pub mod problems;
 pub mod process;
+mod root;
 pub mod scheduler;
 pub mod seccomp;
 pub mod spec;

@@ -72,6 +72,11 @@ pub fn create(plan: &CgroupPlan, inside: Option<Pid>) -> Result<NewCgroups<'_>> 
 }
 
 impl<'a> NewCgroups<'a> {
+    /// For a container that stays in the cgroup of rrun.
+    pub fn none() -> Self {
+        Self { cgroups: Vec::new(), made: Vec::new(), paths: BTreeMap::new() }
+    }
+
     fn make(&mut self, plan: &'a CgroupPlan, inside: Option<Pid>) -> Result<()> {
         let mut existed_before = false;
         for plan in &plan.hierarchies {

@@ -1,6 +1,6 @@
 //! Answers the child until it is ready or has failed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -74,48 +74,13 @@ pub fn serve(
         let seen = wait(launched, interrupts, until, deadline, listener.map(|_| LOADING))?;
         // The socket first: what was said before Ready comes before it.
         if seen.said {
-            match launched.channel.listen()? {
-                Some((Ask::Console, Some(master))) => duties.take_console(master)?,
-                Some((Ask::Console, None)) => bail!("the child sent no terminal"),
-                Some((Ask::Listener(number), _)) => listener = Some(number),
-                Some((Ask::Born, _)) => bail!("the child says twice that it has a second process"),
-                Some((Ask::MapIds, _)) => {
-                    duties.map_ids()?;
-                    launched.channel.answer(None)?;
-                }
-                Some((Ask::OpenMount(index), _)) => {
-                    let mount = duties.open_mount(index)?;
-                    launched.channel.answer(Some(mount.as_fd()))?;
-                }
-                Some((Ask::MapMount(index), Some(mount))) => {
-                    duties.map_mount(index, mount)?;
-                    launched.channel.answer(None)?;
-                }
-                Some((Ask::MapMount(_), None)) => bail!("the child sent no mount"),
-                Some((Ask::RaiseLimits, _)) => {
-                    duties.raise_limits()?;
-                    launched.channel.answer(None)?;
-                }
-                Some((Ask::Schedule, _)) => {
-                    duties.schedule()?;
-                    launched.channel.answer(None)?;
-                }
-                Some((Ask::NetDevices, _)) => {
-                    duties.hand_over_net_devices()?;
-                    launched.channel.answer(None)?;
-                }
-                Some((Ask::RunHooks, _)) => {
-                    duties.run_hooks()?;
-                    deadline = from_now(patience);
-                    match launched.channel.answer(None) {
-                        // ended meanwhile: how, is told in the next round
-                        Err(SysError { errno: Errno::EPIPE | Errno::ECONNRESET, .. }) => {}
-                        result => result?,
-                    }
-                }
-                Some((Ask::Failed(report), _)) => return Err(report.into_error()),
-                None if until == Until::Executed && launched.ready.is_announced()? => return Ok(()),
-                None => bail!("its process ended during set-up: {}", how_it_ended(&launched.child)?),
+            match answer(launched, duties)? {
+                Heard::Request => {}
+                // Their own deadlines have ended them: what is left to do has its time anew.
+                Heard::RunHooks => deadline = from_now(patience),
+                Heard::Listener(number) => listener = Some(number),
+                Heard::End if until == Until::Executed && launched.ready.is_announced()? => return Ok(()),
+                Heard::End => bail!("its process ended during set-up: {}", how_it_ended(&launched.child)?),
             }
         } else if seen.interrupted {
             if let Some(signal) = interrupts.end_asked()? {
@@ -134,6 +99,47 @@ pub fn serve(
             duties.take_listener(taken)?;
         }
     }
+}
+
+/// What the child said, as far as it matters to who waits for the next.
+enum Heard {
+    /// Done, and answered.
+    Request,
+    RunHooks,
+    /// The number that its seccomp listener will have.
+    Listener(RawFd),
+    /// Nothing more will be said.
+    End,
+}
+
+fn answer(launched: &Launched, duties: &mut impl Duties) -> Result<Heard> {
+    let mut opened = None;
+    match launched.channel.listen()? {
+        None => return Ok(Heard::End),
+        Some((Ask::Failed(report), _)) => return Err(report.into_error()),
+        Some((Ask::Born, _)) => bail!("the child says twice that it has a second process"),
+        Some((Ask::Listener(number), _)) => return Ok(Heard::Listener(number)),
+        // nobody waits for an answer
+        Some((Ask::Console, Some(master))) => return duties.take_console(master).map(|()| Heard::Request),
+        Some((Ask::Console, None)) => bail!("the child sent no terminal"),
+        Some((Ask::RunHooks, _)) => {
+            duties.run_hooks()?;
+            return match launched.channel.answer(None) {
+                // ended meanwhile: how, is told in the next round
+                Err(SysError { errno: Errno::EPIPE | Errno::ECONNRESET, .. }) => Ok(Heard::RunHooks),
+                result => Ok(result.map(|()| Heard::RunHooks)?),
+            };
+        }
+        Some((Ask::MapIds, _)) => duties.map_ids()?,
+        Some((Ask::OpenMount(index), _)) => opened = Some(duties.open_mount(index)?),
+        Some((Ask::MapMount(index), Some(mount))) => duties.map_mount(index, mount)?,
+        Some((Ask::MapMount(_), None)) => bail!("the child sent no mount"),
+        Some((Ask::RaiseLimits, _)) => duties.raise_limits()?,
+        Some((Ask::Schedule, _)) => duties.schedule()?,
+        Some((Ask::NetDevices, _)) => duties.hand_over_net_devices()?,
+    }
+    launched.channel.answer(opened.as_ref().map(AsFd::as_fd))?;
+    Ok(Heard::Request)
 }
 
 struct Seen {

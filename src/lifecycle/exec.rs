@@ -26,6 +26,7 @@ use crate::error::{Doing, Matched};
 use crate::host::security::Security;
 use crate::host::{self, Host};
 use crate::init::{self, join::run_on, stdio};
+use crate::launch::Launched;
 use crate::launch::foreground::{self, Relay};
 use crate::launch::id_maps;
 use crate::launch::interrupts::Interrupts;
@@ -107,83 +108,115 @@ fn find(store: &Store, options: &ExecOptions) -> Result<Running> {
 }
 
 fn exec_in(running: &Running, options: &ExecOptions, interrupts: &Interrupts) -> Result<i32> {
+    let state = &running.container.state;
     let proc = running.container.proc();
     let rootless = host::rootless()?;
-    let mut container = way_in(running, proc.try_clone()?, rootless)?;
+    let WayIn { container, pid_namespace } = way_in(running, proc, rootless)?;
     let mapped = container.namespaces.contains(Namespace::User.flag());
-    let mut plan = decide(&running.container, options, credentials(proc, mapped)?, rootless)?;
-    if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| rootless) {
-        filter.serve_user();
-    }
-    let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
-    let console_socket = console_socket.context("--console-socket")?;
-    let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
-    let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
-    let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
-    let own_pids = !proc.share_namespace(running.process.pid(), Namespace::Pid.file())?;
-    container.no_setgroups = rootless && !mapped && host::no_setgroups()?;
-    let by_user = own_pids && rootless;
-    if by_user {
-        container.namespaces |= Namespace::Pid.flag();
-    }
+    let plan = decide(&running.container, options, credentials(proc, mapped)?, rootless)?;
+    let outside = Outside::open(&plan, options)?;
     if mapped {
         meet_user_namespace(running, proc, &plan)?;
     }
     let present = || Tree::of(running.process.pid(), proc);
-    // What is said beforehand must not come between a request and its answer.
-    let asks = mapped && plan.process.may_need_parent();
-    // The listener of a filter goes with execve.
-    let agent = Agent::connect(&plan.process)?;
-    let rdt = running.container.state.intel_rdt.as_ref();
-    let later = pid_file.is_some() || relayed || asks || agent.is_some() || rdt.is_some();
-    let commit = if later { Commit::Later } else { Commit::Given };
-    let attach = |pid| managed::attach(&running.container.state, pid);
+    let attach = |pid| managed::attach(state, pid);
     let prepared = Prepared {
-        attach: running.container.state.unit.is_some().then_some(&attach),
-        cgroups: cgroup::open_to_join(&running.container.state.cgroup_paths, &options.sub_cgroups)?,
+        attach: state.unit.is_some().then_some(&attach),
+        cgroups: cgroup::open_to_join(&state.cgroup_paths, &options.sub_cgroups)?,
         present: &present,
-        pid_namespace: own_pids && !by_user,
+        pid_namespace,
         container,
     };
     if let Some(cpus) = &plan.affinity.initial {
         run_on(cpus).context("process.execCPUAffinity.initial")?;
     }
+    let relayed = options.place == Place::Foreground && plan.process.terminal.is_some();
+    // What is said beforehand must not come between a request and its answer.
+    let asks = mapped && plan.process.may_need_parent();
+    let commit = match relayed || asks || state.intel_rdt.is_some() || outside.wait_for_ready() {
+        true => Commit::Later,
+        false => Commit::Given,
+    };
     let launched = join(&plan, prepared, commit)?;
     let child = &launched.child;
     log::debug(format_args!("{}: process {} is on its way", options.id, child.pid));
     let started = Undo::new("process", || end(child));
-
-    rdt.map(|group| group.add(child.pid)).transpose()?;
-    // A frozen container lets nobody through until it is thawed.
-    let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
-    let console = Console { socket: console_socket, kept: None };
-    let mut parent = ExecParent {
-        container: &running.container.state,
-        init: running.process,
-        process: &plan.process,
-        child: child.pid,
-        console,
-        agent,
-    };
-    if commit == Commit::Later {
-        serve(&launched, interrupts, Until::Ready, patience, &mut parent)?;
-    }
-    let relay = parent.console.kept.take().map(Relay::new).transpose()?;
-    let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
-    if let Some(pid_file) = &pid_file {
-        pid_file.write(child.pid.as_raw())?;
-    }
-    if commit == Commit::Later {
-        launched.channel.commit()?;
-    }
-    serve(&launched, interrupts, Until::Executed, patience, &mut parent)?;
-    if let Some(socket) = pidfd_socket {
-        socket.send(Role::Exec, child.pidfd.as_fd())?;
-    }
-    [started].into_iter().chain(told).for_each(Undo::commit);
+    state.intel_rdt.as_ref().map(|group| group.add(child.pid)).transpose()?;
+    let coming = Coming { running, options, plan: &plan, interrupts, launched: &launched, commit };
+    let relay = coming.serve(outside)?;
+    started.commit();
     match options.place {
         Place::Created | Place::Detached => Ok(0),
         Place::Foreground => foreground::wait(child, interrupts, relay, None),
+    }
+}
+
+/// What the caller of `exec` is told of, or is asked for.
+struct Outside<'p> {
+    console_socket: Option<OwnedFd>,
+    pidfd_socket: Option<PidfdSocket>,
+    pid_file: Option<PidFile>,
+    agent: Option<Agent<'p>>,
+}
+
+impl<'p> Outside<'p> {
+    fn open(plan: &'p ExecPlan, options: &ExecOptions) -> Result<Self> {
+        let console_socket = options.console_socket.as_deref().map(socket::connect_stream).transpose();
+        let console_socket = console_socket.context("--console-socket")?;
+        let pidfd_socket = PidfdSocket::connect(options.pidfd_socket.as_deref())?;
+        let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
+        Ok(Self { console_socket, pidfd_socket, pid_file, agent: Agent::connect(&plan.process)? })
+    }
+
+    /// The pid is on file before the program runs; and the listener of a filter goes with execve.
+    fn wait_for_ready(&self) -> bool {
+        self.pid_file.is_some() || self.agent.is_some()
+    }
+}
+
+/// A process that is on its way into the container.
+struct Coming<'a> {
+    running: &'a Running,
+    options: &'a ExecOptions,
+    plan: &'a ExecPlan,
+    interrupts: &'a Interrupts,
+    launched: &'a Launched,
+    commit: Commit,
+}
+
+impl Coming<'_> {
+    /// Until the program runs. Returns its terminal, if that stays with rrun.
+    fn serve(&self, outside: Outside) -> Result<Option<Relay>> {
+        let Self { running, options, launched, .. } = *self;
+        let Outside { console_socket, pidfd_socket, pid_file, agent } = outside;
+        let child = &launched.child;
+        let mut parent = ExecParent {
+            container: &running.container.state,
+            init: running.process,
+            process: &self.plan.process,
+            child: child.pid,
+            console: Console { socket: console_socket, kept: None },
+            agent,
+        };
+        // A frozen container lets nobody through until it is thawed.
+        let patience = (!options.ignore_paused).then_some(serve::PATIENCE);
+        if self.commit == Commit::Later {
+            serve(launched, self.interrupts, Until::Ready, patience, &mut parent)?;
+        }
+        let relay = parent.console.kept.take().map(Relay::new).transpose()?;
+        let told = pid_file.as_ref().map(|pid_file| Undo::new("pid file", || pid_file.remove()));
+        if let Some(pid_file) = &pid_file {
+            pid_file.write(child.pid.as_raw())?;
+        }
+        if self.commit == Commit::Later {
+            launched.channel.commit()?;
+        }
+        serve(launched, self.interrupts, Until::Executed, patience, &mut parent)?;
+        if let Some(socket) = pidfd_socket {
+            socket.send(Role::Exec, child.pidfd.as_fd())?;
+        }
+        told.into_iter().for_each(Undo::commit);
+        Ok(relay)
     }
 }
 
@@ -217,15 +250,24 @@ fn decide(container: &Container, options: &ExecOptions, mut host: Host, rootless
         host.security = Security::detect()?;
     }
     let mut warnings = Vec::new();
-    let plan = ExecPlan::build(target, base, &options.flags, manner, &host, &mut warnings)?;
+    let mut plan = ExecPlan::build(target, base, &options.flags, manner, &host, &mut warnings)?;
+    if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| rootless) {
+        filter.serve_user();
+    }
     warnings.iter().for_each(|warning| log::warning(warning));
     Ok(plan)
 }
 
-/// What the child enters by itself; root's is born in the pid namespace. What is ours already is left out where that
-/// matters: to join the user namespace that one is in is an error, an ordinary user may join none of the host's, and a
-/// mount namespace takes one to its root. Root need not look at the rest.
-fn way_in(running: &Running, proc: Proc, rootless: bool) -> Result<init::Container> {
+/// How a process gets into the container's namespaces.
+struct WayIn {
+    container: init::Container,
+    /// It is born in that of pids, which the parent enters around the clone.
+    pid_namespace: bool,
+}
+
+/// What is ours already is left out where that matters: to join the user namespace that one is in is an error, an
+/// ordinary user may join none of the host's, and a mount namespace takes one to its root. Root need not look at the rest.
+fn way_in(running: &Running, proc: &Proc, rootless: bool) -> Result<WayIn> {
     const KINDS: [(&str, CloneFlags, bool); 7] = [
         ("user", CloneFlags::CLONE_NEWUSER, true),
         ("mnt", CloneFlags::CLONE_NEWNS, true),
@@ -244,17 +286,24 @@ fn way_in(running: &Running, proc: Proc, rootless: bool) -> Result<init::Contain
             namespaces |= flag;
         }
     }
+    let own_pids = !proc.share_namespace(pid, Namespace::Pid.file())?;
+    // An ordinary user's rrun may not go there for a moment and come back.
+    if own_pids && rootless {
+        namespaces |= Namespace::Pid.flag();
+    }
     let root = match namespaces.contains(CloneFlags::CLONE_NEWNS) {
         true => None,
         false => Some(root_of(running)?),
     };
-    Ok(init::Container {
+    let mapped = namespaces.contains(Namespace::User.flag());
+    let container = init::Container {
         init: file::dup(&running.init).doing("dup", "pidfd")?,
         namespaces,
         root,
-        proc,
-        no_setgroups: false,
-    })
+        proc: proc.try_clone()?,
+        no_setgroups: rootless && !mapped && host::no_setgroups()?,
+    };
+    Ok(WayIn { container, pid_namespace: own_pids && !rootless })
 }
 
 /// Its ids have to stand for some of the host's; and root inside does not own what its caller gave it.

@@ -20,14 +20,19 @@ use crate::state::pid_file::PidFile;
 use crate::sys::socket;
 
 pub struct Outside<'p> {
+    pub rdt: Option<Group<'p>>,
+    /// Of the hooks that come before the program.
+    pub hook_outputs: Outputs,
+    pub for_init: ForInit<'p>,
+}
+
+/// What init is given, and who hears of it.
+pub struct ForInit<'p> {
     pub joins: Vec<Joined>,
     pub net_devices: Option<Devices<'p>>,
-    pub rdt: Option<Group<'p>>,
     pub console_socket: Option<OwnedFd>,
     pub pidfd_socket: Option<PidfdSocket>,
     pub agent: Option<Agent<'p>>,
-    /// Of the hooks that come before the program.
-    pub hook_outputs: Outputs,
     pub pid_file: Option<PidFile>,
 }
 
@@ -47,6 +52,7 @@ impl<'p> Outside<'p> {
         let hook_outputs = hooks::outputs(early.flat_map(|(_, hooks)| hooks), &annotated.hook_output);
         let hook_outputs = hook_outputs.context("config.json")?;
         let pid_file = options.pid_file.as_deref().map(PidFile::prepare).transpose()?;
-        Ok(Self { joins, net_devices, rdt, console_socket, pidfd_socket, agent, hook_outputs, pid_file })
+        let for_init = ForInit { joins, net_devices, console_socket, pidfd_socket, agent, pid_file };
+        Ok(Self { rdt, hook_outputs, for_init })
     }
 }

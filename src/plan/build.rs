@@ -2,25 +2,23 @@
 //! system call.
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
-
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use caps::Capability;
 
 use super::cgroup_paths::{self, CgroupsPath};
 use super::devices::{self, Dev};
-use super::id_maps::{self, User};
+use super::hooks::{self, Hooks};
+use super::id_maps::{self, IdMaps, User};
+use super::intel_rdt::{self, IntelRdt};
 use super::mount_ids::Container;
 use super::problems::Problems;
+use super::root::{self, MountsIn};
 use super::spec::{Linux, Spec, given};
-use super::{CgroupMount, Descriptors, JoinPlan, Namespace, Plan, Propagation, PropagationKind, RootPlan, RootSwitch};
-use super::{
-    annotations, hooks, intel_rdt, labels, mount_options, mounts, namespaces, net_devices, notify, process, scheduler,
-    seccomp,
-};
-use super::{sysctl, time};
+use super::{Descriptors, JoinPlan, MountPlan, Namespace, Plan, ProcessPlan};
+use super::{annotations, labels, mounts, namespaces, net_devices, notify, process, scheduler, seccomp, sysctl, time};
 use crate::error::Matched;
 use crate::host::Host;
 use crate::rootfs::InRoot;
@@ -66,107 +64,171 @@ impl Plan {
 }
 
 fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
-    let mut problems = Problems::default();
-    let mut warnings: Vec<String> = annotations::left_out(&spec.annotations).collect();
-    problems.ok(check_version(given(&spec.oci_version)));
-    let annotations = problems.take(annotations(&spec.annotations));
     let absent = Linux::default();
     let linux = spec.linux.as_ref().unwrap_or(&absent);
+    let mut problems = Problems::default();
+    problems.ok(check_version(given(&spec.oci_version)));
+    let annotations = problems.take(annotations(&spec.annotations));
     let (namespaces, joined) = namespaces::plan(&linux.namespaces, &mut problems);
-    // Whatever is not rrun's own: it may be changed, and mounted in.
     let apart: Vec<_> = namespaces.iter().copied().chain(joined.iter().map(|join| join.kind)).collect();
-    let user = match (namespaces.contains(&Namespace::User), apart.contains(&Namespace::User)) {
-        (true, _) => User::New,
-        (false, true) => User::Joined,
-        (false, false) => User::Shared,
+    let mut draft = Draft {
+        spec,
+        linux,
+        options,
+        host,
+        apart: &apart,
+        user: User::of(&namespaces, &joined),
+        admin: !host.rootless || host.may(Capability::CAP_SYS_ADMIN),
+        problems,
+        warnings: annotations::left_out(&spec.annotations).collect(),
     };
-    let admin = !host.rootless || host.may(Capability::CAP_SYS_ADMIN);
-    problems.ensure(admin || user != User::Shared, NEEDS_USER_NAMESPACE);
-    let id_maps = problems.take(id_maps::plan(linux, user, host));
-    if user == User::New {
-        problems.ok(refuse_joined_mounts(&joined));
-    }
-    let own_mounts = apart.contains(&Namespace::Mount);
-    // In the host's they can be made by root alone, and taken away again.
-    let mounting = !own_mounts && problems.ok(mounts_in_hosts(spec, linux, options, user)).is_some_and(|some| some);
-    let cgroups_path = given(&linux.cgroups_path);
-    problems.ok(CgroupsPath::new(&options.id, options.cgroup_of_unit.as_deref().or(cgroups_path)));
-    let cgroup = || cgroup_mount(linux, options, host, &apart);
-    let container = Container { user, maps: id_maps.as_ref(), rootless: host.rootless };
-    let origin = mounts::Origin { bundle: &options.bundle, rootfs: &options.rootfs };
-    let mut mounts = mounts::plan(&spec.mounts, origin, &container, cgroup, &mut warnings, &mut problems);
-    let mount_label = problems.take(labels::of_mounts(linux, host.security, &mut warnings));
-    if let Some(label) = &mount_label
-        && let Some(option) = problems.ok(labels::option(linux))
-    {
-        labels::label(&mut mounts, label, option, user != User::Shared || host.rootless);
-    }
-    let dev = if !(own_mounts || mounting) || mounts::dev_is_bound(&mounts) { Dev::Host } else { Dev::Container };
-    let domainname = problems.take(namespaces::uts_name("domainname", &spec.domainname, &apart));
-    let inside = inside_of(host, user);
-    let mut process = match &spec.process {
-        Some(process) => process::draft(process, &inside, &mut warnings, &mut problems),
-        None => process::absent(id_maps.as_ref(), &inside),
-    };
-    problems.ok(process.take_over(linux));
-    let no_setgroups = user == User::Shared && host.no_setgroups;
-    problems.ensure(!no_setgroups || process.additional_gids.is_empty(), id_maps::NO_GROUPS);
-    if let Some(maps) = id_maps.as_ref().filter(|_| user == User::New) {
-        problems.ok(id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process));
-        problems.ok(id_maps::check_mounts(maps, &mounts, &apart));
-    }
-    let intel_rdt = |written| intel_rdt::plan(written, &options.id, host.rootless, &mut warnings);
-    let intel_rdt = problems.take(linux.intel_rdt.as_ref().map(intel_rdt).transpose());
-    let hooks = hooks::draft(spec, &mut problems);
-    if !hooks.start_container.is_empty() {
-        problems.ok(scheduler::check_start_hooks(&process, user != User::Shared));
-    }
-    let time_offsets = problems.take(time::plan(&linux.time_offsets, &namespaces, &joined));
-    problems.ensure(admin || time_offsets.is_empty(), time::NEED_RIGHTS);
-    let root = root(spec, linux, options, (own_mounts, mounting), &mut problems);
-    let hostname = problems.take(namespaces::uts_name("hostname", &spec.hostname, &apart));
-    let devices = problems.take(devices::plan(&linux.devices, dev, &mut warnings));
-    let masked_paths = problems.take(paths("linux.maskedPaths", &linux.masked_paths));
-    let readonly_paths = problems.take(paths("linux.readonlyPaths", &linux.readonly_paths));
-    let sysctls = sysctl::plan(&linux.sysctl, &apart, domainname.as_deref(), &mut problems);
-    let net_devices = problems.take(net_devices::plan(&linux.net_devices, &apart, admin));
-    if let Some(written) = &linux.seccomp {
-        let start_hooks = !hooks.start_container.is_empty();
-        problems.ok(seccomp::add(&mut process, written, start_hooks, &mut warnings));
-        if let Some(filter) = process.seccomp.as_mut().filter(|_| host.rootless) {
-            filter.serve_user();
-        }
-    }
+    let id_maps = draft.id_maps(&joined);
+    let mounts_in = draft.problems.ok(root::mounts_in(spec, &apart, draft.user, &options.rootfs));
+    let mounts_in = mounts_in.unwrap_or(MountsIn::Nowhere);
+    draft.problems.ok(CgroupsPath::new(&options.id, draft.cgroups_path()));
+    let (mounts, mount_label) = draft.mounts(id_maps.as_ref());
+    let bare = mounts_in == MountsIn::Nowhere || mounts::dev_is_bound(&mounts);
+    let dev = if bare { Dev::Host } else { Dev::Container };
+    let domainname = draft.problems.take(namespaces::uts_name("domainname", &spec.domainname, &apart));
+    let process = draft.process(id_maps.as_ref(), &mounts);
+    let intel_rdt = draft.intel_rdt();
+    let hooks = draft.hooks(&process);
+    let time_offsets = draft.problems.take(time::plan(&linux.time_offsets, &namespaces, &joined));
+    draft.problems.ensure(draft.admin || time_offsets.is_empty(), time::NEED_RIGHTS);
     let plan = Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
         annotations,
-        root,
-        hostname,
-        mounts,
-        mount_label,
-        devices,
-        links: devices::links(dev),
-        masked_paths,
-        readonly_paths,
-        sysctls,
-        intel_rdt,
-        net_devices,
-        process,
         id_maps,
         rootless: host.rootless,
-        admin,
-        no_setgroups,
+        admin: draft.admin,
+        no_setgroups: draft.forbids_setgroups(),
+        time_offsets,
+        root: root::plan(spec, options, mounts_in, &mut draft.problems),
+        hostname: draft.problems.take(namespaces::uts_name("hostname", &spec.hostname, &apart)),
+        mounts,
+        mount_label,
+        devices: draft.problems.take(devices::plan(&linux.devices, dev, &mut draft.warnings)),
+        links: devices::links(dev),
+        masked_paths: draft.problems.take(paths("linux.maskedPaths", &linux.masked_paths)),
+        readonly_paths: draft.problems.take(paths("linux.readonlyPaths", &linux.readonly_paths)),
+        sysctls: sysctl::plan(&linux.sysctl, &apart, domainname.as_deref(), &mut draft.problems),
+        domainname,
+        net_devices: draft.problems.take(net_devices::plan(&linux.net_devices, &apart, draft.admin)),
+        intel_rdt,
+        // Last: it is checked against all that the process still does under it.
+        process: draft.filtered(process, &hooks),
         hooks,
         no_new_keyring: options.no_new_keyring,
-        cgroups_path: cgroups_path.map(String::from),
-        domainname,
-        time_offsets,
+        cgroups_path: given(&linux.cgroups_path).map(String::from),
         namespaces,
         joined,
-        warnings,
+        warnings: draft.warnings,
     };
-    (plan, problems)
+    (plan, draft.problems)
+}
+
+/// A plan in the making: what each part is decided from besides its own fields, and what was found to be wrong.
+struct Draft<'a> {
+    spec: &'a Spec,
+    /// Empty where the config has none.
+    linux: &'a Linux,
+    options: &'a Options,
+    host: &'a Host,
+    /// Types of which the container has another namespace than rrun's, new or joined: what is in it may be changed.
+    apart: &'a [Namespace],
+    user: User,
+    /// rrun has root's rights over the host's namespaces.
+    admin: bool,
+    problems: Problems,
+    warnings: Vec<String>,
+}
+
+impl<'a> Draft<'a> {
+    fn id_maps(&mut self, joined: &[JoinPlan]) -> Option<IdMaps> {
+        self.problems.ensure(self.admin || self.user != User::Shared, NEEDS_USER_NAMESPACE);
+        let maps = self.problems.take(id_maps::plan(self.linux, self.user, self.host));
+        if self.user == User::New {
+            self.problems.ok(refuse_joined_mounts(joined));
+        }
+        maps
+    }
+
+    /// Of systemd's unit, or as given.
+    fn cgroups_path(&self) -> Option<&'a str> {
+        self.options.cgroup_of_unit.as_deref().or(given(&self.linux.cgroups_path))
+    }
+
+    /// With the label that new file systems get.
+    fn mounts(&mut self, id_maps: Option<&IdMaps>) -> (Vec<MountPlan>, Option<String>) {
+        let Self { spec, linux, options, host, .. } = *self;
+        let (path, own_view) = (self.cgroups_path(), self.apart.contains(&Namespace::Cgroup));
+        let cgroup = || cgroup_paths::mount(&host.cgroups, &options.id, path, own_view);
+        let container = Container { user: self.user, maps: id_maps, rootless: host.rootless };
+        let origin = mounts::Origin { bundle: &options.bundle, rootfs: &options.rootfs };
+        let mut mounts = mounts::plan(&spec.mounts, origin, &container, cgroup, &mut self.warnings, &mut self.problems);
+        let label = self.problems.take(labels::of_mounts(linux, host.security, &mut self.warnings));
+        if let Some(label) = &label
+            && let Some(option) = self.problems.ok(labels::option(linux))
+        {
+            labels::label(&mut mounts, label, option, self.user != User::Shared || host.rootless);
+        }
+        (mounts, label)
+    }
+
+    /// Without its seccomp filter, which is checked against all the rest.
+    fn process(&mut self, id_maps: Option<&IdMaps>, mounts: &[MountPlan]) -> ProcessPlan {
+        let inside = self.host_from_inside();
+        let mut process = match &self.spec.process {
+            Some(process) => process::draft(process, &inside, &mut self.warnings, &mut self.problems),
+            None => process::absent(id_maps, &inside),
+        };
+        self.problems.ok(process.take_over(self.linux));
+        let possible = process.additional_gids.is_empty() || !self.forbids_setgroups();
+        self.problems.ensure(possible, id_maps::NO_GROUPS);
+        if let Some(maps) = id_maps.filter(|_| self.user == User::New) {
+            let checked = id_maps::check_process(&maps.uids.ranges, &maps.gids.ranges, maps.setgroups, &process);
+            self.problems.ok(checked);
+            self.problems.ok(id_maps::check_mounts(maps, mounts, self.apart));
+        }
+        process
+    }
+
+    fn forbids_setgroups(&self) -> bool {
+        self.user == User::Shared && self.host.no_setgroups
+    }
+
+    /// The host as a process in the container's user namespace finds it: there it has every capability at first.
+    fn host_from_inside(&self) -> Cow<'a, Host> {
+        match self.user {
+            User::Shared => Cow::Borrowed(self.host),
+            User::New | User::Joined => Cow::Owned(Host { capabilities: u64::MAX, ..self.host.clone() }),
+        }
+    }
+
+    fn intel_rdt(&mut self) -> Option<IntelRdt> {
+        let written = self.linux.intel_rdt.as_ref()?;
+        self.problems.ok(intel_rdt::plan(written, &self.options.id, self.host.rootless, &mut self.warnings))
+    }
+
+    fn hooks(&mut self, process: &ProcessPlan) -> Hooks {
+        let hooks = hooks::draft(self.spec, &mut self.problems);
+        if !hooks.start_container.is_empty() {
+            self.problems.ok(scheduler::check_start_hooks(process, self.user != User::Shared));
+        }
+        hooks
+    }
+
+    fn filtered(&mut self, mut process: ProcessPlan, hooks: &Hooks) -> ProcessPlan {
+        if let Some(written) = &self.linux.seccomp {
+            let start_hooks = !hooks.start_container.is_empty();
+            self.problems.ok(seccomp::add(&mut process, written, start_hooks, &mut self.warnings));
+        }
+        if let Some(filter) = process.seccomp.as_mut().filter(|_| self.host.rootless) {
+            filter.serve_user();
+        }
+        process
+    }
 }
 
 /// Namespaces take root's rights, or a user namespace in which one has them.
@@ -180,14 +242,6 @@ fn refuse_joined_mounts(joined: &[JoinPlan]) -> Result<()> {
             bail!("{}: a mount namespace cannot be joined from a new user namespace; make both new", join.field)
         }
         None => Ok(()),
-    }
-}
-
-/// The host as a process in the container's user namespace finds it: there it has every capability at first.
-fn inside_of(host: &Host, user: User) -> Cow<'_, Host> {
-    match user {
-        User::Shared => Cow::Borrowed(host),
-        User::New | User::Joined => Cow::Owned(Host { capabilities: u64::MAX, ..host.clone() }),
     }
 }
 
@@ -210,90 +264,6 @@ fn check_version(version: Option<&str>) -> Result<()> {
     );
     ensure!(numbers[0] == "1", "ociVersion: {version} is not supported; rrun knows 1.x");
     Ok(())
-}
-
-/// Whether there is something to mount without a mount namespace.
-fn mounts_in_hosts(spec: &Spec, linux: &Linux, options: &Options, user: User) -> Result<bool> {
-    let needing = [
-        ("mounts", !spec.mounts.is_empty()),
-        ("linux.devices", !linux.devices.is_empty()),
-        ("root.readonly", spec.root.as_ref().is_some_and(|root| root.readonly == Some(true))),
-        // its /dev/console is a mount
-        ("process.terminal", spec.process.as_ref().is_some_and(|process| process.terminal == Some(true))),
-    ];
-    let never = [
-        // who sees the host's mounts can unmount what hides them
-        ("linux.maskedPaths", !linux.masked_paths.is_empty()),
-        ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
-        // it would be that of the host's own root
-        ("linux.rootfsPropagation", given(&linux.rootfs_propagation).is_some()),
-    ];
-    let found = needing.iter().find(|(_, set)| *set);
-    let refused = if user == User::Shared { None } else { found };
-    if let Some((field, _)) = never.iter().find(|(_, set)| *set).or(refused) {
-        bail!("{field}: needs a new mount namespace; add one to linux.namespaces");
-    }
-    if let Some((field, _)) = found.filter(|_| options.rootfs == Path::new("/")) {
-        bail!(
-            "{field}: would be that of the host, since root.path is its root; add a mount namespace to linux.namespaces"
-        );
-    }
-    Ok(found.is_some())
-}
-
-fn cgroup_mount(linux: &Linux, options: &Options, host: &Host, namespaces: &[Namespace]) -> Result<CgroupMount> {
-    let own_view = namespaces.contains(&Namespace::Cgroup);
-    let path = options.cgroup_of_unit.as_deref().or(given(&linux.cgroups_path));
-    cgroup_paths::mount(&host.cgroups, &options.id, path, own_view)
-}
-
-fn root(
-    spec: &Spec,
-    linux: &Linux,
-    options: &Options,
-    (own_mounts, mounting): (bool, bool),
-    problems: &mut Problems,
-) -> RootPlan {
-    let propagation = root_propagation(given(&linux.rootfs_propagation), options.no_pivot);
-    let (propagation, propagation_after) = problems.ok(propagation).unwrap_or((ONE_WAY, None));
-    let cut_off =
-        propagation.recursive && matches!(propagation.kind, PropagationKind::Private | PropagationKind::Slave);
-    let switch = match (own_mounts, options.no_pivot) {
-        (false, _) if mounting => RootSwitch::ChrootCovered,
-        (false, _) => RootSwitch::Chroot,
-        (true, true) => RootSwitch::MoveMount,
-        (true, false) => RootSwitch::PivotRoot,
-    };
-    RootPlan {
-        path: options.rootfs.clone(),
-        readonly: spec.root.as_ref().is_some_and(|root| root.readonly == Some(true)),
-        switch,
-        propagation,
-        isolate_parent: own_mounts && !cut_off,
-        propagation_after,
-    }
-}
-
-/// What is mounted on the host reaches the container, and nothing the other way.
-const ONE_WAY: Propagation = Propagation { kind: PropagationKind::Slave, recursive: true };
-
-/// What the whole tree is set to before the first mount, and the container's root after the switch. `shared` is needed
-/// at both times: before, so that what is bound from the host keeps its peers there (a volume that passes mounts on);
-/// after, since the rootfs lies on a private mount by then. Nothing can be bound from an unbindable tree, so that comes
-/// after only.
-fn root_propagation(word: Option<&str>, no_pivot: bool) -> Result<(Propagation, Option<Propagation>)> {
-    use PropagationKind::{Private, Shared, Slave, Unbindable};
-    let Some(word) = word else { return Ok((ONE_WAY, None)) };
-    let Some(given) = mount_options::propagation(word) else {
-        let known = mount_options::propagation_words();
-        bail!("linux.rootfsPropagation: {word} is no propagation; use one of {known}");
-    };
-    match given.kind {
-        Private if no_pivot => bail!("linux.rootfsPropagation: {word} is not safe with --no-pivot; use rslave"),
-        Private | Slave => Ok((given, None)),
-        Shared => Ok((given, Some(given))),
-        Unbindable => Ok((ONE_WAY, Some(given))),
-    }
 }
 
 /// Each once, in the order given.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use super::spec::{IdMapping, Linux};
-use super::{MountPlan, Namespace, Parameter, ProcessPlan, Source};
+use super::{JoinPlan, MountPlan, Namespace, Parameter, ProcessPlan, Source};
 use crate::host::Host;
 
 /// How ids inside of a new user namespace are those of the host: user_namespaces(7).
@@ -56,6 +56,16 @@ pub enum User {
     Shared,
     New,
     Joined,
+}
+
+impl User {
+    pub fn of(new: &[Namespace], joined: &[JoinPlan]) -> Self {
+        match joined.iter().any(|join| join.kind == Namespace::User) {
+            _ if new.contains(&Namespace::User) => Self::New,
+            true => Self::Joined,
+            false => Self::Shared,
+        }
+    }
 }
 
 /// The maps of a new user namespace. Those of one that is joined stand already: callers give them too, and they are

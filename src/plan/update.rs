@@ -37,10 +37,7 @@ impl Update {
             return Err(anyhow!("is empty; give an object such as {{\"cpu\": {{\"shares\": 512}}}}"));
         }
         document::read::<Resources>(text)?;
-        match document::read(text)? {
-            Value::Object(members) => Ok(Self(members, Schemas::default()).without_absent()),
-            _ => Err(anyhow!("is not an object such as {{\"cpu\": {{\"shares\": 512}}}}")),
-        }
+        Ok(Self(document::read(text)?, Schemas::default()).without_absent())
     }
 
     pub fn set(&mut self, section: &str, key: &str, value: impl Into<Value>) {
@@ -284,7 +281,7 @@ mod tests {
             ("", "is empty"),
             (" \n", "is empty"),
             ("{", "line 1, column 1: EOF"),
-            ("[]", "is not an object"),
+            ("[]", "expected an object, got a list"),
             ("null", "expected an object, got null"),
             ("{\"cpu\": 5}", "cpu: expected an object"),
             ("{\"memory\": {\"limit\": \"1G\"}}", "memory.limit: expected a whole number, got string 1G"),

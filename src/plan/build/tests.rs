@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::host::security::Security;
+use crate::plan::{Propagation, PropagationKind, RootSwitch};
 
 fn options() -> Options {
     Options {

@@ -273,7 +273,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 }
 
 /// An object with free keys; absent and `null` are the empty one. Unlike a plain map it refuses a key given twice.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table<V>(BTreeMap<String, V>);
 
 impl<V> Default for Table<V> {
@@ -286,6 +286,12 @@ impl<V> Deref for Table<V> {
     type Target = BTreeMap<String, V>;
     fn deref(&self) -> &BTreeMap<String, V> {
         &self.0
+    }
+}
+
+impl<K: Into<String>, V, const N: usize> From<[(K, V); N]> for Table<V> {
+    fn from(entries: [(K, V); N]) -> Self {
+        Self(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
     }
 }
 

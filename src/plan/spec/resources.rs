@@ -1,12 +1,12 @@
 //! `linux.resources` by the spec's names. Only shapes: what the values mean is decided in src/cgroup, one file a
 //! controller. As in all of config.json, `null` means absent and unknown keys are ignored.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Deserializer};
 
+use super::document::{Table, from_object};
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub struct Resources {
     /// `None` and an empty list mean the same: the default list alone.
     #[serde(deserialize_with = "null_is_empty")]
@@ -23,13 +23,12 @@ pub struct Resources {
     pub hugepage_limits: Vec<HugepageLimit>,
     #[serde(deserialize_with = "null_is_empty")]
     pub network: Network,
-    #[serde(deserialize_with = "null_is_empty")]
-    pub rdma: BTreeMap<String, Rdma>,
-    #[serde(deserialize_with = "null_is_empty")]
-    pub unified: BTreeMap<String, String>,
+    pub rdma: Table<Rdma>,
+    pub unified: Table<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(remote = "Self")]
 pub struct DeviceRule {
     #[serde(deserialize_with = "null_is_empty")]
     pub allow: bool,
@@ -41,7 +40,7 @@ pub struct DeviceRule {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(remote = "Self", default, rename_all = "camelCase")]
 pub struct Memory {
     pub limit: Option<i64>,
     pub reservation: Option<i64>,
@@ -58,7 +57,7 @@ pub struct Memory {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(remote = "Self", default, rename_all = "camelCase")]
 pub struct Cpu {
     pub shares: Option<u64>,
     pub quota: Option<i64>,
@@ -72,14 +71,14 @@ pub struct Cpu {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub struct Pids {
     /// Since spec 1.3 absent and 0 differ.
     pub limit: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(remote = "Self", default, rename_all = "camelCase")]
 pub struct BlockIo {
     pub weight: Option<u16>,
     pub leaf_weight: Option<u16>,
@@ -96,7 +95,7 @@ pub struct BlockIo {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct WeightDevice {
     pub major: i64,
     pub minor: i64,
@@ -105,6 +104,7 @@ pub struct WeightDevice {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(remote = "Self")]
 pub struct ThrottleDevice {
     pub major: i64,
     pub minor: i64,
@@ -112,14 +112,14 @@ pub struct ThrottleDevice {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct HugepageLimit {
     pub page_size: String,
     pub limit: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default)]
 pub struct Network {
     #[serde(rename = "classID")]
     pub class_id: Option<u32>,
@@ -128,17 +128,33 @@ pub struct Network {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(remote = "Self")]
 pub struct InterfacePriority {
     pub name: String,
     pub priority: u32,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(remote = "Self", default, rename_all = "camelCase")]
 pub struct Rdma {
     pub hca_handles: Option<u32>,
     pub hca_objects: Option<u32>,
 }
+
+from_object!(
+    Resources,
+    DeviceRule,
+    Memory,
+    Cpu,
+    Pids,
+    BlockIo,
+    WeightDevice,
+    ThrottleDevice,
+    HugepageLimit,
+    Network,
+    InterfacePriority,
+    Rdma
+);
 
 /// Go's encoder, which wrote most of the world's config.json files, says `null` for an empty list or section.
 fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
@@ -259,6 +275,30 @@ mod tests {
         ] {
             let error = from_value::<Resources>(value.clone()).unwrap_err().to_string();
             assert!(error.contains(says), "{value}: {error}");
+        }
+    }
+
+    /// What derive makes would take a list for the values of an object, in order: a limit for another.
+    #[test]
+    fn a_list_is_no_object() {
+        for value in [
+            json!([]),
+            json!({"memory": [67108864]}),
+            json!({"cpu": []}),
+            json!({"pids": [1]}),
+            json!({"blockIO": [500]}),
+            json!({"network": []}),
+            json!({"rdma": []}),
+            json!({"rdma": {"mlx5_1": [3]}}),
+            json!({"unified": []}),
+            json!({"devices": [[true]]}),
+            json!({"hugepageLimits": [["2MB", 1]]}),
+            json!({"blockIO": {"weightDevice": [[8, 0, 1, 2]]}}),
+            json!({"blockIO": {"throttleReadBpsDevice": [[8, 0, 1]]}}),
+            json!({"network": {"priorities": [["lo", 1]]}}),
+        ] {
+            let error = from_value::<Resources>(value.clone()).unwrap_err().to_string();
+            assert!(error.ends_with("expected an object"), "{value}: {error}");
         }
     }
 }

@@ -72,6 +72,16 @@ fn a_wrong_type_has_its_path() {
             r#"{"linux":{"resources":{"hugepageLimits":[{"limit":1}]}}}"#,
             "linux.resources.hugepageLimits[0].pageSize: missing; add it",
         ),
+        (r#"{"linux":{"resources":[]}}"#, "linux.resources: expected an object, got a list"),
+        (r#"{"linux":{"resources":{"memory":[67108864]}}}"#, "linux.resources.memory: expected an object, got a list"),
+        (
+            r#"{"linux":{"resources":{"blockIO":{"weightDevice":[[8,0,1,2]]}}}}"#,
+            "linux.resources.blockIO.weightDevice[0]: expected an object, got a list",
+        ),
+        (
+            r#"{"linux":{"resources":{"unified":{"a.b":"1","a.b":"2"}}}}"#,
+            "linux.resources.unified.a.b: given twice; keep one",
+        ),
         ("[]", "expected an object, got a list"),
         ("7", "expected an object, got number 7"),
     ] {
