@@ -221,13 +221,67 @@ fn a_call_that_nobody_knows_is_fatal_if_asked() {
     bundle.leaves_nothing();
 }
 
+const FILTER: &str = "run.oci.seccomp_bpf_data";
+
+/// `verdict` of one call, and SCMP_ACT_ALLOW of all others, as seccomp(2) and base64(1) have it.
+fn filter(bundle: &Bundle, number: i64, verdict: u32) -> String {
+    let program = [(0x20, 0, 0), (0x15, 1, number as u32), (0x06, 0, verdict), (0x06, 0, 0x7fff_0000)];
+    let instruction =
+        |(code, jump, operand): (u16, u8, u32)| [&code.to_ne_bytes()[..], &[0, jump], &operand.to_ne_bytes()].concat();
+    let bytes = bundle.host_file("filter", program.map(instruction).concat());
+    runtime::run(Command::new("base64").args(["--wrap", "0"]).arg(bytes)).ok().to_string()
+}
+
 #[test]
-fn a_filter_written_as_bytes_is_refused_and_a_cgroup_below_is_left_out() {
-    need!(rrun); // crun follows both
+fn a_filter_written_as_bytes_takes_the_place_of_the_rules_if_root_permits() {
+    need!(rrun); // crun follows whoever writes the annotation
+    let mut bundle = Bundle::sleeping();
+    let kills = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"});
+    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [kills]}));
+    let refusing_uname = filter(&bundle, libc::SYS_uname, libc::SECCOMP_RET_ERRNO | libc::E2BIG as u32);
+    bundle.set("/annotations", json!({FILTER: refusing_uname}));
+    for list in [None, Some("run.oci.seccomp.receiver\n")] {
+        call(&bundle, list, &["create", &bundle.id]).refused(&["config.json: annotations.run.oci.seccomp_bpf_data: "]);
+        bundle.leaves_nothing();
+    }
+    let script = "mkdir /tmp/made && rmdir /tmp/made && grep Seccomp_filters /proc/self/status; test -n \"$(uname)\"";
+    bundle.args(&["sh", "-c", script]);
+    for (no_new_privileges, section) in [(true, true), (false, true), (true, false)] {
+        bundle.set("/process/noNewPrivileges", no_new_privileges);
+        if !section {
+            bundle.unset("/linux/seccomp");
+        }
+        let output = call(&bundle, Some(FILTER), &["run", &bundle.id]);
+        assert!(output.code == 1 && output.stdout == "Seccomp_filters:\t1\n", "{section}: {output}");
+    }
+    // whoever comes later too
+    bundle.args(&["sleep", "1000"]);
+    call(&bundle, Some(FILTER), &["run", "--detach", &bundle.id]).ok();
+    assert_eq!(call(&bundle, Some(FILTER), &["exec", &bundle.id, "sh", "-c", "test -n \"$(uname)\""]).code, 1);
+    assert_eq!(call(&bundle, None, &["exec", &bundle.id, "true"]).code, 255);
+}
+
+#[test]
+fn a_filter_of_bytes_that_cannot_be_is_told_before_anything_is_made() {
+    need!(rrun); // crun passes on what the kernel says
     let mut bundle = Bundle::new();
-    bundle.set("/annotations", json!({"run.oci.seccomp_bpf_data": "BgAAAAAA/38="}));
-    bundle.create().refused(&["config.json: annotations.run.oci.seccomp_bpf_data: ", "linux.seccomp"]);
-    bundle.leaves_nothing();
+    let kills_execve = filter(&bundle, libc::SYS_execve, libc::SECCOMP_RET_KILL_PROCESS);
+    for (data, want) in [
+        ("-", "is no base64"),
+        ("BgAAAAAA", "has 6 bytes"),
+        ("IAAAAAAAAAA=", "instruction 0: leads out of the filter"),
+        (&*kills_execve, "linux.seccomp: execve gets SCMP_ACT_KILL_PROCESS"),
+    ] {
+        bundle.set("/annotations", json!({FILTER: data}));
+        call(&bundle, Some(FILTER), &["create", &bundle.id]).refused(&[want]);
+        bundle.leaves_nothing();
+    }
+}
+
+#[test]
+fn a_cgroup_below_is_left_out() {
+    need!(rrun); // crun follows
+    let mut bundle = Bundle::new();
     let log = bundle.dir.join("warnings");
     bundle.set("/annotations", json!({"run.oci.systemd.subgroup": "below", "run.oci.delegate-cgroup": "mine"}));
     bundle.call(&["--log", log.to_str().unwrap(), "run", &bundle.id]).ok();

@@ -263,3 +263,56 @@ fn what_has_not_started_can_be_asked_to_end() {
         eventually_within(SOON, || (bundle.status() == "stopped").then_some(())).unwrap_or_else(|| panic!("{signal}"));
     }
 }
+
+/// In one `--root`.
+fn beside(other: &Bundle) -> Bundle {
+    let mut bundle = Bundle::sleeping();
+    bundle.state_root = other.state_root.clone();
+    bundle
+}
+
+#[test]
+fn an_expression_means_every_container_that_matches_it() {
+    need!(rrun); // runc knows no expressions; crun ends with 0 whatever happened
+    let first = Bundle::sleeping();
+    let (second, third) = (beside(&first), beside(&first));
+    first.create().ok();
+    second.run_detached().ok();
+    third.run_detached().ok();
+    let both = format!("^({}|{})$", first.id, second.id);
+    // no container is called so
+    first.call(&["kill", "--regex", &format!("^{}$", &first.id[1..]), "KILL"]).ok();
+    first.call(&["kill", "--regex", &both, "0"]).ok();
+    let refused = first.call(&["delete", "--regex", &format!("{}|{}", second.id, third.id)]);
+    let told: Vec<String> =
+        [&second, &third].map(|bundle| format!("delete {}: cannot delete container", bundle.id)).into();
+    assert!(refused.code == 1 && refused.stderr.lines().count() == 2, "{refused}");
+    assert!(told.iter().zip(refused.stderr.lines()).all(|(want, line)| line.starts_with(want)), "{refused}");
+    // one that fails keeps none from its turn
+    first.kill("KILL").ok();
+    first.wait_until("stopped");
+    let killed = first.call(&["kill", "-r", &both, "KILL"]);
+    killed.refused(&[&format!("kill {}: container not running", first.id)]);
+    assert!(!killed.stderr.contains(&second.id), "{killed}");
+    second.wait_until("stopped");
+    assert_eq!(third.status(), "running");
+    first.call(&["delete", "--regex", &both]).ok();
+    assert_eq!(first.call(&["list", "--quiet"]).ok(), format!("{}\n", third.id));
+    first.call(&["delete", "--force", "--regex", "."]).ok();
+    [first, second, third].iter().for_each(Bundle::leaves_nothing);
+}
+
+#[test]
+fn what_is_no_expression_touches_no_container() {
+    need!(rrun); // as above
+    let bundle = Bundle::sleeping();
+    bundle.run_detached().ok();
+    for (expression, want) in
+        [("", "--regex: the expression is empty; "), ("(", "--regex: ( is no regular expression: ")]
+    {
+        for command in [&["kill", "--regex", expression, "KILL"][..], &["delete", "--force", "--regex", expression]] {
+            bundle.call(command).refused(&[want]);
+        }
+    }
+    assert_eq!(bundle.status(), "running");
+}

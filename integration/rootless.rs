@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::bundle::Bundle;
 use crate::leftovers::VARIABLE;
 use crate::mapped::{give, mapping};
-use crate::runtime::{self, Output};
+use crate::runtime::{self, Output, eventually_within};
 use crate::tty::ConsoleSocket;
 
 mod cgroups;
@@ -121,7 +121,8 @@ fn his_containers_live_and_end_as_roots_do() {
     user.bundle.leaves_nothing();
 }
 
-/// While it waits init is rrun, from a copy in memory that nobody can write.
+/// While it waits init is rrun, from a copy in memory that nobody can write. A process of `exec` enters by what only a
+/// dumpable init shows its user; in a joined user namespace it would show that to others.
 #[test]
 fn rrun_is_protected_for_users_too() {
     need!(rrun);
@@ -129,8 +130,27 @@ fn rrun_is_protected_for_users_too() {
     user.call(&["create", &user.bundle.id]).ok();
     let exe = fs::read_link(format!("/proc/{}/exe", user.pid())).unwrap();
     assert_eq!(exe, Path::new("/memfd:rrun (deleted)"));
-    // not dumpable: root's
-    assert_eq!(fs::metadata(format!("/proc/{}/status", user.pid())).unwrap().uid(), 0);
+    let owner = |pid: i32| fs::metadata(format!("/proc/{pid}/status")).unwrap().uid();
+    assert_eq!(owner(user.pid()), USER);
+    let mut other = Rootless::new(Bundle::sleeping());
+    other.bundle.unset("/linux/uidMappings").unset("/linux/gidMappings").unset("/hostname");
+    for (kind, file) in [("user", "user"), ("uts", "uts")] {
+        let path = format!("/proc/{}/ns/{file}", user.pid());
+        other.bundle.without_namespace(kind).set("/linux/namespaces/-", json!({"type": kind, "path": path}));
+    }
+    other.call(&["create", &other.bundle.id]).ok();
+    assert_eq!(owner(other.pid()), 0, "not dumpable: root's");
+}
+
+#[test]
+fn exec_comes_to_a_container_that_waits_for_its_start() {
+    let user = Rootless::new(Bundle::sleeping());
+    user.call(&["create", &user.bundle.id]).ok();
+    assert_eq!(user.exec(&["sh", "-c", "id -u; hostname; echo $PPID"]).ok(), "0\ninside\n0\n");
+    let state: Value = serde_json::from_str(user.call(&["state", &user.bundle.id]).ok()).unwrap();
+    assert_eq!(state["status"], "created");
+    user.call(&["start", &user.bundle.id]).ok();
+    user.bundle.wait_until("running");
 }
 
 #[test]
@@ -147,7 +167,9 @@ fn what_spec_writes_for_users_runs_as_it_is() {
     setpriv(&["spec", "--rootless"]).ok();
     let socket = ConsoleSocket::new(&user.bundle.dir);
     give(&socket.path, USER);
-    setpriv(&["run", "-d", "--console-socket", socket.path.to_str().unwrap(), &user.bundle.id]).ok();
+    let output = setpriv(&["run", "-d", "--console-socket", socket.path.to_str().unwrap(), &user.bundle.id]);
+    // of a cgroup, on stderr, which is not the container's
+    assert_eq!(output.code, 0, "{output}");
     let mut master = socket.receive();
     master.types("echo so$((1+1)) > /dev/shm/x; /bin/cat /dev/shm/x\n");
     master.hears("so2\r\n");
@@ -262,12 +284,28 @@ fn a_container_joins_another_of_the_same_user() {
 }
 
 #[test]
-fn time_offsets_are_refused_by_name() {
-    need!(rrun);
-    let mut user = Rootless::sh("true");
+fn clocks_of_a_new_user_namespace_are_its_users_to_set() {
+    need!(namespace("time"));
+    let mut user = Rootless::sh("cat /proc/self/timens_offsets; cut -d. -f1 /proc/uptime; exec sleep 1000");
     user.bundle.set("/linux/namespaces/-", json!({"type": "time"}));
-    user.bundle.set("/linux/timeOffsets", json!({"boottime": {"secs": 1000}}));
-    user.run().refused(&["linux.timeOffsets: take root's rights"]);
+    user.bundle.set("/linux/timeOffsets", json!({"monotonic": {"secs": 7, "nanosecs": 5}, "boottime": {"secs": 1000}}));
+    let out = user.bundle.dir.join("out");
+    let output = fs::File::create(&out).unwrap();
+    let mut command = user.command(&["run", "-d", &user.bundle.id]);
+    assert!(command.stdout(output).status().unwrap().success());
+    let whole = || Some(fs::read_to_string(&out).unwrap()).filter(|said| said.lines().count() == 3);
+    let said = eventually_within(runtime::DEADLINE, whole).unwrap();
+    let words: Vec<_> = said.split_whitespace().collect();
+    assert_eq!(words[..6], ["monotonic", "7", "5", "boottime", "1000", "0"], "{said}");
+    let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/time")).unwrap();
+    let inside = of(&user.pid().to_string());
+    assert_ne!(inside, of("self"));
+    assert_eq!(user.exec(&["readlink", "/proc/self/ns/time"]).ok().trim_end(), inside.to_str().unwrap());
+    need!(rrun); // the words
+    user.bundle.set("/linux/timeOffsets/boottime/secs", -1_000_000_000);
+    user.call(&["delete", "--force", &user.bundle.id]).ok();
+    user.run()
+        .refused(&["new time namespace: linux.timeOffsets.boottime: write timens_offsets boottime -1000000000 0: "]);
     user.bundle.leaves_nothing();
 }
 

@@ -41,6 +41,34 @@ fn a_manager_gets_the_terminal_and_speaks_through_it() {
     bundle.wait_until("stopped");
 }
 
+/// Then stderr is not the container's, and what is left out is told there though nobody sits in front of it.
+#[test]
+fn a_warning_is_heard_where_the_process_has_a_terminal() {
+    need!(rrun);
+    for terminal in [true, false] {
+        let mut bundle = with_terminal("sleep 1000");
+        bundle.set("/process/terminal", terminal).set("/process/capabilities/ambient", json!(["CAP_CHOWN"]));
+        bundle.set("/process/capabilities/inheritable", json!([]));
+        let socket = ConsoleSocket::new(&bundle.dir);
+        let console = ["--console-socket", socket.path.to_str().unwrap()];
+        let said = |args: &[&str], id: &str| {
+            let console: &[&str] = if terminal { &console } else { &[] };
+            let output = bundle.call(&[args, console, &[id]].concat());
+            assert_eq!(output.code, 0, "{output}");
+            output.stderr
+        };
+        let warning = "process.capabilities.ambient: can't raise ambient capability CAP_CHOWN: ";
+        assert_eq!(said(&["create"], &bundle.id).contains(warning), terminal);
+        bundle.start().ok();
+        let file = bundle.dir.join("process.json");
+        let process = json!({"args": ["/bin/true"], "cwd": "/", "terminal": terminal, "capabilities": {"ambient": ["CAP_CHOWN"]}});
+        std::fs::write(&file, process.to_string()).unwrap();
+        let exec = ["exec", "-d", "--process", file.to_str().unwrap()];
+        assert_eq!(said(&exec, &bundle.id).contains(warning), terminal);
+        bundle.delete();
+    }
+}
+
 // an address holds 107 bytes
 #[test]
 fn a_console_socket_may_lie_deep() {

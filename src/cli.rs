@@ -23,12 +23,13 @@ pub mod delete;
 pub mod descriptors;
 pub mod events;
 pub mod exec;
+pub mod expression;
 pub mod features;
 pub mod global;
 pub mod help;
 pub mod kill;
-pub mod later;
 pub mod list;
+pub mod matching;
 pub mod pause;
 pub mod plan;
 pub mod ps;
@@ -232,9 +233,13 @@ impl Call {
     /// Every error begins with it: `create c1`.
     fn title(&self) -> String {
         match self.matches.try_get_one::<OsString>("ID") {
-            Ok(Some(id)) if !id.is_empty() => format!("{} {}", self.verb.title, id.to_string_lossy()),
+            Ok(Some(id)) if !id.is_empty() => self.title_with(&id.to_string_lossy()),
             _ => self.verb.title.trim_end_matches(':').to_string(),
         }
+    }
+
+    fn title_with(&self, id: &str) -> String {
+        format!("{} {id}", self.verb.title)
     }
 
     pub fn store(&self) -> Result<Store> {

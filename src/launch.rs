@@ -122,7 +122,8 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
     let choreography = plan.choreography();
     let by_parent = |joined: &Joined| choreography.around.contains(&Enter::Join(joined.kind));
     let (around, inside): (Vec<_>, Vec<_>) = prepared.joins.into_iter().partition(by_parent);
-    let around = Around { entries: around.iter().map(Entry::from).collect(), offsets: &plan.time_offsets };
+    let offsets: &[_] = if choreography.around.contains(&Enter::TimeOffsets) { &plan.time_offsets } else { &[] };
+    let around = Around { entries: around.iter().map(Entry::from).collect(), offsets };
     let flags = choreography.clone.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag());
     let (channel, childs_channel) = Channel::pair()?;
     let ready = Ready::new()?;

@@ -42,7 +42,7 @@ pub use delete::delete;
 pub use events::{Event, Events, stats};
 pub use exec::{ExecOptions, exec};
 pub use freeze::{pause, resume};
-pub use query::{list, plan, processes, state};
+pub use query::{list, matching, plan, processes, state};
 pub use run::{create, run};
 pub use signal::kill;
 pub use start::start;

@@ -1,8 +1,9 @@
 //! What rrun says besides its data: one error line for a failed command, warnings, debugging.
 //!
 //! Managers read the last error entry of the log file (containerd), or take the whole file as one JSON object (podman),
-//! and during create and run rrun's stderr is the container's own. So: one entry per failed command; warnings stay in
-//! the file, and without one reach stderr only where a person looks at it. Nothing here fails a command.
+//! and during create and run rrun's stderr is the container's own, unless that has a terminal. So: one entry per failed
+//! command; warnings stay in the file, and without one reach stderr only where a person looks at it or the container does
+//! not write to it. Nothing here fails a command.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -10,6 +11,7 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use crate::error::{Doing, SysError};
@@ -45,7 +47,7 @@ struct Sink {
     file: Option<File>,
     format: Format,
     level: Level,
-    warn_aloud: bool,
+    warn_aloud: AtomicBool,
 }
 
 static SINK: OnceLock<Sink> = OnceLock::new();
@@ -60,8 +62,15 @@ pub fn init(destination: Option<&Path>, format: Format, level: Level, stderr: St
         Stderr::AllWarnings => level >= Level::Warning,
         Stderr::Warnings => file.is_none() && (level == Level::Debug || std::io::stderr().is_terminal()),
     };
-    let _ = SINK.set(Sink { file, format, level, warn_aloud });
+    let _ = SINK.set(Sink { file, format, level, warn_aloud: warn_aloud.into() });
     Ok(())
+}
+
+/// A process with a terminal of its own writes there and not to rrun's stderr: warnings may go to it, be it what it may.
+pub fn stderr_is_rruns_own() {
+    if let Some(sink) = SINK.get() {
+        sink.warn_aloud.fetch_or(sink.file.is_none() && sink.level >= Level::Warning, Relaxed);
+    }
 }
 
 /// The reason why the command failed: to the log, and bare to stderr.
@@ -81,7 +90,8 @@ pub fn debug(line: fmt::Arguments<'_>) {
 
 fn say(level: Level, line: fmt::Arguments<'_>) {
     // Not yet opened: the words of the command line were wrong, or this very log was.
-    const UNOPENED: Sink = Sink { file: None, format: Format::Text, level: Level::Error, warn_aloud: false };
+    static UNOPENED: Sink =
+        Sink { file: None, format: Format::Text, level: Level::Error, warn_aloud: AtomicBool::new(false) };
     let sink = SINK.get().unwrap_or(&UNOPENED);
     if sink.hears(level) {
         sink.put(level, &line.to_string(), SystemTime::now(), &mut std::io::stderr());
@@ -90,7 +100,7 @@ fn say(level: Level, line: fmt::Arguments<'_>) {
 
 impl Sink {
     fn hears(&self, level: Level) -> bool {
-        level == Level::Error || (level <= self.level && (self.file.is_some() || self.warn_aloud))
+        level == Level::Error || (level <= self.level && (self.file.is_some() || self.warn_aloud.load(Relaxed)))
     }
 
     /// One write(2) per entry, since several processes append to one file. A full disk must not stop a container.
@@ -98,7 +108,7 @@ impl Sink {
         let entry = entry(self.format, level, line, time);
         let aloud = match (&self.file, self.format, level) {
             (Some(_), _, Level::Error) | (None, Format::Text, Level::Error) => format!("{line}\n"),
-            (Some(_), ..) if !self.warn_aloud || level > Level::Warning => String::new(),
+            (Some(_), ..) if !self.warn_aloud.load(Relaxed) || level > Level::Warning => String::new(),
             (Some(_), ..) => format!("{}: {line}\n", word(level)),
             // who asked for debugging may read it by a program, as from the file
             (None, Format::Json, _) | (None, Format::Text, Level::Debug) => entry.clone(),
@@ -173,7 +183,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let file = file.then(|| OpenOptions::new().append(true).create(true).open(&path).unwrap());
-        let (sink, mut stderr) = (Sink { file, format, level, warn_aloud }, Vec::new());
+        let (sink, mut stderr) = (Sink { file, format, level, warn_aloud: warn_aloud.into() }, Vec::new());
         for level in [Level::Debug, Level::Warning, Level::Error].into_iter().filter(|level| sink.hears(*level)) {
             sink.put(level, word(level), UNIX_EPOCH, &mut stderr);
         }

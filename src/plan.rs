@@ -164,6 +164,12 @@ impl ProcessPlan {
 }
 
 impl Plan {
+    /// Whether an ordinary user's `exec` may come to init while that waits for its start: it enters by what only a
+    /// dumpable process shows its user. In a joined user namespace others would see it too, and what it holds of the host.
+    pub fn admits_its_user(&self) -> bool {
+        self.rootless && self.has_new(Namespace::User)
+    }
+
     /// Another namespace of this type than rrun's, be it new or joined.
     pub fn has(&self, namespace: Namespace) -> bool {
         self.has_new(namespace) || self.joins(namespace)

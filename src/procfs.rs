@@ -1,6 +1,7 @@
 //! Typed reads of /proc through a handle that was checked to be a procfs. Nothing is opened by a path that a mount over
 //! /proc could have bent: lookups stay below the handle, on its own file system and off its magic links.
 
+use std::fmt;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -159,7 +160,7 @@ impl Proc {
     }
 
     /// A namespace's file. Its link is magic, so the directory is looked up by the rules, and the name in it is not.
-    pub fn open_namespace(&self, pid: Pid, file: &str) -> Result<OwnedFd, SysError> {
+    pub fn open_namespace(&self, pid: impl fmt::Display, file: &str) -> Result<OwnedFd, SysError> {
         let dir = self.open_file(&format!("{pid}/ns"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         openat(&dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
             .doing("open", in_proc(&format!("{pid}/ns/{file}")))

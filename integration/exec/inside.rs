@@ -125,6 +125,9 @@ fn it_goes_where_init_went_if_the_containers_own_cgroup_takes_nobody() {
         return crate::need::skip("a controller in the v2 tree that knows no threads");
     };
     fs::write(tree.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
+    // named it is there or nowhere
+    let words = ["--cgroup: adding pid numbers to cgroups that pass controllers on", "device or resource busy (EBUSY)"];
+    fails(&exec(&bundle, &["--cgroup", "/"], &["true"]), &words);
     let pid = detached(&bundle, &["sleep", "1000"]);
     assert_eq!(cgroups(pid), cgroups(init));
     assert!(cgroups(pid).contains(&format!("0::/{}/below\n", bundle.cgroup_path())), "{}", cgroups(pid));

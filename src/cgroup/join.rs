@@ -31,6 +31,8 @@ pub enum InTree {
     /// There is no such tree, or it is not used.
     Nowhere,
     At(Tree),
+    /// By the caller: there or nowhere.
+    Named(Tree),
     Gone(PathBuf),
 }
 
@@ -86,7 +88,7 @@ pub fn open_to_join(paths: &BTreeMap<String, PathBuf>, below: &SubCgroups) -> Re
                 joinable.tasks.push((directory.path.clone(), directory.open_to_join("tasks")?));
             }
             (true, Some(sub)) if !v1 || path.join(sub).exists() => {
-                joinable.tree = InTree::At(Tree(open_below(path, sub)?));
+                joinable.tree = InTree::Named(Tree(open_below(path, sub)?));
             }
             // Beside v1 hierarchies the tree mostly has no controllers, and whoever makes cgroups below makes none here.
             (true, _) => {

@@ -125,15 +125,24 @@ fn limit_and_swap(limit: Option<i64>, swap: Option<i64>) -> Result<Vec<Write>> {
 /// `checkBeforeUpdate`, on v2: there the kernel takes a limit below what is in use, and kills. v1 refuses by itself.
 /// `current` reads a file of the cgroup as a number.
 pub fn check_before_update(writes: &[&Write], current: impl Fn(&str) -> Option<u64>) -> Result<()> {
-    for (file, used) in [("memory.max", "memory.current"), ("memory.swap.max", "memory.swap.current")] {
-        let Some(write) = writes.iter().find(|write| write.file == file) else { continue };
-        if let (Ok(limit), Some(used)) = (write.value.parse::<u64>(), current(used))
+    let limit = |file| {
+        let write = writes.iter().find(|write| write.file == file)?;
+        Some((write.value.parse::<u64>().ok()?, &*write.field))
+    };
+    let (memory, swap) = (limit("memory.max"), limit("memory.swap.max"));
+    let (memory_used, swap_used) = (current("memory.current"), current("memory.swap.current"));
+    // as the config has it, swap counts both
+    let both = memory.zip(swap).map(|((memory, _), (swap, field))| (memory.saturating_add(swap), field));
+    let both_used = memory_used.map(|memory| memory.saturating_add(swap_used.unwrap_or(0)));
+    for (what, limit, used) in
+        [("memory+swap", both, both_used), ("memory", memory, memory_used), ("swap", swap, swap_used)]
+    {
+        if let (Some((limit, field)), Some(used)) = (limit, used)
             && limit < used
         {
             bail!(
-                "{}: {limit} bytes are too few for {file}: {used} are in use, and memory.checkBeforeUpdate is set; \
-                 give more",
-                write.field
+                "{field}: rejecting {what} limit {limit}: {used} bytes are in use, and memory.checkBeforeUpdate is set; \
+                 give more"
             );
         }
     }
@@ -237,17 +246,32 @@ mod tests {
 
     #[test]
     fn a_limit_below_what_is_in_use() {
-        let write = |file: &'static str, value: &str| Write::new("linux.resources.memory.limit", file, value);
-        let in_use = |file: &str| (file == "memory.current").then_some(100);
-        for (file, value, fits) in [
-            ("memory.max", "100", true),
-            ("memory.max", "max", true),
-            ("memory.max", "99", false),
-            ("memory.low", "1", true),
-            ("memory.swap.max", "1", true),
+        let ram = |file: &str| (file == "memory.current").then_some(100);
+        let both = |file: &str| ram(file).or((file == "memory.swap.current").then_some(50));
+        type InUse<'a> = &'a dyn Fn(&str) -> Option<u64>;
+        for (writes, in_use, want) in [
+            (&[("memory.max", "100")][..], &ram as InUse, None),
+            (&[("memory.max", "max")], &ram, None),
+            (&[("memory.max", "99")], &ram, Some("f: rejecting memory limit 99: 100 bytes are in use")),
+            (&[("memory.low", "1")], &ram, None),
+            (&[("memory.swap.max", "1")], &ram, None),
+            (&[("memory.swap.max", "1")], &both, Some("f: rejecting swap limit 1: 50 bytes are in use")),
+            (
+                &[("memory.max", "10"), ("memory.swap.max", "10")],
+                &both,
+                Some("f: rejecting memory+swap limit 20: 150 bytes are in use"),
+            ),
+            (&[("memory.max", "10"), ("memory.swap.max", "max")], &both, Some("f: rejecting memory limit 10: 100")),
+            (&[("memory.max", "99"), ("memory.swap.max", "51")], &both, Some("f: rejecting memory limit 99: 100")),
+            (&[("memory.max", "100"), ("memory.swap.max", "50")], &both, None),
         ] {
-            let checked = check_before_update(&[&write(file, value)], in_use);
-            assert_eq!(checked.is_ok(), fits, "{file} = {value}: {checked:?}");
+            let planned: Vec<_> = writes.iter().map(|(file, value)| Write::new("f", *file, value)).collect();
+            let checked = check_before_update(&planned.iter().collect::<Vec<_>>(), in_use);
+            let said = checked.err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(
+                said.starts_with(want.unwrap_or_default()) && said.is_empty() == want.is_none(),
+                "{writes:?}: {said}"
+            );
         }
     }
 

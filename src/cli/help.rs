@@ -31,8 +31,12 @@ pub fn overview() -> String {
         .to_string()
 }
 
-pub fn of(mut command: Command) -> String {
-    command.render_help().to_string()
+/// Name and purpose in a section of their own, as man pages have them and who reads others' help looks for them.
+pub fn of(command: Command) -> String {
+    let about = command.get_about().map(|about| about.to_string()).unwrap_or_default();
+    let name = command.get_bin_name().unwrap_or(command.get_name()).to_string();
+    let rest = command.about(None::<&str>).render_help();
+    format!("NAME:\n   {name} - {about}\n\n{rest}")
 }
 
 /// dockerd takes the last line that holds the word "version", so only the first one does.

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Arg;
 
 use super::words::Stop;
-use super::{Call, Verb, id, later, positional, signals, switch};
+use super::{Call, Verb, id, matching, positional, signals, switch};
 use crate::error::Wording;
 use crate::lifecycle;
 
@@ -19,15 +19,12 @@ fn args() -> Vec<Arg> {
         id(),
         positional("SIGNAL", "Name or number of the signal [default: TERM]"),
         switch("all", "Succeed even if the container is stopped").short('a'),
-        switch("regex", "Not in this version yet").short('r'),
+        matching::flag(),
     ]
 }
 
 fn run(call: &Call) -> Result<u8> {
-    if call.is_on("regex") {
-        return Err(later::flag("--regex"));
-    }
     let signal = signals::number(call.text("SIGNAL").as_deref().unwrap_or("TERM"))?;
-    lifecycle::kill(&call.store()?, &call.id(), signal, call.is_on("all"))?;
-    Ok(0)
+    let (store, all) = (call.store()?, call.is_on("all"));
+    matching::each(call, |id| lifecycle::kill(&store, id, signal, all))
 }

@@ -25,6 +25,7 @@ fn every_command_is_sound() {
         assert!(names.insert(verb.name), "{} is listed twice", verb.name);
         verb.command().debug_assert(); // no name or short flag twice, among others
         let help = help::of(verb.command());
+        assert!(help.starts_with(&format!("NAME:\n   rrun {} - {}\n", verb.name, verb.about)), "{help}");
         assert!(help.contains(&format!("Usage: rrun {}", verb.name)), "{help}");
         for arg in verb.command().get_arguments().filter(|arg| !arg.is_hide_set()) {
             let shown = arg.get_long().map_or_else(|| format!("{}]", arg.get_id()), |long| format!("--{long}"));

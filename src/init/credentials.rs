@@ -8,6 +8,7 @@ use nix::unistd::{getegid, geteuid};
 
 use super::Init;
 use crate::error::{Doing, SysError};
+use crate::plan::Plan;
 use crate::sys::credentials::{self, CapabilitySets};
 
 /// Numbers of the capabilities in a set.
@@ -46,7 +47,8 @@ impl Init<'_> {
         credentials::set_gid(process.gid).context("gid")?;
         credentials::set_uid(process.uid).context("uid")?;
         // The kernel has set it to what sysctl fs.suid_dumpable says.
-        Ok(prctl::set_dumpable(process.is_dumpable()).doing("prctl PR_SET_DUMPABLE", "")?)
+        let dumpable = process.is_dumpable() || self.plan.is_some_and(Plan::admits_its_user);
+        Ok(prctl::set_dumpable(dumpable).doing("prctl PR_SET_DUMPABLE", "")?)
     }
 
     pub(super) fn set_capabilities(&mut self) -> Result<()> {

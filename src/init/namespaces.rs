@@ -1,16 +1,20 @@
 //! What belongs to new and joined namespaces: cgroups joined before theirs is made, names, loopback, session and keyring.
 
 use std::ffi::CString;
+use std::io::Write;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sched::{CpuSet, sched_setaffinity, setns, unshare};
 use nix::unistd::Pid;
 
 use super::Init;
+use super::user::set_dumpable;
 use crate::error::{Doing, SysError};
 use crate::log;
-use crate::plan::{Namespace, namespaces};
+use crate::plan::{Namespace, TimeOffset, namespaces, time};
+use crate::procfs::Proc;
 use crate::protocol::Ask;
 use crate::sys::{keyring, network};
 
@@ -46,6 +50,17 @@ impl Init<'_> {
             set.with_context(|| joined.to_string())?;
         }
         Ok(())
+    }
+
+    /// An ordinary user's container. A process with one thread may enter what it has made for its children: setns(2).
+    pub(super) fn new_clocks(&mut self) -> Result<()> {
+        let (plan, proc) = (self.plan()?, Proc::open()?);
+        // As for the id maps: its files in /proc are its own then, and nobody else is in the new namespaces yet.
+        set_dumpable(true)?;
+        new_time_namespace(&plan.time_offsets, &proc)?;
+        set_dumpable(false)?;
+        let made = proc.open_namespace("self", "time_for_children")?;
+        Ok(setns(&made, Namespace::Time.flag()).doing("setns", "time")?)
     }
 
     pub(super) fn new_session(&mut self) -> Result<()> {
@@ -86,4 +101,18 @@ impl Init<'_> {
     pub(super) fn bring_loopback_up(&mut self) -> Result<()> {
         Ok(network::bring_loopback_up()?)
     }
+}
+
+/// The namespace that the next child is born in: this process stays where it is (time_namespaces(7)).
+pub fn new_time_namespace(offsets: &[TimeOffset], proc: &Proc) -> Result<()> {
+    unshare(Namespace::Time.flag()).doing("unshare", "time")?;
+    // One by one, so that an error names its clock.
+    for TimeOffset { clock, secs, nanosecs } in offsets {
+        let clock = time::name(*clock);
+        let line = format!("{clock} {secs} {nanosecs}\n");
+        let mut file = proc.open_file("self/timens_offsets", OFlag::O_WRONLY)?;
+        let written = file.write_all(line.as_bytes()).doing("write timens_offsets", line.trim_end());
+        written.with_context(|| format!("linux.timeOffsets.{clock}"))?;
+    }
+    Ok(())
 }

@@ -95,6 +95,6 @@ fn or_user(root: Result<(), SysError>, user: impl FnOnce() -> Result<(), SysErro
     }
 }
 
-fn set_dumpable(dumpable: bool) -> Result<()> {
+pub(super) fn set_dumpable(dumpable: bool) -> Result<()> {
     Ok(prctl::set_dumpable(dumpable).doing("prctl PR_SET_DUMPABLE", dumpable)?)
 }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 
@@ -40,6 +40,10 @@ pub enum Commit {
     Later,
 }
 
+/// cgroups(7), "no internal processes".
+const HOLDS_NONE: &str =
+    "--cgroup: adding pid numbers to cgroups that pass controllers on is not possible; name one below";
+
 pub fn join(plan: &ExecPlan, prepared: Prepared, commit: Commit) -> Result<Launched> {
     let Prepared { container, pid_namespace, cgroups, attach, present } = prepared;
     let (channel, childs_channel) = Channel::pair()?;
@@ -71,15 +75,18 @@ pub fn join(plan: &ExecPlan, prepared: Prepared, commit: Commit) -> Result<Launc
         };
         stages::within(&around, || clone::spawn(CloneFlags::empty(), into.map(Tree::as_fd), child))
     };
+    let named = matches!(cgroups.tree, InTree::Named(_));
     let child = match cgroups.tree {
         InTree::Nowhere => spawn(None, None)?,
-        InTree::At(tree) => match spawn(Some(&tree), None) {
-            Err(error) if attach.is_some() && is_refused(&error) => {
+        InTree::At(tree) | InTree::Named(tree) => match spawn(Some(&tree), None) {
+            Err(error) if attach.is_some() && errno_of(&error) == Some(Errno::EACCES) => {
                 let (gate, outside) = Gate::new()?;
                 let child = spawn(None, Some((PathBuf::from("the unit's"), outside)))?;
                 put_in_place(&child, attach.map(|attach| (attach, gate)))?;
                 child
             }
+            Err(error) if named && errno_of(&error) == Some(Errno::EBUSY) => return Err(error).context(HOLDS_NONE),
+            Err(error) if named && cannot_clone_into(&error) => spawn(None, Some(tree.procs()?))?,
             Err(error) if cannot_clone_into(&error) => spawn_in_present(present()?.unwrap_or(tree), &mut spawn)?,
             result => result?,
         },
@@ -104,12 +111,11 @@ fn spawn_in_present(
     }
 }
 
-fn is_refused(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<SysError>().is_some_and(|error| error.errno == Errno::EACCES)
+fn errno_of(error: &anyhow::Error) -> Option<Errno> {
+    error.downcast_ref::<SysError>().map(|error| error.errno)
 }
 
 /// Removed meanwhile, or as for a new container.
 fn cannot_clone_into(error: &anyhow::Error) -> bool {
-    let errno = error.downcast_ref::<SysError>().map(|error| error.errno);
-    errno.is_some_and(|errno| errno == Errno::ENODEV || CANNOT_CLONE_INTO.contains(&errno))
+    errno_of(error).is_some_and(|errno| errno == Errno::ENODEV || CANNOT_CLONE_INTO.contains(&errno))
 }

@@ -1,18 +1,17 @@
 //! Entering namespaces for the moment of a clone: the child is born in them, and rrun is back where it was. Performs
 //! what `plan::choreography` decides, for `exec` too.
 
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, setns};
 
 use super::serve::reap;
 use crate::error::{Doing, SysError};
-use crate::init::Joined;
-use crate::plan::{Namespace, TimeOffset, namespaces, time};
+use crate::init::{Joined, new_time_namespace};
+use crate::plan::{Namespace, TimeOffset, namespaces};
 use crate::procfs::Proc;
 use crate::sys::clone::{Child, pidfd_send_signal};
 use crate::sys::file;
@@ -84,7 +83,7 @@ fn enter(around: &Around) -> Result<()> {
         setns(by, flags).doing("setns", names.join(",")).with_context(|| named.clone())?;
     }
     if !around.offsets.is_empty() {
-        new_time_namespace(around.offsets)?;
+        new_time_namespace(around.offsets, &Proc::open()?)?;
     }
     Ok(())
 }
@@ -98,21 +97,6 @@ fn explained(around: &Around, error: SysError) -> anyhow::Error {
             .context(named.clone()),
         None => error.into(),
     }
-}
-
-/// The namespace that the next child is born in: rrun itself stays where it is (time_namespaces(7)).
-fn new_time_namespace(offsets: &[TimeOffset]) -> Result<()> {
-    unshare(Namespace::Time.flag()).doing("unshare", "time")?;
-    let proc = Proc::open()?;
-    // One by one, so that an error names its clock.
-    for TimeOffset { clock, secs, nanosecs } in offsets {
-        let clock = time::name(*clock);
-        let line = format!("{clock} {secs} {nanosecs}\n");
-        let mut file = proc.open_file("self/timens_offsets", OFlag::O_WRONLY)?;
-        let written = file.write_all(line.as_bytes()).doing("write timens_offsets", line.trim_end());
-        written.with_context(|| format!("linux.timeOffsets.{clock}"))?;
-    }
-    Ok(())
 }
 
 /// The way back, open before rrun leaves.

@@ -70,6 +70,9 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     // What can fail without having made anything comes first.
     refuse_taken(store, &options.id)?;
     let Outside { rdt, hook_outputs, for_init } = Outside::open(&plan, options, &annotated)?;
+    if plan.process.terminal.is_some() {
+        log::stderr_is_rruns_own();
+    }
     plan.warnings.iter().chain(&cgroup.warnings).for_each(|warning| log::warning(warning));
 
     let unit = managed.as_ref().map(Managed::record);

@@ -254,6 +254,9 @@ fn decide(container: &Container, options: &ExecOptions, mut host: Host, rootless
     if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| rootless) {
         filter.serve_user();
     }
+    if plan.process.terminal.is_some() {
+        log::stderr_is_rruns_own();
+    }
     warnings.iter().for_each(|warning| log::warning(warning));
     Ok(plan)
 }

@@ -34,10 +34,11 @@ impl<'a> Runner<'a> {
         Self { id: &state.id, bundle: &state.bundle, annotations: &state.annotations, stop, outputs }
     }
 
-    /// In the bundle, as other runtimes have it.
+    /// In the bundle, as other runtimes have it. The deprecated prestart hooks are told what spec 1.0 had them told: there
+    /// they ran when `create` was over.
     pub fn at_create(&self, hooks: &Hooks, pid: i32) -> Result<()> {
         let bundle = open_host_directory(self.bundle)?;
-        self.run(&hooks.prestart, Status::Creating, Some(pid), Some(&bundle))?;
+        self.run(&hooks.prestart, Status::Created, Some(pid), Some(&bundle))?;
         self.run(&hooks.create_runtime, Status::Creating, Some(pid), Some(&bundle))
     }
 

@@ -27,19 +27,7 @@ pub fn state(store: &Store, id: &str) -> Result<StateView> {
 
 /// By id. What cannot be read is left out, with a word about it.
 pub fn list(store: &Store) -> Result<Vec<StateView>> {
-    let mut ids = Vec::new();
-    let entries = match std::fs::read_dir(&store.root).doing("open", store.root.display()) {
-        // nothing was ever made there
-        Err(SysError { errno: Errno::ENOENT, .. }) => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry.doing("readdir", store.root.display())?;
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            ids.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata().map(|m| m.uid())));
-        }
-    }
-    ids.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let ids = directories(store)?;
     let mut views = Vec::with_capacity(ids.len());
     let mut owners = BTreeMap::new();
     for (id, uid) in ids {
@@ -54,6 +42,30 @@ pub fn list(store: &Store) -> Result<Vec<StateView>> {
         }
     }
     Ok(views)
+}
+
+/// Ids that are `meant`: one that has no record yet, or none any more, too.
+pub fn matching(store: &Store, meant: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+    let ids = directories(store)?.into_iter().map(|(id, _)| id);
+    Ok(ids.filter(|id| meant(id) && state::check_id(id).is_ok()).collect())
+}
+
+/// Of containers, by id, each with its owner.
+fn directories(store: &Store) -> Result<Vec<(String, std::io::Result<u32>)>> {
+    let mut ids = Vec::new();
+    let entries = match std::fs::read_dir(&store.root).doing("open", store.root.display()) {
+        // nothing was ever made there
+        Err(SysError { errno: Errno::ENOENT, .. }) => return Ok(ids),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry.doing("readdir", store.root.display())?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            ids.push((entry.file_name().to_string_lossy().into_owned(), entry.metadata().map(|m| m.uid())));
+        }
+    }
+    ids.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(ids)
 }
 
 /// Every process in its cgroups and those below them, also those that an ended init left behind.

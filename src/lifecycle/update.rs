@@ -2,7 +2,7 @@
 //! what is asked for laid over it; written where it differs or was named. All of it is done under the lock: what is
 //! stored is what stands in the cgroups.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::Store;
@@ -50,9 +50,13 @@ pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
     let mut tell = || told.as_mut().map_or(Ok(()), |told| told.tell(&container, &after.plan, wanted));
     let finish = || Ok(container.directory.replace_config(&serde_json::to_vec(&config)?)?);
     tell().context("systemd").and_then(|()| finish()).or_else(|error| {
-        updated.take_back()?;
-        told.map_or(Ok(()), |mut told| told.put_back(&container, &updated)).context("systemd")?;
-        put_back()?;
+        // all of them are tried, whatever becomes of one
+        let files = updated.take_back();
+        let systemd = told.map_or(Ok(()), |mut told| told.put_back(&container, &updated)).context("systemd");
+        let undone = [files, systemd, put_back()];
+        undone.into_iter().collect::<Result<()>>().map_err(|worse| {
+            anyhow!("{error:#}; and a value that was set before it could not be taken back: {worse:#}")
+        })?;
         Err(error)
     })
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::hooks::OutputPaths;
+use super::seccomp::raw;
 use super::spec::Spec;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,21 +26,21 @@ pub const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 const MOUNT_CONTEXT: &str = "run.oci.mount_context_type";
 const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
+/// Replaces the rules by a filter that is written as bytes.
+const SECCOMP_BPF: &str = "run.oci.seccomp_bpf_data";
 const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
 const SECCOMP_FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
 
-const KNOWN: [(&str, Power); 7] = [
+const KNOWN: [(&str, Power); 8] = [
     (HOOKS_STDERR, Power::NeedsPermission),
     (HOOKS_STDOUT, Power::NeedsPermission),
     (KEEP_GROUPS, Power::NeedsPermission),
     (MOUNT_CONTEXT, Power::Harmless),
     (PIDFD_RECEIVER, Power::NeedsPermission),
+    (SECCOMP_BPF, Power::NeedsPermission),
     (SECCOMP_RECEIVER, Power::NeedsPermission),
     (SECCOMP_FAIL_UNKNOWN, Power::Harmless),
 ];
-
-/// Replaces the filter by one that is written as bytes.
-const SECCOMP_BPF: &str = "run.oci.seccomp_bpf_data";
 
 /// Those of crun's that whoever writes them would wait for in vain, and what there is instead.
 const LEFT_OUT: [(&str, &str); 3] = [
@@ -84,17 +85,16 @@ pub fn apply(spec: &mut Spec, rootless: bool, permitted: impl FnOnce() -> Result
             );
         }
     }
-    // not left out: the program would run without the filter that was asked for
-    ensure!(
-        given(SECCOMP_BPF).is_none(),
-        "annotations.{SECCOMP_BPF}: rrun loads no filter but those it makes itself; write the rules in linux.seccomp"
-    );
     let flag = |name: &str| given(name).map(|text| is_on(name, &text)).transpose().map(|on| on == Some(true));
     let (keep_groups, fail_unknown) = (flag(KEEP_GROUPS)?, flag(SECCOMP_FAIL_UNKNOWN)?);
     let path_of = |name: &str| given(name).map(|text| path(name, &text)).transpose();
     let (receiver, pidfd_receiver) = (path_of(SECCOMP_RECEIVER)?, path_of(PIDFD_RECEIVER)?);
     let (stdout, stderr) = (path_of(HOOKS_STDOUT)?, path_of(HOOKS_STDERR)?);
     let context = given(MOUNT_CONTEXT);
+    let program = |text: String| raw::decode(&text).with_context(|| format!("annotations.{SECCOMP_BPF}"));
+    if let Some(program) = given(SECCOMP_BPF).map(program).transpose()? {
+        spec.linux.get_or_insert_default().seccomp.get_or_insert_default().program = Some(program);
+    }
     if let Some(process) = &mut spec.process {
         process.keep_groups = keep_groups;
     }
@@ -168,6 +168,7 @@ mod tests {
             (KEEP_GROUPS, "1"),
             (SECCOMP_RECEIVER, "/run/agent"),
             (PIDFD_RECEIVER, "/run/pidfd"),
+            (SECCOMP_BPF, ALLOW),
             (HOOKS_STDOUT, "/var/log/said"),
             (HOOKS_STDERR, "/var/log/told"),
         ] {
@@ -187,11 +188,13 @@ mod tests {
                     "{told}"
                 );
                 let Ok(applied) = applied else { continue };
-                let receiver = spec.linux.unwrap().seccomp.unwrap().listener_path;
+                let seccomp = spec.linux.unwrap().seccomp.unwrap();
+                let (receiver, program) = (seccomp.listener_path, seccomp.program);
                 let shown = |path: Option<PathBuf>| path.map(|path| path.to_string_lossy().into_owned());
                 let got = match name {
                     KEEP_GROUPS => spec.process.unwrap().keep_groups.then(|| "1".to_string()),
                     SECCOMP_RECEIVER => receiver,
+                    SECCOMP_BPF => program.map(|_| ALLOW.to_string()),
                     HOOKS_STDOUT => shown(applied.hook_output.stdout),
                     HOOKS_STDERR => shown(applied.hook_output.stderr),
                     _ => shown(applied.pidfd_receiver),
@@ -208,10 +211,11 @@ mod tests {
             (SECCOMP_FAIL_UNKNOWN, "2", "2 is neither 1 nor 0"),
             (SECCOMP_RECEIVER, "agent", "agent is not absolute"),
             (PIDFD_RECEIVER, "x", "x is not absolute"),
+            (SECCOMP_BPF, "AAAA", "has 3 bytes"),
             (HOOKS_STDOUT, "a/b", "a/b is not absolute"),
             (HOOKS_STDERR, "../b", "../b is not absolute"),
         ] {
-            let error = apply(&mut spec(json!({name: value})), true, never).unwrap_err().to_string();
+            let error = format!("{:#}", apply(&mut spec(json!({name: value})), true, never).unwrap_err());
             assert!(error.starts_with(&format!("annotations.{name}: {want}")), "{error}");
         }
     }
@@ -227,13 +231,17 @@ mod tests {
         assert!(warned(json!({"run.oci.handler": "krun", KEEP_GROUPS: "1", "x": "y"})).is_empty());
     }
 
+    /// `ret SCMP_ACT_ALLOW`
+    const ALLOW: &str = "BgAAAAAA/38=";
+
     #[test]
-    fn a_filter_that_cannot_be_had_is_an_error_whoever_permits_it() {
-        for rootless in [false, true] {
-            let error =
-                apply(&mut spec(json!({SECCOMP_BPF: "AAAA"})), rootless, || Ok(SECCOMP_BPF.into())).unwrap_err();
-            assert!(error.to_string().starts_with("annotations.run.oci.seccomp_bpf_data: rrun loads no filter "));
-            assert!(apply(&mut spec(json!({SECCOMP_BPF: ""})), rootless, never).is_ok());
+    fn a_filter_as_bytes_is_there_whether_or_not_the_config_has_one() {
+        for config in [json!({}), json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}}})] {
+            let mut config = config;
+            config["annotations"] = json!({SECCOMP_BPF: ALLOW});
+            let mut spec = Spec::parse(config.to_string().as_bytes()).unwrap();
+            apply(&mut spec, false, || Ok(SECCOMP_BPF.into())).unwrap();
+            assert_eq!(spec.linux.unwrap().seccomp.unwrap().program.unwrap().len(), 1);
         }
     }
 

@@ -94,7 +94,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
     let intel_rdt = draft.intel_rdt();
     let hooks = draft.hooks(&process);
     let time_offsets = draft.problems.take(time::plan(&linux.time_offsets, &namespaces, &joined));
-    draft.problems.ensure(draft.admin || time_offsets.is_empty(), time::NEED_RIGHTS);
+    draft.problems.ensure(draft.admin || draft.user == User::New || time_offsets.is_empty(), time::NEED_RIGHTS);
     let plan = Plan {
         id: options.id.clone(),
         bundle: options.bundle.clone(),
@@ -104,7 +104,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         admin: draft.admin,
         no_setgroups: draft.forbids_setgroups(),
         time_offsets,
-        root: root::plan(spec, options, mounts_in, &mut draft.problems),
+        root: root::plan(spec, &options.rootfs, options.no_pivot, mounts_in, &mut draft.problems),
         hostname: draft.problems.take(namespaces::uts_name("hostname", &spec.hostname, &apart)),
         mounts,
         mount_label,

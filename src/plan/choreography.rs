@@ -35,6 +35,8 @@ pub enum Move {
     AskIdMaps,
     BecomeRoot,
     Unshare(Namespace),
+    /// As `Enter::TimeOffsets`, by who has rights in the new user namespace alone.
+    TimeOffsets,
 }
 
 /// `admin`: rrun has rights over the namespaces that are joined. Else only who is in the user namespace has them.
@@ -50,7 +52,8 @@ pub fn choreography(new: &[Namespace], joined: &[JoinPlan], offsets: &[TimeOffse
     };
     let kinds = || joined.iter().map(|join| join.kind);
     let mut around: Vec<Enter> = kinds().filter(|kind| by_parent(*kind)).map(Enter::Join).collect();
-    around.extend((!offsets.is_empty()).then_some(Enter::TimeOffsets));
+    let clocks_inside = !admin && new.contains(&User);
+    around.extend((!offsets.is_empty() && !clocks_inside).then_some(Enter::TimeOffsets));
 
     // A cgroup namespace has the cgroup of its maker as its root, so it is made after the child has joined its own: else
     // a v1 container would see the host's path there. The root of /dev/mqueue belongs to the maker of its namespace, so
@@ -70,6 +73,8 @@ pub fn choreography(new: &[Namespace], joined: &[JoinPlan], offsets: &[TimeOffse
         inside.extend(before.into_iter().chain([Move::Join(User)]).chain(after).chain([Move::ForkBeside]));
         last = Vec::new();
     }
+    // Before it has ids: its files in /proc are its user's until then.
+    inside.extend((!offsets.is_empty() && clocks_inside).then_some(Move::TimeOffsets));
     inside.extend(own_user.then_some([Move::AskIdMaps, Move::BecomeRoot]).into_iter().flatten());
     inside.extend([Ipc, Cgroup].into_iter().filter(|kind| new.contains(kind) && late(*kind)).map(Move::Unshare));
     inside.extend(last);
@@ -160,6 +165,20 @@ mod tests {
                 again: again.to_vec(),
             };
             assert_eq!(choreography(new, &joins, &[], *admin), want, "new {new:?}, joined {joined:?}, {admin}");
+        }
+    }
+
+    #[test]
+    fn clocks_are_set_by_who_may() {
+        use Move::{AskIdMaps, BecomeRoot};
+        let offset = [TimeOffset { clock: super::super::Clock::Boottime, secs: 1, nanosecs: 0 }];
+        for (admin, around, inside) in [
+            (true, &[TimeOffsets][..], &[JoinCgroups, AskIdMaps, BecomeRoot][..]),
+            (false, &[], &[JoinCgroups, Move::TimeOffsets, AskIdMaps, BecomeRoot]),
+        ] {
+            let got = choreography(&[User, Mount, Time], &[], &offset, admin);
+            assert_eq!((&got.around[..], &got.inside[..]), (around, inside), "{admin}");
+            assert_eq!(got.clone, [User, Mount], "{admin}");
         }
     }
 

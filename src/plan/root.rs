@@ -4,7 +4,6 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::build::Options;
 use super::id_maps::User;
 use super::mount_options;
 use super::problems::Problems;
@@ -55,19 +54,19 @@ pub fn mounts_in(spec: &Spec, apart: &[Namespace], user: User, rootfs: &Path) ->
     Ok(if found.is_some() { MountsIn::Host } else { MountsIn::Nowhere })
 }
 
-pub fn plan(spec: &Spec, options: &Options, mounts: MountsIn, problems: &mut Problems) -> RootPlan {
+pub fn plan(spec: &Spec, path: &Path, no_pivot: bool, mounts: MountsIn, problems: &mut Problems) -> RootPlan {
     let word = spec.linux.as_ref().and_then(|linux| given(&linux.rootfs_propagation));
-    let (propagation, propagation_after) = problems.ok(propagation(word, options.no_pivot)).unwrap_or((ONE_WAY, None));
+    let (propagation, propagation_after) = problems.ok(propagation(word, no_pivot)).unwrap_or((ONE_WAY, None));
     let cut_off =
         propagation.recursive && matches!(propagation.kind, PropagationKind::Private | PropagationKind::Slave);
     let switch = match mounts {
-        MountsIn::Own if options.no_pivot => RootSwitch::MoveMount,
+        MountsIn::Own if no_pivot => RootSwitch::MoveMount,
         MountsIn::Own => RootSwitch::PivotRoot,
         MountsIn::Host => RootSwitch::ChrootCovered,
         MountsIn::Nowhere => RootSwitch::Chroot,
     };
     RootPlan {
-        path: options.rootfs.clone(),
+        path: path.to_path_buf(),
         readonly: spec.root.as_ref().is_some_and(|root| root.readonly == Some(true)),
         switch,
         propagation,

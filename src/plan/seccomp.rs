@@ -4,6 +4,7 @@
 //! ```text
 //! config.json ─ profile ─▶ Profile ─ compile ─▶ Graph ─ layout ─▶ program ─ interpret ─▶ what init may still do
 //!                          (checked)  rules: conflicts            (classic BPF)
+//!               annotation ─ raw ──────────────────────────────────▶
 //! ```
 //!
 //! A filter means what libseccomp's would mean as runc uses it; integration/seccomp compares the two.
@@ -30,6 +31,7 @@ pub mod interpret;
 mod layout;
 pub mod own_calls;
 pub mod profile;
+pub mod raw;
 mod rules;
 
 pub use compile::compile;
@@ -40,8 +42,10 @@ pub struct Filter {
     pub program: Vec<sock_filter>,
     /// How many there are; what they do is for [`disassemble`] to say.
     instructions: usize,
-    /// Of calls that no rule speaks of.
+    /// Of calls that no rule speaks of; this and the next are nothing in one that came as it is.
+    #[serde(skip_serializing_if = "String::is_empty")]
     default: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     architectures: Vec<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     flags: Vec<&'static str>,
@@ -63,6 +67,13 @@ pub struct Listener {
     pub by_user: bool,
 }
 
+impl Listener {
+    fn of(written: &Seccomp) -> Option<Self> {
+        let metadata = given(&written.listener_metadata).map(String::from);
+        given(&written.listener_path).map(|path| Self { path: path.into(), metadata, by_user: false })
+    }
+}
+
 /// The filter, checked against what init still does under it.
 pub fn add(process: &mut ProcessPlan, written: &Seccomp, start_hooks: bool, warnings: &mut Vec<String>) -> Result<()> {
     let filter = plan(written)?;
@@ -74,6 +85,9 @@ pub fn add(process: &mut ProcessPlan, written: &Seccomp, start_hooks: bool, warn
 }
 
 pub fn plan(written: &Seccomp) -> Result<Filter> {
+    if let Some(program) = &written.program {
+        return raw::plan(written, program);
+    }
     let family = Family::native();
     let profile = Profile::check(written, family)?;
     let program = compile(&profile, family)?;
@@ -85,8 +99,6 @@ pub fn plan(written: &Seccomp) -> Result<Filter> {
     if let Some(name) = unknown_names.first().filter(|_| written.fail_unknown) {
         bail!("linux.seccomp.syscalls: {name} is no system call that rrun knows, which an annotation forbids");
     }
-    let path = given(&written.listener_path).filter(|_| profile.notifies);
-    let metadata = || given(&written.listener_metadata).map(String::from);
     Ok(Filter {
         instructions: program.len(),
         program,
@@ -94,7 +106,7 @@ pub fn plan(written: &Seccomp) -> Result<Filter> {
         architectures: profile.architectures.iter().map(|arch| arch.name()).collect(),
         flags: profile.flags.words(),
         unknown_names,
-        listener: path.map(|path| Listener { path: path.into(), metadata: metadata(), by_user: false }),
+        listener: Listener::of(written).filter(|_| profile.notifies),
     })
 }
 

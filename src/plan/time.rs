@@ -8,9 +8,9 @@ use super::{Clock, JoinPlan, Namespace, TimeOffset};
 /// By the words of the spec, which are the kernel's too (time_namespaces(7)).
 const CLOCKS: [(&str, Clock); 2] = [("monotonic", Clock::Monotonic), ("boottime", Clock::Boottime)];
 
-/// They are set by who makes the namespace, before a user namespace could give him any rights.
+/// In a joined user namespace, too, others may look into a process whose files in /proc are its user's.
 pub const NEED_RIGHTS: &str = "linux.timeOffsets: take root's rights (CAP_SYS_ADMIN and CAP_SYS_TIME), which rrun has \
-    not here; remove them, or run rrun as root";
+    not here; remove them, make a new user namespace, or run rrun as root";
 
 const NANOSECONDS: u32 = 1_000_000_000;
 

@@ -251,7 +251,7 @@ fn labels_are_of_the_process_and_of_what_is_mounted() {
 }
 
 #[test]
-fn time_offsets_take_rights_of_the_host() {
+fn time_offsets_take_rights_of_the_host_or_a_new_user_namespace() {
     let mut config = with("/linux/timeOffsets", json!({"boottime": {"secs": 1}}));
     config["linux"]["namespaces"] = json!([{"type": "user"}, {"type": "mount"}, {"type": "time"}]);
     config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
@@ -259,7 +259,12 @@ fn time_offsets_take_rights_of_the_host() {
     let spec = Spec::parse(config.to_string().as_bytes()).unwrap();
     let plan = |host: Host| Plan::build(&spec, &options(), &host).map(|plan| plan.time_offsets.len());
     assert_eq!(plan(Host::default()).unwrap(), 1);
-    let error = plan(Host { rootless: true, uid: 1000, gid: 1000, ..Host::default() }).unwrap_err();
+    let user = Host { rootless: true, uid: 1000, gid: 1000, ..Host::default() };
+    assert_eq!(plan(user.clone()).unwrap(), 1);
+    config["linux"]["namespaces"][0]["path"] = json!("/run/user_namespace");
+    config["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
+    let spec = Spec::parse(config.to_string().as_bytes()).unwrap();
+    let error = Plan::build(&spec, &options(), &user).unwrap_err();
     assert!(format!("{error:#}").starts_with("config.json: linux.timeOffsets: take root's rights"), "{error:#}");
 }
 

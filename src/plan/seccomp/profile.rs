@@ -130,19 +130,23 @@ impl<'s> Profile<'s> {
         );
         let rules = problems.each(written.syscalls.iter().enumerate().map(|(index, syscall)| rule(index, syscall)));
         let notifies = rules.iter().any(|rule| action(rule.verdict) == libc::SECCOMP_RET_USER_NOTIF);
-        let path = given(&written.listener_path);
-        problems.ensure(
-            path.is_some() || !notifies,
-            "linux.seccomp.listenerPath: missing; SCMP_ACT_NOTIFY needs the socket of who decides",
-        );
-        problems.ensure(
-            path.is_some() || given(&written.listener_metadata).is_none(),
-            "linux.seccomp.listenerMetadata: set without listenerPath; set both or neither",
-        );
+        check_listener(written, notifies, &mut problems);
         let architectures = problems.take(architectures(&written.architectures, family));
         let flags = problems.take(flags(written.flags.as_deref(), notifies));
         problems.result(Self { default, rules, architectures, flags, notifies })
     }
+}
+
+pub(super) fn check_listener(written: &Seccomp, notifies: bool, problems: &mut Problems) {
+    let path = given(&written.listener_path);
+    problems.ensure(
+        path.is_some() || !notifies,
+        "linux.seccomp.listenerPath: missing; SCMP_ACT_NOTIFY needs the socket of who decides",
+    );
+    problems.ensure(
+        path.is_some() || given(&written.listener_metadata).is_none(),
+        "linux.seccomp.listenerMetadata: set without listenerPath; set both or neither",
+    );
 }
 
 /// Without the data.
@@ -232,7 +236,7 @@ fn architectures(words: &[String], family: &Family) -> Result<Vec<Arch>> {
 }
 
 /// Absent is not empty: then speculation is left as it was, since mitigating it costs every program a lot.
-fn flags(words: Option<&[String]>, notifies: bool) -> Result<Flags> {
+pub(super) fn flags(words: Option<&[String]>, notifies: bool) -> Result<Flags> {
     let Some(words) = words else { return Ok(Flags { spec_allow: true, ..Flags::default() }) };
     let mut flags = Flags::default();
     for (index, word) in words.iter().enumerate() {

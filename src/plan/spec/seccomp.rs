@@ -19,6 +19,9 @@ pub struct Seccomp {
     /// By annotation: a name that rrun does not know is an error.
     #[serde(skip)]
     pub fail_unknown: bool,
+    /// By annotation: a filter in place of the rules.
+    #[serde(skip)]
+    pub program: Option<Vec<libc::sock_filter>>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

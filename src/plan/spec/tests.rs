@@ -152,8 +152,8 @@ fn every_field_is_read() {
     let unread = unread.replace("resources: None", "").replace("container_id: None, host_id: None, size: None", "");
     let unread =
         unread.replace("path: None, args: None, env: None, timeout: None", "").replace("host_id: None, size: None", "");
-    // from an annotation
-    let unread = unread.replace("mount_context: None", "");
+    // from annotations
+    let unread = unread.replace("mount_context: None", "").replace("program: None", "");
     assert!(!unread.contains("None"), "{unread}");
 }
 
