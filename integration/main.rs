@@ -30,6 +30,7 @@ mod conformance;
 mod device_filter;
 mod devices;
 mod events;
+mod exchanged;
 mod exec;
 mod faults;
 mod fds;

@@ -167,9 +167,7 @@ fn what_spec_writes_for_users_runs_as_it_is() {
     setpriv(&["spec", "--rootless"]).ok();
     let socket = ConsoleSocket::new(&user.bundle.dir);
     give(&socket.path, USER);
-    let output = setpriv(&["run", "-d", "--console-socket", socket.path.to_str().unwrap(), &user.bundle.id]);
-    // of a cgroup, on stderr, which is not the container's
-    assert_eq!(output.code, 0, "{output}");
+    setpriv(&["run", "-d", "--console-socket", socket.path.to_str().unwrap(), &user.bundle.id]).ok();
     let mut master = socket.receive();
     master.types("echo so$((1+1)) > /dev/shm/x; /bin/cat /dev/shm/x\n");
     master.hears("so2\r\n");

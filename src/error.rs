@@ -248,6 +248,8 @@ impl Report {
     }
 }
 
+const LOOP: &str = "a loop of symlinks, or a link of /proc that leads out of the container";
+
 /// What to do about an errno of an operation. To help users with one more error, add a line.
 /// A hint must not hold a reserved word (see the test below).
 /// An empty operation means any.
@@ -277,7 +279,8 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ),
     ("mount_setattr idmap", Errno::ENOSYS, "mapping the ids of a mount takes Linux 5.12"),
     ("mount_setattr", Errno::EINVAL, "only what is mounted there can be changed"),
-    ("chdir", Errno::ELOOP, "a loop of symlinks, or a link of /proc that leads out of the container"),
+    ("chdir", Errno::ELOOP, LOOP),
+    ("open in rootfs", Errno::ELOOP, LOOP),
     ("write oom_score_adj", Errno::EACCES, "below the present value it takes CAP_SYS_RESOURCE"),
     (
         "clone3",
@@ -294,6 +297,11 @@ const HINTS: &[(&str, Errno, &str)] = &[
     ("clone", Errno::EAGAIN, "the limit of processes is reached: see linux.resources.pids.limit and RLIMIT_NPROC"),
     ("fsopen", Errno::ENODEV, "this kernel has no such file system type, or its module is not loaded"),
     ("fsopen", Errno::EPERM, "mounting needs root, or a user namespace in the config"),
+    (
+        "fsconfig create",
+        Errno::EPERM,
+        "it is none for user namespaces, or shows a namespace that another user namespace owns; bind it instead",
+    ),
     (
         "fsmount",
         Errno::EPERM,

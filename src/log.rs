@@ -11,7 +11,6 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use crate::error::{Doing, SysError};
@@ -47,7 +46,7 @@ struct Sink {
     file: Option<File>,
     format: Format,
     level: Level,
-    warn_aloud: AtomicBool,
+    warn_aloud: bool,
 }
 
 static SINK: OnceLock<Sink> = OnceLock::new();
@@ -62,53 +61,58 @@ pub fn init(destination: Option<&Path>, format: Format, level: Level, stderr: St
         Stderr::AllWarnings => level >= Level::Warning,
         Stderr::Warnings => file.is_none() && (level == Level::Debug || std::io::stderr().is_terminal()),
     };
-    let _ = SINK.set(Sink { file, format, level, warn_aloud: warn_aloud.into() });
+    let _ = SINK.set(Sink { file, format, level, warn_aloud });
     Ok(())
-}
-
-/// A process with a terminal of its own writes there and not to rrun's stderr: warnings may go to it, be it what it may.
-pub fn stderr_is_rruns_own() {
-    if let Some(sink) = SINK.get() {
-        sink.warn_aloud.fetch_or(sink.file.is_none() && sink.level >= Level::Warning, Relaxed);
-    }
 }
 
 /// The reason why the command failed: to the log, and bare to stderr.
 pub fn error(line: &str) {
-    say(Level::Error, format_args!("{line}"));
+    say(Level::Error, format_args!("{line}"), OnStderr::AsEver);
 }
 
 /// What the spec lets rrun leave out, with its key.
 pub fn warning(line: &str) {
-    say(Level::Warning, format_args!("{line}"));
+    say(Level::Warning, format_args!("{line}"), OnStderr::AsEver);
+}
+
+/// Of a config. A process with a terminal of its own writes there, and stderr is rrun's alone, be it what it may.
+pub fn warnings_of<'a>(warnings: impl IntoIterator<Item = &'a String>, terminal: bool) {
+    let on_stderr = if terminal { OnStderr::WithoutLog } else { OnStderr::AsEver };
+    warnings.into_iter().for_each(|line| say(Level::Warning, format_args!("{line}"), on_stderr));
 }
 
 /// Costs nothing where nobody asked for it.
 pub fn debug(line: fmt::Arguments<'_>) {
-    say(Level::Debug, line);
+    say(Level::Debug, line, OnStderr::AsEver);
 }
 
-fn say(level: Level, line: fmt::Arguments<'_>) {
+#[derive(Clone, Copy)]
+enum OnStderr {
+    AsEver,
+    WithoutLog,
+}
+
+fn say(level: Level, line: fmt::Arguments<'_>, on_stderr: OnStderr) {
     // Not yet opened: the words of the command line were wrong, or this very log was.
-    static UNOPENED: Sink =
-        Sink { file: None, format: Format::Text, level: Level::Error, warn_aloud: AtomicBool::new(false) };
+    const UNOPENED: Sink = Sink { file: None, format: Format::Text, level: Level::Error, warn_aloud: false };
     let sink = SINK.get().unwrap_or(&UNOPENED);
-    if sink.hears(level) {
-        sink.put(level, &line.to_string(), SystemTime::now(), &mut std::io::stderr());
+    let aloud = sink.warn_aloud || (matches!(on_stderr, OnStderr::WithoutLog) && sink.file.is_none());
+    if sink.hears(level, aloud) {
+        sink.put(level, &line.to_string(), SystemTime::now(), aloud, &mut std::io::stderr());
     }
 }
 
 impl Sink {
-    fn hears(&self, level: Level) -> bool {
-        level == Level::Error || (level <= self.level && (self.file.is_some() || self.warn_aloud.load(Relaxed)))
+    fn hears(&self, level: Level, aloud: bool) -> bool {
+        level == Level::Error || (level <= self.level && (self.file.is_some() || aloud))
     }
 
     /// One write(2) per entry, since several processes append to one file. A full disk must not stop a container.
-    fn put(&self, level: Level, line: &str, time: SystemTime, stderr: &mut impl Write) {
+    fn put(&self, level: Level, line: &str, time: SystemTime, aloud: bool, stderr: &mut impl Write) {
         let entry = entry(self.format, level, line, time);
-        let aloud = match (&self.file, self.format, level) {
+        let said = match (&self.file, self.format, level) {
             (Some(_), _, Level::Error) | (None, Format::Text, Level::Error) => format!("{line}\n"),
-            (Some(_), ..) if !self.warn_aloud.load(Relaxed) || level > Level::Warning => String::new(),
+            (Some(_), ..) if !aloud || level > Level::Warning => String::new(),
             (Some(_), ..) => format!("{}: {line}\n", word(level)),
             // who asked for debugging may read it by a program, as from the file
             (None, Format::Json, _) | (None, Format::Text, Level::Debug) => entry.clone(),
@@ -117,7 +121,7 @@ impl Sink {
         if let Some(mut file) = self.file.as_ref() {
             let _ = file.write_all(entry.as_bytes());
         }
-        let _ = stderr.write_all(aloud.as_bytes());
+        let _ = stderr.write_all(said.as_bytes());
     }
 }
 
@@ -183,9 +187,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let file = file.then(|| OpenOptions::new().append(true).create(true).open(&path).unwrap());
-        let (sink, mut stderr) = (Sink { file, format, level, warn_aloud: warn_aloud.into() }, Vec::new());
-        for level in [Level::Debug, Level::Warning, Level::Error].into_iter().filter(|level| sink.hears(*level)) {
-            sink.put(level, word(level), UNIX_EPOCH, &mut stderr);
+        let (sink, mut stderr) = (Sink { file, format, level, warn_aloud }, Vec::new());
+        for level in
+            [Level::Debug, Level::Warning, Level::Error].into_iter().filter(|level| sink.hears(*level, warn_aloud))
+        {
+            sink.put(level, word(level), UNIX_EPOCH, warn_aloud, &mut stderr);
         }
         (String::from_utf8(stderr).unwrap(), std::fs::read_to_string(path).unwrap_or_default())
     }

@@ -15,7 +15,7 @@ pub fn flag() -> Arg {
 
 /// Flags that mean something in front of a command only.
 pub fn root_only() -> Command {
-    Command::new("rrun").arg(flag()).arg(switch("version", "Print the version").short('v'))
+    Command::new("rrun").arg(flag()).arg(switch("version", "Print the version").short('v').short_alias('V'))
 }
 
 pub fn overview() -> String {

@@ -243,7 +243,7 @@ fn help_and_version_come_first() {
     for line in ["state --help", "state -h c1 c2", "help state"] {
         assert!(printed(line).contains("Usage: rrun state <ID>"), "{line}: {}", printed(line));
     }
-    for line in ["--version", "-v", "-version", "--version state c1"] {
+    for line in ["--version", "-v", "-V", "-version", "--version state c1"] {
         assert_eq!(printed(line), help::version(), "{line}");
     }
     assert!(printed("").lines().all(|line| line.chars().count() <= 120), "{}", printed(""));

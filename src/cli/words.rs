@@ -160,16 +160,17 @@ fn given(
 }
 
 fn is_named(arg: &Arg, name: &[u8]) -> bool {
-    let mut short = [0; 4];
+    let is = |letter: char| letter.encode_utf8(&mut [0; 4]).as_bytes() == name;
     arg.get_long().is_some_and(|long| long.as_bytes() == name)
-        || arg.get_short().is_some_and(|c| c.encode_utf8(&mut short).as_bytes() == name)
+        || arg.get_short().is_some_and(is)
+        || arg.get_all_short_aliases().is_some_and(|letters| letters.into_iter().any(is))
 }
 
-/// The words that Go's parser takes for a bool; callers were written in Go.
+/// The words that Go's parser takes for a bool, since callers were written in Go; and crun's for `--tty`.
 fn truth(value: Option<&[u8]>) -> Option<bool> {
     match value.unwrap_or(b"") {
-        b"" | b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Some(true),
-        b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Some(false),
+        b"" | b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" | b"yes" => Some(true),
+        b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" | b"no" => Some(false),
         _ => None,
     }
 }

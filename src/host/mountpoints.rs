@@ -51,4 +51,19 @@ mod tests {
             assert_eq!(mounted_on(mountinfo, Path::new("/a b"), on), want, "{on}");
         }
     }
+
+    proptest::proptest! {
+        /// Whoever mounts chooses the name; the kernel writes it so: seq_path of its fs/seq_file.c.
+        #[test]
+        fn a_path_may_hold_any_byte(name in proptest::collection::vec(1..=u8::MAX, 1..16)) {
+            let written = |byte: &u8| match byte {
+                b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
+                byte => vec![*byte],
+            };
+            let line = [b"22 1 0:20 / ", &*name.iter().flat_map(written).collect::<Vec<u8>>(), b" rw - proc p rw\n"].concat();
+            let point = PathBuf::from(std::ffi::OsString::from_vec(name));
+            proptest::prop_assert_eq!(mountpoints(&line, &["proc"]), [point.clone()]);
+            proptest::prop_assert_eq!(mounted_on(&line, &point, 1), Some(22));
+        }
+    }
 }

@@ -82,7 +82,7 @@ impl Init<'_> {
         // One that exists may be reached through symlinks as the kernel takes them.
         match rootfs.open_path(Path::new(cwd), OFlag::O_PATH | OFlag::O_DIRECTORY, Symlinks::Followed) {
             Err(Errno::ENOENT) => rootfs.make_directory(&InRoot::new(cwd), Symlinks::Followed).map(drop)?,
-            result => result.map(drop).doing("open", cwd)?,
+            result => result.map(drop).doing("open in rootfs", cwd)?,
         }
         Ok(())
     }

@@ -57,8 +57,7 @@ impl Init<'_> {
     }
 
     /// Root of the namespace, or where that is not mapped the container's user; without the groups of rrun's caller but
-    /// where they are kept. The
-    /// kernel clears the parent-death signal here, and may have made us dumpable.
+    /// where they are kept. The kernel clears the parent-death signal here, and may have made us dumpable.
     pub(super) fn become_root(&mut self) -> Result<()> {
         let has_groups = |plan: &Plan| plan.id_maps.as_ref().is_some_and(|maps| maps.setgroups);
         let sure = self.plan.is_some_and(|plan| plan.has_new(Namespace::User) && has_groups(plan));

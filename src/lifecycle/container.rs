@@ -30,6 +30,11 @@ impl Store {
 }
 
 impl Container {
+    /// One that this very process has made, and recorded so.
+    pub fn just_made(directory: Directory, state: State) -> Result<Self> {
+        Ok(Self { directory, state, creator_alive: true, proc: Proc::own()?, cgroups: OnceCell::new() })
+    }
+
     /// `None` before there is a record.
     pub fn in_directory(directory: Directory) -> Result<Option<Self>> {
         let Some(mut state) = directory.read_state()? else { return Ok(None) };

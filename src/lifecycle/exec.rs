@@ -254,10 +254,7 @@ fn decide(container: &Container, options: &ExecOptions, mut host: Host, rootless
     if let Some(filter) = plan.process.seccomp.as_mut().filter(|_| rootless) {
         filter.serve_user();
     }
-    if plan.process.terminal.is_some() {
-        log::stderr_is_rruns_own();
-    }
-    warnings.iter().for_each(|warning| log::warning(warning));
+    log::warnings_of(&warnings, plan.process.terminal.is_some());
     Ok(plan)
 }
 

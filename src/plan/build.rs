@@ -2,7 +2,7 @@
 //! system call.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -276,12 +276,9 @@ fn paths(field: &str, paths: &[String]) -> Result<Vec<InRoot>> {
         Ok(inside)
     };
     let mut problems = Problems::default();
-    let mut planned: Vec<InRoot> = Vec::with_capacity(paths.len());
-    for inside in problems.each(paths.iter().enumerate().map(one)) {
-        if !planned.contains(&inside) {
-            planned.push(inside);
-        }
-    }
+    let mut planned = problems.each(paths.iter().enumerate().map(one));
+    let mut seen = BTreeSet::new();
+    planned.retain(|inside| seen.insert(inside.clone()));
     problems.result(planned)
 }
 

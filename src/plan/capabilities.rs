@@ -1,5 +1,6 @@
 //! Capability names and the sets that a process gets (capabilities(7)).
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow, ensure};
@@ -18,15 +19,14 @@ pub fn plan(
     warnings: &mut Vec<String>,
 ) -> Result<Capabilities> {
     let Some(sets) = sets else { return Ok(Capabilities::default()) };
-    let mut left_out = Vec::new();
+    let mut left_out = BTreeSet::new();
     let mut read = |set: &'static str, names: &[String]| {
         names.iter().fold(0, |bits, name| match grantable(name, host) {
             Ok(bit) => bits | bit,
             Err(reason) => {
-                if !left_out.contains(name) {
+                if left_out.insert(name.clone()) {
                     let shown = if name.is_empty() { "an empty name" } else { name };
                     warnings.push(format!("process.capabilities.{set}: {shown}: {reason}; left out"));
-                    left_out.push(name.clone());
                 }
                 bits
             }

@@ -1,5 +1,7 @@
 //! `linux.netDevices`: devices of the host that become the container's.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, bail, ensure};
 use serde::Serialize;
 
@@ -51,7 +53,8 @@ pub fn plan(written: &Table<Written>, apart: &[Namespace], admin: bool) -> Resul
         admin,
         "linux.netDevices: to move a device takes root's rights on the host; remove it, or run rrun as root"
     );
-    let mut planned: Vec<NetDevice> = Vec::with_capacity(written.len());
+    let mut planned = Vec::with_capacity(written.len());
+    let mut names_inside = BTreeMap::new();
     for (name, device) in written.iter() {
         let field = format!("linux.netDevices.{name}");
         const ALLOWED: &str = "1 to 15 bytes without white space, / and :";
@@ -63,8 +66,10 @@ pub fn plan(written: &Table<Written>, apart: &[Namespace], admin: bool) -> Resul
         }
         ensure!(inside != "lo", "{field}.name: lo is there in every network namespace; choose another");
         let device = NetDevice { name: name.clone(), inside: inside.into() };
-        if let Some(other) = planned.iter().find(|other| !device.is_template() && other.inside == device.inside) {
-            bail!("{field}.name: {inside} is that of linux.netDevices.{} too; choose another", other.name);
+        if !device.is_template()
+            && let Some(other) = names_inside.insert(inside, name)
+        {
+            bail!("{field}.name: {inside} is that of linux.netDevices.{other} too; choose another");
         }
         planned.push(device);
     }

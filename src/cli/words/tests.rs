@@ -52,6 +52,8 @@ fn words_become_what_clap_reads_without_guessing() {
         (&["--all=T", "c1"], Never, "--all -- c1 |"),
         (&["--all", "false"], Never, "--all -- false |"),
         (&["--all=false", "c1"], Never, "-- c1 |"),
+        (&["--all=no", "c1"], Never, "-- c1 |"),
+        (&["--all=yes", "c1"], Never, "--all -- c1 |"),
         (&["--all", "--all=0", "c1"], Never, "-- c1 |"),
         (&["--all=false", "c1", "-a"], Never, "--all -- c1 |"),
         // in any order, and global flags too; the command's own flag hides a global one of that name

@@ -197,4 +197,13 @@ mod tests {
         assert!(!takes(&entry.replace("enabled", "disabled"), b"\x7fELF\x01"));
         assert!(!takes("enabled\nextension .exe\n", b"\x7fELF\x01"));
     }
+
+    proptest::proptest! {
+        /// The image holds the file: its header may say anything.
+        #[test]
+        fn no_program_is_beyond_reading(start in 0..3usize, rest in proptest::collection::vec(0..=u8::MAX, 0..256)) {
+            let head = [[&b"\x7fELF"[..], b"#!", b""][start], &rest].concat();
+            let _ = (of(&head).stands_alone(), takes("enabled\noffset 7\nmagic 00ff\nmask ff\n", &head));
+        }
+    }
 }

@@ -226,6 +226,25 @@ fn names_paths_and_annotations_are_taken_over() {
     assert!(build_error(&config).contains("contradicts the field domainname"));
 }
 
+/// A config of 16 MiB has room for a million of them: comparing each with all others would take hours.
+#[test]
+fn long_lists_are_planned_in_no_time() {
+    let many = |name: &str| Value::from_iter((0..100_000).map(|n| format!("{name}{n}")));
+    let mut config = with("/process/capabilities", json!({"bounding": many("CAP_")}));
+    for field in ["maskedPaths", "readonlyPaths"] {
+        config["linux"][field] = many("/x");
+    }
+    let device = |n: u32| (format!("eth{n}"), json!({}));
+    config["linux"]["netDevices"] = (0..100_000).map(device).collect::<serde_json::Map<_, _>>().into();
+    let begun = std::time::Instant::now();
+    let plan = build(&config, &options()).unwrap();
+    assert_eq!(
+        (plan.masked_paths.len(), plan.readonly_paths.len(), plan.net_devices.len()),
+        (100_000, 100_000, 100_000)
+    );
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
 #[test]
 fn labels_are_of_the_process_and_of_what_is_mounted() {
     let mut config = with("/linux/mountLabel", json!("u:object_r:file_t:s0:c1,c2"));
