@@ -104,6 +104,7 @@ pub fn bring_up(
     let recorded = Undo::new("record of the container", || claim.forget());
     // What is recorded as ours is killed and removed by `delete`.
     cgroup::refuse_occupied(&cgroup, None)?;
+    managed.as_ref().map_or(Ok(()), |managed| managed.refuse_foreign(&cgroup)).context("linux.cgroupsPath")?;
     claim.record_intent(&config)?;
     if options.notify_socket.is_some() {
         claim.directory.make_notify_directory()?;
@@ -119,7 +120,7 @@ pub fn bring_up(
 /// How the plan is to be made.
 fn manner<'s>(store: &Store, options: &CreateOptions, place: Place, interrupts: &'s Interrupts) -> Result<Manner<'s>> {
     let notify_socket = options.notify_socket.as_deref();
-    notify_socket.map(notify::address).transpose()?;
+    notify_socket.map(notify::check).transpose()?;
     Ok(Manner {
         no_pivot: options.no_pivot,
         detached: place != Place::Foreground,

@@ -161,8 +161,10 @@ fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<Result<()>> {
     match outcome {
         Outcome::Executed => Ok(Ok(())),
         Outcome::HookFailed => Ok(Err(match told()? {
-            // its filter lets init say nothing
-            silent if silent.is_empty() => anyhow!("hooks.startContainer: one of them failed"),
+            // its filter lets init say nothing, or a limit
+            silent if silent.is_empty() => {
+                anyhow!("hooks.startContainer: one of them failed{}", why_silent(&given.container))
+            }
             told => anyhow!(told),
         })),
         Outcome::NotRead => bail!("init was ended before it could execute the program"),
@@ -170,7 +172,18 @@ fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<Result<()>> {
         Outcome::Failed(errno) => {
             let told = told()?;
             ensure!(told.is_empty(), "{told}");
-            bail!("exec: {} ({errno:?})", strerror(errno))
+            bail!("exec: {} ({errno:?}){}", strerror(errno), why_silent(&given.container))
         }
+    }
+}
+
+/// What keeps init from saying more goes for whatever the program writes, too.
+fn why_silent(container: &Container) -> &'static str {
+    let config = container.directory.read_config().ok().flatten().unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    let limits = config.pointer("/process/rlimits").and_then(serde_json::Value::as_array);
+    match limits.into_iter().flatten().any(|limit| limit["type"] == "RLIMIT_FSIZE") {
+        true => "; RLIMIT_FSIZE of process.rlimits lets init say no more",
+        false => "",
     }
 }

@@ -28,6 +28,8 @@ const NOTIFY: &str = "notify";
 const RESTORE: &str = "restore";
 const START: &str = "start.fifo";
 const START_ERROR: &str = "start.error";
+/// Is there while an `update` has the container frozen.
+const FROZEN: &str = "update.frozen";
 const LENT: &str = "net_devices.json";
 const NEW_LENT: &str = "net_devices.json.new";
 /// Where network devices are lent from, and to.
@@ -260,6 +262,22 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// That an `update` is about to freeze the container, until it has thawed it: one that is killed meanwhile cannot.
+    pub fn mark_frozen(&self) -> Result<(), SysError> {
+        self.write(FROZEN, b"")
+    }
+
+    pub fn unmark_frozen(&self) -> Result<(), SysError> {
+        self.unlink(FROZEN)
+    }
+
+    pub fn is_marked_frozen(&self) -> Result<bool, SysError> {
+        match self.open_file(FROZEN, OFlag::O_PATH) {
+            Err(Errno::ENOENT) => Ok(false),
+            file => file.doing("open", self.name(FROZEN)).map(|_| true),
+        }
     }
 
     fn unlink(&self, name: &str) -> Result<(), SysError> {
