@@ -1,18 +1,20 @@
 //! `create` and `run`: the same way up; run goes on with the start, and in the foreground stays until the end.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Result;
 use nix::sys::prctl;
 
 use super::bring_up::{Place, Up, bring_up};
-use super::delete::delete_own;
+use super::container::Container;
+use super::delete::delete_up;
 use super::start::start_unready;
 use super::{CreateOptions, RunOptions, Store, readiness};
 use crate::error::Doing;
 use crate::launch::foreground::{self, Relay};
 use crate::launch::interrupts::Interrupts;
 use crate::launch::seal;
+use crate::sys::clone::Child;
 use crate::{log, notify, state};
 
 pub fn create(store: &Store, options: &CreateOptions) -> Result<()> {
@@ -34,12 +36,12 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
         prctl::set_child_subreaper(true).doing("prctl PR_SET_CHILD_SUBREAPER", "")?;
     }
     let host = options.create.notify_socket.as_deref().map(notify::Host::connect).transpose()?;
-    let up = bring_up(store, &options.create, place, &interrupts)?;
-    let outcome = after_start(store, id, up, host, place, &interrupts);
+    let Up { container, child, console } = bring_up(store, &options.create, place, &interrupts)?;
+    let outcome = after_start(&container, &child, console, host, place, &interrupts);
     if outcome.is_ok() && (place == Place::Detached || options.keep) {
         return outcome;
     }
-    match (delete_own(store, id, &interrupts), outcome) {
+    match (delete_up(&container, Some(&interrupts)), outcome) {
         (Err(error), Err(outcome)) => {
             // the first thing that went wrong is what a user needs
             log::warning(&format!("{id}: what is left could not be removed: {error:#}"));
@@ -51,25 +53,28 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
 }
 
 fn after_start(
-    store: &Store,
-    id: &str,
-    up: Up,
+    container: &Container,
+    child: &Child,
+    console: Option<OwnedFd>,
     host: Option<notify::Host>,
     place: Place,
     interrupts: &Interrupts,
 ) -> Result<i32> {
-    let relay = up.console.map(Relay::new).transpose()?;
-    let readiness = start_unready(store, id, host, interrupts)?;
+    let relay = console.map(Relay::new).transpose()?;
+    let readiness = start_unready(container, host, interrupts)?;
     match place {
         Place::Created | Place::Detached => {
-            let wait = |readiness| readiness::wait(readiness, up.child.pidfd.as_fd(), Some(interrupts));
+            let wait = |readiness| readiness::wait(readiness, child.pidfd.as_fd(), Some(interrupts));
             readiness.map_or(Ok(()), wait).map(|()| 0)
         }
         Place::Foreground => {
-            let status = foreground::wait(&up.child, interrupts, relay, readiness)?;
-            let kills = || store.find(id)?.cgroups()?.oom_kills();
+            let status = foreground::wait(child, interrupts, relay, readiness)?;
+            let kills = || container.cgroups()?.oom_kills();
             if status == KILLED && kills().is_ok_and(|kills| kills > 0) {
-                log::warning(&format!("run {id}: killed for want of memory: see linux.resources.memory.limit"));
+                log::warning(&format!(
+                    "run {}: killed for want of memory: see linux.resources.memory.limit",
+                    container.state.id
+                ));
             }
             Ok(status)
         }
