@@ -8,10 +8,10 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
-use crate::layout::{is_v2, set_frozen};
+use crate::layout::{is_v2, mountpoint, set_frozen};
 use crate::leftovers::{Leftovers, hierarchies, is_alive};
 use crate::mounted::{Mounted, mount_at};
-use crate::runtime::on_rrun;
+use crate::runtime::{on_rrun, run};
 
 /// What one file of the container's cgroup says.
 #[track_caller]
@@ -320,6 +320,27 @@ fn a_cgroup_with_somebody_in_it_is_refused_and_left_alone() {
     somebody.wait().unwrap();
     assert!(alive && there, "whoever was there has gone: alive {alive}, cgroup {there}");
     occupied.iter().for_each(|cgroup| fs::remove_dir(cgroup).unwrap());
+}
+
+/// Whoever has no number here may live there all the same.
+#[test]
+fn a_cgroup_with_somebody_of_another_pid_namespace_in_it_is_refused() {
+    need!(rrun); // others see nobody
+    layout!(V2, Hybrid); // v1 does not tell
+    let bundle = Bundle::sleeping();
+    let cgroup = mountpoint("unified").join(bundle.cgroup_path());
+    fs::create_dir_all(&cgroup).unwrap();
+    let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+    fs::write(cgroup.join("cgroup.procs"), other.id().to_string()).unwrap();
+    let command = bundle.command(&["create", &bundle.id]);
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args(["--pid", "--fork", "--mount-proc"]).arg(command.get_program()).args(command.get_args());
+    let output = run(elsewhere.current_dir(&bundle.dir));
+    output.refused(&["container's cgroup is not empty", "outside of rrun's pid namespace"]);
+    assert!(other.try_wait().unwrap().is_none());
+    other.kill().unwrap();
+    other.wait().unwrap();
+    fs::remove_dir(&cgroup).unwrap();
 }
 
 #[test]

@@ -114,12 +114,44 @@ fn what_only_the_finished_container_has_is_not_missed() {
     let program = bundle.host_file("tools/program", "#!/bin/sh\necho ran\n");
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     bundle.bind(program.parent().unwrap(), "/opt", &[]).args(&["/opt/program"]);
+    let ok = format!("ok: {} would run here\n", bundle.dir.display());
+    assert_eq!(check(&bundle, &[]).ok(), ok);
+    assert_eq!(bundle.run().ok(), "ran\n");
+    bundle.set("/mounts/4/options", json!(["bind"])).mount("/opt", "overlay", "overlay", &["lowerdir=/usr:/etc"]);
     let output = check(&bundle, &[]);
     assert!(output.ok().contains("warning: process.args: exec: \"/opt/program\""), "{output}");
     assert!(output.stdout.contains("mounts[4] mounts on /opt"), "{output}");
-    assert_eq!(bundle.run().ok(), "ran\n");
-    bundle.unset("/mounts/4").set("/hooks/createRuntime", json!([{"path": "/bin/true"}]));
+    bundle.unset("/mounts/5").unset("/mounts/4").set("/hooks/createRuntime", json!([{"path": "/bin/true"}]));
     assert!(check(&bundle, &[]).ok().contains("a hook may bring it"));
+}
+
+// without CAP_SYS_RESOURCE it can only go up
+#[test]
+fn a_lower_oom_score_without_the_right_to_it_is_foreseen() {
+    need!(rrun);
+    let mut bundle = Bundle::new();
+    let without = |bundle: &Bundle, args: &[&str]| {
+        bundle.write_config();
+        let rrun = bundle.command_on_config_as_it_is(args);
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource", "--"]);
+        command
+            .arg(rrun.get_program())
+            .args(rrun.get_args())
+            .current_dir(rrun.get_current_dir().unwrap_or(&bundle.dir));
+        crate::runtime::run(&mut command)
+    };
+    for (value, refused) in [(-1000, true), (1000, false)] {
+        bundle.set("/process/oomScoreAdj", value);
+        let output = without(&bundle, &["check"]);
+        assert_eq!(output.stdout.contains("problem: process.oomScoreAdj: "), refused, "{output}");
+        let output = without(&bundle, &["create", &bundle.id]);
+        assert_eq!(output.code != 0 && output.stderr.contains("process.oomScoreAdj: "), refused, "{output}");
+        bundle.delete_force().ok();
+    }
+    // rrun's own rights
+    bundle.set("/process/oomScoreAdj", -1000);
+    assert_eq!(check(&bundle, &[]).code == 0, bundle.create().code == 0);
 }
 
 #[test]

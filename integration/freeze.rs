@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -308,6 +309,45 @@ fn a_pause_loses_against_a_resume_and_says_so() {
     pause.wait().refused(&["somebody thawed it"]);
     assert_eq!(bundle.status(), "running");
     drop(stuck);
+}
+
+/// As an `update` by systemd leaves it on v1 when it is killed.
+#[test]
+fn what_a_dead_update_froze_is_thawed_and_what_was_paused_is_not() {
+    need!(rrun); // others leave it so
+    let bundle = Bundle::sleeping();
+    bundle.run_detached().ok();
+    let record = bundle.state_root.join(&bundle.id);
+    let (mark, freezer) = (record.join("update.frozen"), bundle.cgroup("freezer"));
+    let left = || {
+        fs::write(&mark, "").unwrap();
+        set_frozen(&freezer, true);
+    };
+    left();
+    // one that lives holds the lock, and thaws it itself
+    let lock = Flock::lock(fs::File::open(&record).unwrap(), FlockArg::LockExclusive).unwrap();
+    assert_eq!(bundle.status(), "paused");
+    drop(lock);
+    assert_eq!(bundle.status(), "running");
+    assert!(!mark.exists());
+    left();
+    bundle.call(&["exec", &bundle.id, "true"]).ok();
+    left();
+    bundle.call(&["update", "--pids-limit", "50", &bundle.id]).ok();
+    assert_eq!(bundle.status(), "running");
+    // killed just after it had thawed
+    fs::write(&mark, "").unwrap();
+    bundle.pause().ok();
+    assert_eq!((bundle.status().as_str(), mark.exists()), ("paused", false));
+    bundle.resume().ok();
+    left();
+    bundle.pause().ok();
+    assert_eq!(bundle.status(), "paused");
+    bundle.resume().ok();
+    left();
+    bundle.delete().refused(&["running"]);
+    left();
+    bundle.delete_force().ok();
 }
 
 #[test]

@@ -79,6 +79,13 @@ fn tree(bundle: &Bundle, name: &str) -> std::path::PathBuf {
     file.parent().unwrap().to_path_buf()
 }
 
+/// With a program in it.
+fn volume(bundle: &Bundle) -> std::path::PathBuf {
+    let program = bundle.host_file("volume/run", "#!/bin/busybox true\n");
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    program.parent().unwrap().to_path_buf()
+}
+
 fn node(path: &Path, minor: u64) {
     mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(1, minor)).unwrap();
 }
@@ -215,13 +222,40 @@ const PROGRAM: &[Row] = &[
         b.image_file("script", "#!/no/such\n");
         b.args(&["/script"]);
     }),
-    ("missing in a volume", Unforeseen("process.args"), |b| {
+    ("missing in a volume", Refused("process.args"), |b| {
         let tree = tree(b, "tree");
         b.bind(&tree, "/data", &[]).args(&["/data/nosuch"]);
     }),
     ("of a volume", Runs, |b| {
         let tree = tree(b, "tree");
         b.bind(&tree, "/data", &[]).args(&["/data/program"]);
+    }),
+    ("covered by a volume", Refused("process.args"), |b| {
+        let tree = tree(b, "tree");
+        b.bind(&tree, "/bin", &[]).args(&["true"]);
+    }),
+    ("covered by a tmpfs", Refused("process.args"), |b| {
+        b.mount("/bin", "tmpfs", "tmpfs", &[]).args(&["/bin/busybox"]);
+    }),
+    ("not executable in a volume", Refused("process.args"), |b| {
+        let tree = tree(b, "tree");
+        b.bind(&tree, "/data", &[]).args(&["/data/file"]);
+    }),
+    ("of a volume from which nothing is executed", Refused("process.args"), |b| {
+        let volume = volume(b);
+        b.bind(&volume, "/data", &["noexec"]).args(&["/data/run"]);
+    }),
+    ("by PATH in a volume", Runs, |b| {
+        let volume = volume(b);
+        b.bind(&volume, "/data", &[]).set("/process/env", json!(["PATH=/nosuch:/data"])).args(&["run"]);
+    }),
+    ("by a symlink of the image into a volume", Runs, |b| {
+        let volume = volume(b);
+        symlink("/data", b.rootfs("/way")).unwrap();
+        b.bind(&volume, "/data", &[]).args(&["/way/run"]);
+    }),
+    ("a network device that is missing", Refused("linux.netDevices.rt-nosuch"), |b| {
+        b.set("/linux/netDevices", json!({"rt-nosuch": {}}));
     }),
     ("below proc", Unforeseen("process.args"), |b| {
         b.args(&["/proc/version"]);

@@ -312,6 +312,22 @@ fn a_long_path_of_the_state_is_no_obstacle() {
     start.wait().ok();
 }
 
+// an address holds 107 bytes
+#[test]
+fn a_manager_may_listen_deep() {
+    need!(rrun); // runc binds what it cannot reach
+    let bundle = notifying("notify READY=1; exec sleep 1000");
+    let mut manager = Manager::at_path(&bundle);
+    let deep = bundle.dir.join("x".repeat(120));
+    std::fs::create_dir(&deep).unwrap();
+    let path = deep.join("manager.sock");
+    std::fs::rename(&manager.name, &path).unwrap();
+    manager.name = path.to_str().unwrap().into();
+    let start = manager.starting(&bundle);
+    manager.hears_that_it_is_ready(bundle_pid(&bundle));
+    start.wait().ok();
+}
+
 #[test]
 fn a_container_that_was_created_without_it_starts_without_it() {
     need!(rrun); // runc fails

@@ -184,6 +184,28 @@ fn a_tiny_limit_of_open_files_does_not_break_the_start() {
 }
 
 #[test]
+fn limits_that_leave_no_room_are_named() {
+    need!(rrun);
+    // a program dies of it before its first word
+    for (kind, soft) in [("RLIMIT_AS", 0), ("RLIMIT_DATA", 0), ("RLIMIT_STACK", 4096)] {
+        let mut bundle = Bundle::sh("ls /");
+        bundle.set("/process/rlimits", json!([{"type": kind, "soft": soft, "hard": soft}]));
+        let output = bundle.call(&["--debug", "run", &bundle.id]);
+        assert_eq!(output.code, 139, "{output}");
+        assert!(output.stderr.contains("process.rlimits[0].soft: ") && output.stderr.contains(kind), "{output}");
+    }
+    // init's last words go to a file
+    let mut bundle = Bundle::new();
+    let program = bundle.image_file("bad", "neither this nor that");
+    std::fs::set_permissions(program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    bundle.args(&["/bad"]);
+    bundle.set("/process/rlimits", json!([{"type": "RLIMIT_FSIZE", "soft": 0, "hard": 0}]));
+    assert!(bundle.run().error().contains("RLIMIT_FSIZE of process.rlimits"), "{}", bundle.run());
+    bundle.args(&["true"]).set("/hooks/startContainer", json!([{"path": "/bin/false"}]));
+    assert!(bundle.run().error().contains("RLIMIT_FSIZE of process.rlimits"), "{}", bundle.run());
+}
+
+#[test]
 fn no_new_privileges_is_set_only_when_asked_for() {
     let mut bundle = Bundle::new();
     assert_eq!(status(&bundle)["NoNewPrivs"], "1");

@@ -199,6 +199,31 @@ fn an_update_that_the_kernel_refuses_changes_nothing() {
     has_its_limits_but_devices(&bundle);
 }
 
+/// The last of its steps fails, when systemd has been told.
+#[test]
+fn an_update_that_cannot_be_recorded_is_taken_back_from_systemd_too() {
+    systemd!();
+    need!(rrun);
+    let _systemd = with_systemd();
+    let bundle = limited();
+    create(&bundle);
+    let in_the_way = bundle.state_root.join(&bundle.id).join("config.json.new");
+    fs::create_dir(&in_the_way).unwrap();
+    let flags = ["--pids-limit", "55", "--memory", "60m", "--cpu-quota", "30100"];
+    bundle.call(&[&["update"], &flags[..], &[&bundle.id]].concat()).error();
+    for _ in 0..2 {
+        has_its_limits_but_devices(&bundle);
+        let (property, want, files) = &LIMITS_OF_ONE[usize::from(is_v2())];
+        let (controller, file, text) = files[usize::from(is_v2())];
+        assert_eq!(
+            (shown(&unit(&bundle), property).as_str(), value(&bundle, controller, file).as_str()),
+            (*want, text)
+        );
+        systemctl(&["daemon-reload"]);
+    }
+    fs::remove_dir(&in_the_way).unwrap();
+}
+
 #[track_caller]
 fn has_its_limits_but_devices(bundle: &Bundle) {
     for (property, want, files) in &LIMITS {
@@ -301,6 +326,25 @@ fn a_unit_that_somebody_is_in_is_not() {
     other.kill().unwrap();
     other.wait().unwrap();
     goes(&unit);
+}
+
+#[test]
+fn an_empty_slice_of_the_host_stays() {
+    systemd!();
+    need!(rrun); // others make it theirs, and stop it
+    let _systemd = with_systemd();
+    let mut bundle = Bundle::sleeping();
+    let slice = format!("{}.slice", bundle.id.replace('-', "_"));
+    systemctl(&["start", &slice]);
+    assert_eq!(shown(&slice, "ActiveState"), "active");
+    bundle.set("/linux/cgroupsPath", format!(":ignored:{slice}"));
+    call(&bundle, &["create", &bundle.id]).refused(&["linux.cgroupsPath: ", &slice, "another's"]);
+    bundle.delete_force().ok();
+    assert_eq!(shown(&slice, "ActiveState"), "active");
+    systemctl(&["stop", &slice]);
+    create(&bundle);
+    bundle.delete_force().ok();
+    goes(&slice);
 }
 
 // CVE-2024-3154: a pod's annotation had the host power off, or run a program

@@ -1,7 +1,9 @@
 //! `process.terminal`: handed to a manager by its console socket, or joined to the caller's own terminal.
 
 use std::os::fd::AsRawFd;
-use std::process::Command;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -335,6 +337,63 @@ fn a_caller_that_stops_reading_does_not_end_the_container() {
     let mut command = bundle.command(&["run", &bundle.id]);
     let status = command.stdin(terminal.stdio()).stdout(writer).stderr(terminal.stdio()).status().unwrap();
     assert_eq!(status.code(), Some(7));
+}
+
+/// In the foreground, writing more than anybody reads.
+fn unread(stdout: Stdio) -> (Bundle, Terminal, std::process::Child) {
+    let bundle = with_terminal("exec yes");
+    let terminal = Terminal::new(24, 80);
+    let mut command = bundle.command(&["run", &bundle.id]);
+    let run = command.stdin(terminal.stdio()).stdout(stdout).stderr(terminal.stdio()).spawn().unwrap();
+    bundle.wait_until("running");
+    std::thread::sleep(Duration::from_millis(300));
+    (bundle, terminal, run)
+}
+
+#[test]
+fn a_caller_that_does_not_read_is_not_waited_for_when_the_container_has_ended() {
+    need!(rrun); // runc waits for ever
+    let (pipe, on_pipe) = std::io::pipe().unwrap();
+    // opened anew it cannot be
+    let (socket, on_socket) = UnixStream::pair().unwrap();
+    let runs = [unread(on_pipe.into()), unread(OwnedFd::from(on_socket).into())];
+    for (bundle, _, _) in &runs {
+        bundle.call(&["kill", &bundle.id, "KILL"]).ok();
+    }
+    for (bundle, _terminal, run) in runs {
+        ends_with(run, 137);
+        assert_eq!(bundle.status_if_any(), None);
+    }
+    drop((pipe, socket));
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_caller_that_does_not_read() {
+    need!(rrun);
+    let (_reader, writer) = std::io::pipe().unwrap();
+    let (bundle, _terminal, run) = unread(writer.into());
+    bundle.call(&["kill", &bundle.id, "KILL"]).ok();
+    bundle.wait_until("stopped");
+    kill(Pid::from_raw(run.id() as i32), Signal::SIGTERM).unwrap();
+    let began = std::time::Instant::now();
+    ends_with(run, 137);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
+fn who_writes_on_after_the_container_does_not_keep_run() {
+    need!(rrun);
+    let mut bundle = with_terminal(
+        "for i in 1 2 3 4; do setsid sh -c 'while :; do yes > /dev/pts/0; done' & done; sleep 0.5; exit 5",
+    );
+    bundle.without_namespace("pid");
+    let mut terminal = Terminal::new(24, 80);
+    let mut run = in_front_of(&terminal, &bundle);
+    let ended = eventually_within(Duration::from_secs(10), || {
+        terminal.master.discard();
+        run.try_wait().unwrap()
+    });
+    assert_eq!(ended.expect("run does not end").code(), Some(5));
 }
 
 #[test]

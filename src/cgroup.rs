@@ -192,8 +192,7 @@ pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout:
 /// Refuses a cgroup that is another container's, before anything records it as ours: what is recorded is killed and
 /// removed by `delete`. One process may be inside: ours.
 pub fn refuse_occupied(plan: &CgroupPlan, but: Option<Pid>) -> Result<()> {
-    // Mostly there is none of that name. One that cannot be looked at is told by what follows.
-    if plan.hierarchies.iter().all(|hierarchy| matches!(hierarchy.directory().try_exists(), Ok(false))) {
+    if !plan.is_there() {
         return Ok(());
     }
     let recorded = Recorded::new(&plan.paths())?;
@@ -201,6 +200,10 @@ pub fn refuse_occupied(plan: &CgroupPlan, but: Option<Pid>) -> Result<()> {
         0 => {}
         count => bail!("container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath"),
     }
+    anyhow::ensure!(
+        !recorded.has_unseen()?,
+        "container's cgroup is not empty: processes outside of rrun's pid namespace are in it; choose another linux.cgroupsPath"
+    );
     anyhow::ensure!(!recorded.frozen()?, "container's cgroup unexpectedly frozen; choose another linux.cgroupsPath");
     Ok(())
 }
@@ -208,6 +211,11 @@ pub fn refuse_occupied(plan: &CgroupPlan, but: Option<Pid>) -> Result<()> {
 const NO_CGROUP: &str = "make it anew where rrun may make one (for an ordinary user: in one that systemd delegates)";
 
 impl CgroupPlan {
+    /// Mostly there is none of that name. One that cannot be looked at counts, and is told by what follows.
+    pub fn is_there(&self) -> bool {
+        !self.hierarchies.iter().all(|hierarchy| matches!(hierarchy.directory().try_exists(), Ok(false)))
+    }
+
     /// For a container that stays in the cgroup of rrun.
     pub fn none() -> Self {
         Self { hierarchies: Vec::new(), warnings: Vec::new() }

@@ -24,7 +24,6 @@ pub mod delete;
 pub mod descriptors;
 pub mod events;
 pub mod exec;
-pub mod expression;
 pub mod features;
 pub mod global;
 pub mod help;

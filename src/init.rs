@@ -53,6 +53,7 @@ pub use devices::{node_of_host, refuse_other as refuse_other_device, symlink_abo
 pub use join::Container;
 pub use mounts::{clone_source, configured, refuse_other_kind, symlink_above};
 pub use namespaces::new_time_namespace;
+pub use program::look_up;
 pub use root::NOT_THEIRS;
 
 /// What the parent opened for the child.

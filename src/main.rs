@@ -1,4 +1,5 @@
-//! Parse, run, print the error once, choose the exit status.
+//! Parse, run, print the error once, choose the exit status. `main` and the allocator are rrun's own, since the usual ones
+//! take a good part of a process that lives for milliseconds: src/sys/start.rs, src/sys/allocator.rs.
 #![no_main]
 
 use rrun::launch::seal;

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,7 +21,7 @@ use nix::unistd::{UnlinkatFlags, pipe2, unlinkat};
 use crate::error::{Doing, SysError};
 use crate::log;
 use crate::plan::notify::{SOCKET, VARIABLE};
-use crate::sys::socket::send;
+use crate::sys::socket::{self, send};
 
 /// Who waits for rrun: its own NOTIFY_SOCKET.
 pub struct Host {
@@ -31,27 +32,32 @@ pub struct Host {
 const SEND_SECONDS: i64 = 10;
 const BARRIER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A path, or `@` and the name of an abstract socket: sd_notify(3).
-pub fn address(name: &OsStr) -> Result<UnixAddr> {
-    let address = match name.as_bytes() {
-        [b'/', ..] => UnixAddr::new(name),
-        [b'@', rest @ ..] if !rest.is_empty() => UnixAddr::new_abstract(rest),
+/// Whether `name` is an address: a path, or `@` and the name of an abstract socket (sd_notify(3)).
+pub fn check(name: &OsStr) -> Result<()> {
+    at(name, |_| Ok(()))
+}
+
+/// Like any socket's, the path may be longer than an address holds.
+fn at<T>(name: &OsStr, act: impl FnOnce(&UnixAddr) -> Result<T, Errno>) -> Result<T> {
+    let result = match name.as_bytes() {
+        [b'/', ..] => socket::at(Path::new(name), act),
+        [b'@', rest @ ..] if !rest.is_empty() => UnixAddr::new_abstract(rest).and_then(|address| act(&address)),
         _ => bail!("environment variable {VARIABLE}: {} is neither a path from / nor @ and a name", name.display()),
     };
-    address.doing("connect", name.display()).with_context(|| format!("environment variable {VARIABLE}"))
+    result.doing("connect", name.display()).with_context(|| format!("environment variable {VARIABLE}"))
 }
 
 impl Host {
     pub fn connect(name: &OsStr) -> Result<Self> {
-        let address = address(name)?;
-        let connect = || -> Result<OwnedFd, SysError> {
+        let open = || -> Result<OwnedFd, SysError> {
             let socket =
                 socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).doing("socket", "")?;
             setsockopt(&socket, sockopt::SendTimeout, &TimeVal::seconds(SEND_SECONDS)).doing("setsockopt", "")?;
-            connect(socket.as_raw_fd(), &address).doing("connect", name.display())?;
             Ok(socket)
         };
-        Ok(Self { socket: connect().with_context(|| format!("environment variable {VARIABLE}"))? })
+        let socket = open().with_context(|| format!("environment variable {VARIABLE}"))?;
+        at(name, |address| connect(socket.as_raw_fd(), address))?;
+        Ok(Self { socket })
     }
 
     fn tell(&self, line: &str, fd: Option<BorrowedFd>) -> Result<(), SysError> {
@@ -205,19 +211,27 @@ mod tests {
 
     #[test]
     fn addresses_are_paths_and_abstract_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("x".repeat(120));
+        std::fs::create_dir(&deep).unwrap();
+        let deep = format!("{}/s", deep.display());
         for (name, want) in [
-            ("/run/systemd/notify", Ok("/run/systemd/notify".to_string())),
-            ("@org/x", Ok("@org/x".into())),
-            ("@", Err("environment variable NOTIFY_SOCKET: @ is neither a path from / nor @ and a name".to_string())),
-            ("x", Err("environment variable NOTIFY_SOCKET: x is neither a path from / nor @ and a name".into())),
+            ("/run/systemd/notify", Ok("/run/systemd/notify")),
+            ("@org/x", Ok("@org/x")),
+            (&deep, Ok("/proc/self/fd/")),
+            ("@", Err("environment variable NOTIFY_SOCKET: @ is neither a path from / nor @ and a name")),
+            ("x", Err("environment variable NOTIFY_SOCKET: x is neither a path from / nor @ and a name")),
         ] {
-            let shown = |address: UnixAddr| match address.path() {
+            let shown = |address: &UnixAddr| match address.path() {
                 Some(path) => path.display().to_string(),
                 None => format!("@{}", String::from_utf8_lossy(address.as_abstract().unwrap_or_default())),
             };
-            assert_eq!(address(OsStr::new(name)).map(shown).map_err(|error| error.to_string()), want, "{name}");
+            match (at(OsStr::new(name), |address| Ok(shown(address))), want) {
+                (Ok(got), Ok(want)) => assert!(got.starts_with(want), "{name}: {got}"),
+                (got, want) => assert_eq!(got.unwrap_err().to_string(), want.unwrap_err(), "{name}"),
+            }
         }
-        let long = address(OsStr::new(&format!("/{}", "x".repeat(200)))).unwrap_err();
+        let long = check(OsStr::new(&format!("/{}", "x".repeat(200)))).unwrap_err();
         assert!(format!("{long:#}").contains("file name too long"), "{long:#}");
     }
 

@@ -6,6 +6,7 @@ pub mod allocator;
 pub mod bpf;
 pub mod clone;
 pub mod credentials;
+pub mod entry;
 pub mod exec;
 pub mod fds;
 pub mod file;

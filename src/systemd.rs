@@ -58,6 +58,7 @@ pub struct Manager<'s> {
 const NAME: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
@@ -96,8 +97,34 @@ impl<'s> Manager<'s> {
         &self.bus.address
     }
 
+    /// An error where the unit stands, and `is_ours` does not know its description.
+    pub fn refuse_foreign(&mut self, unit: &str, is_ours: impl Fn(&str) -> bool) -> Result<()> {
+        let object = object_of(unit);
+        let [state, description] = ["ActiveState", "Description"].map(|name| {
+            self.say_to(&object, PROPERTIES, "Get", "ss", |body| {
+                body.text(UNIT);
+                body.text(name);
+            })
+        });
+        let (state, description) = (self.bus.answer(state), self.bus.answer(description));
+        let (state, description) = match (state, description) {
+            // there is no such unit
+            (Err(error), _) | (_, Err(error)) if error.is::<Refused>() => return Ok(()),
+            (state, description) => (state?.unwrap_or_default(), description?.unwrap_or_default()),
+        };
+        if !matches!(state.as_str(), "inactive" | "failed") && !is_ours(&description) {
+            bail!("unit {unit} is {state} and another's ({description}); choose another linux.cgroupsPath");
+        }
+        Ok(())
+    }
+
     /// Makes the unit. One of that name is what a crash has left, if `is_leftover` does not object.
-    pub fn start(&mut self, unit: &str, properties: &[Property], is_leftover: impl Fn() -> Result<()>) -> Result<()> {
+    pub fn start(
+        &mut self,
+        unit: &str,
+        properties: &[Property],
+        is_leftover: impl Fn(&mut Self) -> Result<()>,
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let asked = self.say(MANAGER, "StartTransientUnit", "ssa(sv)a(sa(sv))", |body| {
                 body.text(unit);
@@ -108,7 +135,7 @@ impl<'s> Manager<'s> {
             match self.bus.answer(asked).and_then(|job| self.done(unit, "start", job)) {
                 Ok(()) => return Ok(()),
                 Err(error) if is(&error, UNIT_EXISTS) => {
-                    is_leftover()?;
+                    is_leftover(self)?;
                     self.discard(unit)?;
                 }
                 Err(error) if error.is::<Refused>() => {
@@ -189,9 +216,31 @@ impl<'s> Manager<'s> {
     }
 
     fn say(&mut self, interface: &str, member: &str, signature: &str, body: impl FnOnce(&mut Writer)) -> u32 {
-        let destination = (!self.bus.address.is_direct()).then_some(NAME);
-        self.bus.say(&Call { destination, path: OBJECT, interface, member, signature }, body)
+        self.say_to(OBJECT, interface, member, signature, body)
     }
+
+    fn say_to(
+        &mut self,
+        path: &str,
+        interface: &str,
+        member: &str,
+        signature: &str,
+        body: impl FnOnce(&mut Writer),
+    ) -> u32 {
+        let destination = (!self.bus.address.is_direct()).then_some(NAME);
+        self.bus.say(&Call { destination, path, interface, member, signature }, body)
+    }
+}
+
+/// Where systemd shows a unit, there or not: what has no place in the path of an object is written in hex, as is a digit
+/// that comes first.
+fn object_of(unit: &str) -> String {
+    let plain = |(place, byte): (usize, &u8)| byte.is_ascii_alphabetic() || (place > 0 && byte.is_ascii_digit());
+    let escaped = unit.as_bytes().iter().enumerate().map(|one| match plain(one) {
+        true => char::from(*one.1).to_string(),
+        false => format!("_{:02x}", one.1),
+    });
+    format!("{OBJECT}/unit/{}", escaped.collect::<String>())
 }
 
 fn is(error: &anyhow::Error, name: &str) -> bool {
@@ -265,6 +314,18 @@ mod tests {
             ("99999999999", None),
         ] {
             assert_eq!(version_in(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn objects_of_units() {
+        for (unit, want) in [
+            ("a.scope", "a_2escope"),
+            ("rrun-c1.scope", "rrun_2dc1_2escope"),
+            ("1.slice", "_31_2eslice"),
+            ("a\\x2d_9.slice", "a_5cx2d_5f9_2eslice"),
+        ] {
+            assert_eq!(object_of(unit), format!("/org/freedesktop/systemd1/unit/{want}"), "{unit}");
         }
     }
 

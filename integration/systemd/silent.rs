@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::ptrace;
@@ -11,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
-use super::{alone, create, goes, in_unit, systemctl, unit};
+use super::{alone, create, goes, in_unit, systemctl, unit, with_systemd};
 use crate::bundle::Bundle;
 use crate::runtime::{Call, Output, rounds, run};
 
@@ -196,47 +198,96 @@ fn one_that_falls_silent_later_is_waited_for_once() {
     }
 }
 
+/// On v1 it has the container frozen meanwhile.
+#[test]
+fn an_update_that_is_killed_when_systemd_is_told_leaves_the_container_running() {
+    systemd!();
+    need!(rrun);
+    let _systemd = with_systemd();
+    let bundle = in_unit(Bundle::sleeping());
+    create(&bundle);
+    bundle.start().ok();
+    let between = Between::new(&bundle, "SetUnitProperties");
+    let mut command = bundle.command(&["update", "--pids-limit", "55", &bundle.id]);
+    let mut call = Call::new(command.env("DBUS_SYSTEM_BUS_ADDRESS", between.address()));
+    between.hears();
+    call.child.kill().unwrap();
+    call.wait();
+    between.ends();
+    assert_eq!(bundle.status(), "running");
+    bundle.call(&["exec", &bundle.id, "true"]).ok();
+}
+
 const START: &str = "StartTransientUnit";
 
 /// `create` with a go-between to the bus, by which we know when a method is called.
 fn asked_of_one_that_stops(bundle: &Bundle, method: &'static str, hold: fn() -> Held, timeout: &str) -> Output {
-    let path = bundle.host_file("sockets/none", "").with_file_name("bus");
-    let _ = fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).unwrap();
-    let (asked, hear) = mpsc::channel();
-    let (go_on, may_go_on) = mpsc::channel();
-    let between = std::thread::spawn(move || {
-        let (mut client, _) = listener.accept().unwrap();
-        let mut bus = UnixStream::connect("/run/dbus/system_bus_socket").unwrap();
-        for stream in [&client, &bus] {
-            stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
-        }
-        let mut buffer = [0; 65536];
-        loop {
-            match client.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(length) => {
-                    if buffer[..length].windows(method.len()).any(|word| word == method.as_bytes()) {
-                        asked.send(()).unwrap();
-                        may_go_on.recv().unwrap();
-                    }
-                    bus.write_all(&buffer[..length]).unwrap();
-                }
-                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-            }
-            if let Ok(length) = bus.read(&mut buffer) {
-                let _ = client.write_all(&buffer[..length]);
-            }
-        }
-    });
+    let between = Between::new(bundle, method);
     let mut command = bundle.command(&["--systemd-cgroup", "create", &bundle.id]);
-    command.env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", path.display())).env(TIMEOUT, timeout);
-    let call = Call::new(&mut command);
-    hear.recv_timeout(Duration::from_secs(20)).expect("systemd is asked");
+    let call = Call::new(command.env("DBUS_SYSTEM_BUS_ADDRESS", between.address()).env(TIMEOUT, timeout));
+    between.hears();
     let held = hold();
-    go_on.send(()).unwrap();
+    between.go_on.send(()).unwrap();
     let output = call.wait();
     drop(held);
-    between.join().unwrap();
+    between.ends();
     output
+}
+
+/// Passes everything on, but waits when a method is called.
+struct Between {
+    path: PathBuf,
+    asked: mpsc::Receiver<()>,
+    go_on: mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Between {
+    fn new(bundle: &Bundle, method: &'static str) -> Self {
+        let path = bundle.host_file("sockets/none", "").with_file_name("bus");
+        let _ = fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).unwrap();
+        let (asked, hear) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut bus = UnixStream::connect("/run/dbus/system_bus_socket").unwrap();
+            for stream in [&client, &bus] {
+                stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+            }
+            let mut buffer = [0; 65536];
+            loop {
+                match client.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(length) => {
+                        if buffer[..length].windows(method.len()).any(|word| word == method.as_bytes()) {
+                            asked.send(()).unwrap();
+                            if may_go_on.recv().is_err() {
+                                return;
+                            }
+                        }
+                        bus.write_all(&buffer[..length]).unwrap();
+                    }
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+                if let Ok(length) = bus.read(&mut buffer) {
+                    let _ = client.write_all(&buffer[..length]);
+                }
+            }
+        });
+        Self { path, asked: hear, go_on, thread }
+    }
+
+    fn address(&self) -> String {
+        format!("unix:path={}", self.path.display())
+    }
+
+    fn hears(&self) {
+        self.asked.recv_timeout(Duration::from_secs(20)).expect("systemd is asked");
+    }
+
+    fn ends(self) {
+        drop(self.go_on);
+        self.thread.join().unwrap();
+    }
 }

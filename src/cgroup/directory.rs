@@ -153,17 +153,20 @@ pub fn above(path: &Path) -> Vec<&Path> {
     above
 }
 
-/// The process ids in cgroup.procs. Those of another pid namespace are seen as 0, if at all.
+/// The process ids in cgroup.procs.
 pub fn processes(dir: &impl AsFd) -> Result<Vec<i32>, Errno> {
+    Ok(numbers_of_processes(dir)?.into_iter().filter(|pid| *pid > 0).collect())
+}
+
+/// Processes outside of rrun's pid namespace are 0 in the v2 tree; v1 does not tell them.
+pub fn numbers_of_processes(dir: &impl AsFd) -> Result<Vec<i32>, Errno> {
     let text = match read(dir, "cgroup.procs") {
         // a threaded cgroup of v2 knows only threads; those of a process's leader have its number
         Err(Errno::EOPNOTSUPP) => read(dir, "cgroup.threads"),
         text => text,
     };
     match text {
-        Ok(text) => {
-            Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid > 0).collect())
-        }
+        Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()),
         // removed meanwhile
         Err(Errno::ENOENT | Errno::ENODEV) => Ok(Vec::new()),
         Err(errno) => Err(errno),

@@ -151,7 +151,8 @@ impl Said<'_> {
             }
             bytes[byte] |= 1 << bit;
         }
-        if !bytes.is_empty() {
+        // none are all
+        if !bytes.is_empty() || list.is_empty() {
             self.say(since, name, Value::Bytes(bytes));
         }
     }
@@ -268,7 +269,8 @@ mod tests {
             ("cpuset.cpus", "0", vec!["AllowedCPUs = [1]"]),
             ("cpuset.cpus", "1-3,8", vec!["AllowedCPUs = [e, 1]"]),
             ("cpuset.mems", "0-1", vec!["AllowedMemoryNodes = [3]"]),
-            ("cpuset.cpus", "", vec![]),
+            ("cpuset.cpus", "", vec!["AllowedCPUs = []"]),
+            ("cpuset.cpus", "all", vec![]),
             ("memory.max", "1048576", vec!["MemoryMax = 1048576"]),
             ("memory.max", "max", vec!["MemoryMax = ∞"]),
             ("memory.max", "1G", vec!["MemoryMax = 1073741824"]),

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::directory::{Directory, processes, read_path, write};
+use super::directory::{Directory, numbers_of_processes, processes, read_path, write};
 use super::walk::{Visitor, walk};
 use crate::error::SysError;
 use crate::sys::clone::{pidfd_open, pidfd_send_signal};
@@ -75,6 +75,15 @@ impl Recorded {
         inside.pids.sort_unstable();
         inside.pids.dedup();
         Ok(inside.pids.into_iter().map(Pid::from_raw).collect())
+    }
+
+    /// Whether there are processes inside that have no pid in rrun's pid namespace, as far as the kernel tells.
+    pub fn has_unseen(&self) -> Result<bool> {
+        let mut unseen = Unseen(false);
+        if let Some(tree) = self.of("") {
+            tree.walk(&mut unseen)?;
+        }
+        Ok(unseen.0)
     }
 
     /// Whether somebody froze this very container; one that only sits below a frozen cgroup is not.
@@ -271,6 +280,15 @@ struct Inside {
 impl Visitor for Inside {
     fn enter(&mut self, cgroup: BorrowedFd) -> Result<(), Errno> {
         self.pids.extend(processes(&cgroup)?);
+        Ok(())
+    }
+}
+
+struct Unseen(bool);
+
+impl Visitor for Unseen {
+    fn enter(&mut self, cgroup: BorrowedFd) -> Result<(), Errno> {
+        self.0 |= numbers_of_processes(&cgroup)?.contains(&0);
         Ok(())
     }
 }

@@ -80,9 +80,13 @@ pub fn changed_properties(
         let facts = Facts { version, bfq, current: &|file| directory.read(file).ok() };
         properties.extend(of_writes(hierarchy.version, writes, &facts));
     }
-    // while the unit runs, systemd takes no other
-    properties.retain(|(name, _)| name != "OOMPolicy");
+    properties.retain(is_settable);
     Ok(properties)
+}
+
+/// While the unit runs, systemd takes no other policy.
+pub(super) fn is_settable((name, _): &Property) -> bool {
+    name != "OOMPolicy"
 }
 
 /// Whether systemd of that version writes the file anew with every change of a property, from what it knows roughly or not
@@ -98,10 +102,22 @@ pub fn is_overwritten(write: &Write, version: u32) -> bool {
     }
 }
 
+/// Before the container's id.
+const DESCRIPTION: &str = "rrun container ";
+
+impl UnitPlan {
+    /// Whether a unit that says so of itself is one of rrun's: this one, as an annotation may have it described, too.
+    pub fn is_described(&self, description: &str) -> bool {
+        let of_this =
+            |(name, value): &Property| name == "Description" && *value == Value::text(description.to_string());
+        description.starts_with(DESCRIPTION) || self.properties.iter().any(of_this)
+    }
+}
+
 fn what_it_is(unit: &Unit, around: &Surroundings) -> Vec<Property> {
     let property = |name: &str, value: Value| (name.to_string(), value);
     let mut properties = vec![
-        property("Description", Value::text(format!("rrun container {}", around.container))),
+        property("Description", Value::text(format!("{DESCRIPTION}{}", around.container))),
         // none that would end it before the rest of the system is shut down, or wait for that to have come up
         property("DefaultDependencies", Value::Bool(false)),
     ];

@@ -95,7 +95,13 @@ fn adapters_get_their_old_limits_back() {
         .unwrap();
     let plan = planned(&on_v2(), json!({"rdma": {"mlx5_1": {"hcaHandles": 7}}}));
     let mut updated = Updated::default();
-    updated.write(Directory::at(dir.path()).unwrap().0, plan.hierarchies[0].before.iter().collect()).unwrap();
+    updated
+        .write(
+            Directory::at(dir.path()).unwrap().0,
+            plan.hierarchies[0].version,
+            plan.hierarchies[0].before.iter().collect(),
+        )
+        .unwrap();
     // as the kernel says it then
     fs::write(dir.path().join("rdma.max"), "mlx5_0 hca_handle=1 hca_object=max\nmlx5_1 hca_handle=7 hca_object=3\n")
         .unwrap();

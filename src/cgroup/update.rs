@@ -7,15 +7,18 @@ use nix::errno::Errno;
 use super::create::NewCgroup;
 use super::directory::Directory;
 use super::perform::{shortfalls, write_all};
+use super::properties::{Facts, of_writes};
+use super::unit::is_settable;
 use super::write::{Otherwise, Write};
-use super::{CgroupPlan, memory};
+use super::{CgroupPlan, Version, memory};
 use crate::log;
+use crate::systemd::Property;
 
 /// What was written, and can be taken back.
 #[derive(Debug, Default)]
 pub struct Updated {
     /// By directory, the writes that make its files say again what they said.
-    old: Vec<(Directory, Vec<Write>)>,
+    old: Vec<(Directory, Version, Vec<Write>)>,
 }
 
 /// Performs those writes of the plan that are `wanted`.
@@ -32,11 +35,11 @@ pub fn update(plan: &CgroupPlan, wanted: impl Fn(&Write) -> bool, check_memory: 
             let number = |file: &str| cgroup.directory.read(file).ok()?.trim().parse().ok();
             memory::check_before_update(&writes, number)?;
         }
-        todo.push((cgroup, writes));
+        todo.push((cgroup, hierarchy.version, writes));
     }
     let mut updated = Updated::default();
-    for (cgroup, writes) in todo {
-        if let Err(error) = cgroup.prepare_above().and_then(|()| updated.write(cgroup.directory, writes)) {
+    for (cgroup, version, writes) in todo {
+        if let Err(error) = cgroup.prepare_above().and_then(|()| updated.write(cgroup.directory, version, writes)) {
             return Err(match updated.take_back() {
                 Ok(()) => error,
                 Err(worse) => {
@@ -49,11 +52,11 @@ pub fn update(plan: &CgroupPlan, wanted: impl Fn(&Write) -> bool, check_memory: 
 }
 
 impl Updated {
-    pub(super) fn write(&mut self, directory: Directory, writes: Vec<&Write>) -> Result<()> {
+    pub(super) fn write(&mut self, directory: Directory, version: Version, writes: Vec<&Write>) -> Result<()> {
         let old = writes.iter().rev().filter_map(|write| old_value(&directory, write)).collect();
         let writes: Vec<Write> = writes.into_iter().cloned().collect();
-        self.old.push((directory, old));
-        let (directory, _) = &self.old[self.old.len() - 1];
+        self.old.push((directory, version, old));
+        let (directory, ..) = &self.old[self.old.len() - 1];
         write_all(directory, &writes)?;
         shortfalls(directory, &writes).iter().for_each(|warning| log::warning(warning));
         Ok(())
@@ -61,8 +64,16 @@ impl Updated {
 
     /// All of them are tried, whatever becomes of one; but not what was refused, which would be refused again.
     pub fn take_back(&self) -> Result<()> {
-        let results: Vec<_> = self.old.iter().rev().map(|(directory, old)| take_back(directory, old)).collect();
+        let results: Vec<_> = self.old.iter().rev().map(|(directory, _, old)| take_back(directory, old)).collect();
         results.into_iter().collect()
+    }
+
+    /// What systemd must be told again once they have been taken back.
+    pub fn properties_before(&self, version: u32, bfq: bool) -> Vec<Property> {
+        let each = self.old.iter().flat_map(|(directory, hierarchy, old)| {
+            of_writes(*hierarchy, old, &Facts { version, bfq, current: &|file| directory.read(file).ok() })
+        });
+        each.filter(is_settable).collect()
     }
 }
 
@@ -180,12 +191,36 @@ mod tests {
         let (a, b, c) = (Write::new("f.a", "a", 8), Write::new("f.b", "missing", 9), Write::new("f.c", "no", 5));
         let b = b.on(Errno::ENOENT, Otherwise::File("b"));
         let mut updated = Updated::default();
-        updated.write(directory(), vec![&a]).unwrap();
-        let error = updated.write(directory(), vec![&b, &c]).unwrap_err().to_string();
+        updated.write(directory(), Version::V2, vec![&a]).unwrap();
+        let error = updated.write(directory(), Version::V2, vec![&b, &c]).unwrap_err().to_string();
         assert!(error.starts_with("f.c: ") && error.contains(" no "), "{error}");
         assert_eq!((file("a"), file("b")), ("8".into(), "9".into()));
         updated.take_back().unwrap();
         assert_eq!((file("a"), file("b")), ("1".into(), "2".into()));
+    }
+
+    #[test]
+    fn systemd_is_told_what_the_files_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        file("pids.max", "max\n");
+        file("cpu.max", "max 100000\n");
+        file("cpuset.cpus", "\n");
+        file("memory.max", "4096\n");
+        let writes = [("pids.max", "5"), ("cpu.max", "20100 50000"), ("cpuset.cpus", "0"), ("memory.max", "8192")];
+        let writes = writes.map(|(name, value)| Write::new("f", name, value));
+        let mut updated = Updated::default();
+        updated.write(Directory::at(dir.path()).unwrap().0, Version::V2, writes.iter().collect()).unwrap();
+        let told: Vec<String> =
+            updated.properties_before(252, false).iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let want = [
+            "CPUQuotaPerSecUSec = infinity",
+            "CPUQuotaPeriodUSec = 100000",
+            "MemoryMax = 4096",
+            "AllowedCPUs = []",
+            "TasksMax = infinity",
+        ];
+        assert_eq!(told, want);
     }
 
     /// One of several lines for one file.
@@ -199,7 +234,7 @@ mod tests {
         let (weight, disk) = (Write::new("f.w", "weight", 2), Write::new("f.d", "io.max", "8:0 rbps=7"));
         let missing = Write::new("f.m", "io.max", "4000:1 rbps=7");
         let mut updated = Updated::default();
-        updated.write(directory, vec![&weight, &disk, &missing]).unwrap();
+        updated.write(directory, Version::V2, vec![&weight, &disk, &missing]).unwrap();
         // as the kernel has it after the second line was refused
         std::fs::write(at("io.max"), "8:0 rbps=7 wbps=max riops=max wiops=max\n").unwrap();
         updated.take_back().unwrap();
@@ -217,7 +252,7 @@ mod tests {
         std::fs::write(dir.path().join("b"), "8:16 7\n").unwrap();
         let mut updated = Updated::default();
         let (a, b) = (Write::new("f.a", "a", 8), Write::new("f.b", "b", "8:0 5"));
-        updated.write(directory, vec![&a, &b]).unwrap();
+        updated.write(directory, Version::V2, vec![&a, &b]).unwrap();
         std::fs::write(dir.path().join("b"), "8:16 7\n").unwrap();
         updated.take_back().unwrap();
         let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();

@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Arg;
+use regex_lite::Regex;
 
-use super::expression::Expression;
 use super::{Call, switch};
 use crate::error::{self, Matched};
 use crate::lifecycle;
@@ -24,7 +24,7 @@ pub fn each(call: &Call, act: impl Fn(&str) -> Result<()>) -> Result<u8> {
     }
     let mut status = 0;
     let expression = expression(&call.id())?;
-    for id in lifecycle::matching(&call.store()?, |id| expression.matches(id))? {
+    for id in lifecycle::matching(&call.store()?, |id| expression.is_match(id))? {
         match act(&id).with_context(|| call.title_with(&id)) {
             // gone meanwhile: it matches nothing any more
             Err(error) if error.downcast_ref() == Some(&Matched::DoesNotExist) => {}
@@ -39,7 +39,7 @@ pub fn each(call: &Call, act: impl Fn(&str) -> Result<()>) -> Result<u8> {
 }
 
 /// An empty one would mean every container, by an empty variable of a script.
-fn expression(text: &str) -> Result<Expression> {
+fn expression(text: &str) -> Result<Regex> {
     ensure!(!text.is_empty(), "--regex: the expression is empty; write .* if all containers are meant");
-    Expression::new(text).with_context(|| format!("--regex: {text} is no regular expression"))
+    Regex::new(text).with_context(|| format!("--regex: {text} is no regular expression"))
 }

@@ -41,8 +41,11 @@ impl Init<'_> {
         Ok(self.container()?.namespaces.contains(CloneFlags::CLONE_NEWPID))
     }
 
-    /// Before the mounts of the container hide the host's /proc.
+    /// Before the mounts of the container hide the host's /proc. A process that only tries it joins nothing.
     pub(super) fn set_oom_score(&mut self, value: i32) -> Result<()> {
+        if self.handles.container.is_none() {
+            return Ok(Proc::own()?.write_own_oom_score_adj(value)?);
+        }
         if self.forks()? {
             return self.set_own_oom_score(value);
         }

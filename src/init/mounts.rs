@@ -236,14 +236,24 @@ fn explained<T>(filesystem: &Filesystem, result: Result<T, SysError>) -> Result<
     })
 }
 
-/// What a user namespace must not clear (MNT_LOCK_*) stays as it was, unless it is named.
 fn set_words(plan: &MountPlan, tree: &Mount) -> Result<(), SysError> {
     let clearing = |more| Attributes { clear: plan.attributes.clear | more, ..plan.attributes.into() };
-    let set = |more| mount::set_attributes_if(tree, clearing(more), Reach::One, &plan.target);
-    match set(plan.unnamed.clear) {
-        Err(SysError { errno: Errno::EPERM, .. }) if !plan.unnamed.is_empty() => {
-            set(plan.unnamed.clear & libc::MOUNT_ATTR_NOSYMFOLLOW)
-        }
+    clear_what_may_be(plan.unnamed.clear, |more| {
+        mount::set_attributes_if(tree, clearing(more), Reach::One, &plan.target)
+    })
+}
+
+/// What a user namespace must not clear (MNT_LOCK_*) stays as it was, unless it is named. Linux 5.12 and 5.13 do not know
+/// NOSYMFOLLOW in mount_setattr(2): there it stays too.
+fn clear_what_may_be(unnamed: u64, clear: impl Fn(u64) -> Result<(), SysError>) -> Result<(), SysError> {
+    const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+    let first = clear(unnamed);
+    let known = match &first {
+        Err(SysError { errno: Errno::EINVAL, .. }) if unnamed & NOSYMFOLLOW != 0 => unnamed & !NOSYMFOLLOW,
+        _ => unnamed,
+    };
+    match if known == unnamed { first } else { clear(known) } {
+        Err(SysError { errno: Errno::EPERM, .. }) if unnamed != 0 => clear(known & NOSYMFOLLOW),
         result => result,
     }
 }
@@ -286,4 +296,36 @@ pub fn refuse_other_kind(source_is_directory: bool, target_is_directory: bool, t
 fn is_procfs(fd: std::os::fd::BorrowedFd) -> Result<bool> {
     let statfs = fstatfs(fd).doing("fstatfs", "a mount's place")?;
     Ok(statfs.filesystem_type() == PROC_SUPER_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_does_not_let_us_clear_stays() {
+        const RO: u64 = libc::MOUNT_ATTR_RDONLY;
+        const NOSYMFOLLOW: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
+        for (what, unknown, locked, unnamed, want) in [
+            ("all", 0, 0, RO | NOSYMFOLLOW, &[RO | NOSYMFOLLOW][..]),
+            ("locked by the host", 0, RO, RO | NOSYMFOLLOW, &[RO | NOSYMFOLLOW, NOSYMFOLLOW]),
+            ("Linux 5.12", NOSYMFOLLOW, 0, RO | NOSYMFOLLOW, &[RO | NOSYMFOLLOW, RO]),
+            ("Linux 5.12, locked", NOSYMFOLLOW, RO, RO | NOSYMFOLLOW, &[RO | NOSYMFOLLOW, RO, 0]),
+            ("nothing unnamed", 0, 0, 0, &[0]),
+        ] {
+            let asked = RefCell::new(Vec::new());
+            let kernel = |clear| {
+                asked.borrow_mut().push(clear);
+                let refused = [(unknown, Errno::EINVAL), (locked, Errno::EPERM)];
+                let errno = refused.into_iter().find(|(bits, _)| clear & bits != 0).map(|(_, errno)| errno);
+                errno.map_or(Ok(()), |errno| Err(SysError::new("mount_setattr", "x", errno)))
+            };
+            assert!(clear_what_may_be(unnamed, kernel).is_ok(), "{what}");
+            assert_eq!(*asked.borrow(), want, "{what}");
+        }
+        let refused = |errno| clear_what_may_be(0, |_| Err(SysError::new("mount_setattr", "x", errno))).unwrap_err();
+        assert_eq!((refused(Errno::EPERM).errno, refused(Errno::EINVAL).errno), (Errno::EPERM, Errno::EINVAL));
+    }
 }

@@ -32,7 +32,10 @@ impl Init<'_> {
     pub(super) fn find_program(&mut self, name: &str) -> Result<()> {
         let process = self.process;
         let cwd = Path::new(&process.cwd);
-        let path = self.as_the_user(|| look_up(self.rootfs()?, name, cwd, &process.env))??;
+        let path = self.as_the_user(|| {
+            let rootfs = self.rootfs()?;
+            look_up(name, cwd, &process.env, |path| executable(rootfs, path))
+        })??;
         let head = read_head(self.rootfs()?, &cwd.join(&path));
         if let Some(head) = head.filter(|head| !format::of(head).stands_alone()) {
             let emulated = || match &self.handles.container {
@@ -60,9 +63,14 @@ impl Init<'_> {
 }
 
 /// A name with a slash is a path; another is looked for in the PATH of the container's environment, and nowhere without.
-fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> Result<PathBuf> {
+pub fn look_up(
+    name: &str,
+    cwd: &Path,
+    environment: &[String],
+    executable: impl Fn(&Path) -> Result<(), Errno>,
+) -> Result<PathBuf> {
     if name.contains('/') {
-        return match executable(rootfs, &cwd.join(name)) {
+        return match executable(&cwd.join(name)) {
             Ok(()) => Ok(PathBuf::from(name)),
             Err(errno @ (Errno::EISDIR | Errno::EACCES)) => {
                 Err(anyhow::Error::new(Matched::Program { program: name.into(), errno }))
@@ -76,7 +84,7 @@ fn look_up(rootfs: &Rootfs, name: &str, cwd: &Path, environment: &[String]) -> R
     let mut refused = None;
     for directory in path.into_iter().flat_map(|path| path.split(':')) {
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
-        match executable(rootfs, &cwd.join(&candidate)) {
+        match executable(&cwd.join(&candidate)) {
             Ok(()) => return Ok(candidate),
             Err(errno @ Errno::EACCES) => refused = Some(errno),
             Err(_) => {}

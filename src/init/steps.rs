@@ -151,6 +151,8 @@ pub fn steps(plan: &Plan) -> Vec<Step<'_>> {
 pub fn probes(plan: &Plan) -> Vec<Step<'_>> {
     let process = &plan.process;
     let mut steps = vec![Step::NewSession];
+    // for a new container the parent does
+    steps.extend(process.oom_score_adj.map(Step::OomScore));
     steps.extend(process.args.first().map(|name| Step::FindProgram(name)));
     steps.extend(plan.sysctls.iter().map(Step::Sysctl));
     steps.extend(process.memory_policy.as_ref().map(Step::MemoryPolicy));

@@ -17,6 +17,7 @@ use nix::unistd::isatty;
 use super::interrupts::Interrupts;
 use super::serve::reap;
 use crate::error::{Doing, SysError};
+use crate::log;
 use crate::notify::Readiness;
 use crate::rootfs::kind_of;
 use crate::sys::clone::{Child, End, ended_child, pidfd_send_signal};
@@ -59,7 +60,7 @@ pub struct Relay {
     master: File,
     caller: RawTerminal,
     stdin_open: bool,
-    stdout: File,
+    stdout: Stdout,
     /// A caller that stops reading has read enough; the container goes on.
     stdout_open: bool,
     /// Every process of the container has closed its terminal. One may open it again, so it is looked at now and then.
@@ -73,6 +74,13 @@ pub struct Relay {
 /// Beyond it nothing is read from the one side until the other reads.
 const MOST_WAITING: usize = 64 * 1024;
 const REST_MILLISECONDS: u8 = 250;
+const AT_ONCE: usize = 8192;
+/// More than the kernel holds of what was written to a terminal (drivers/tty/tty_buffer.c).
+const MOST_IN_TERMINAL: usize = 1 << 20;
+/// For a caller to go on reading once the container has ended: milliseconds.
+const CALLERS_PATIENCE: u16 = 5_000;
+/// What a pipe or a socket takes when poll(2) says that it takes something: pipe(7).
+const WITHOUT_WAITING: usize = libc::PIPE_BUF;
 
 impl Relay {
     pub fn new(master: OwnedFd) -> Result<Self> {
@@ -84,7 +92,7 @@ impl Relay {
             master: master.into(),
             caller: RawTerminal::take()?,
             stdin_open: true,
-            stdout: unblocked_stdout()?.into(),
+            stdout: Stdout::unblocked()?,
             stdout_open: true,
             resting: false,
             to_container: Vec::new(),
@@ -129,7 +137,7 @@ impl Relay {
 
     /// False when there is nothing to read now, or never again.
     fn show_output(&mut self) -> Result<bool> {
-        let mut bytes = [0; 8192];
+        let mut bytes = [0; AT_ONCE];
         match self.master.read(&mut bytes) {
             Ok(length) if length > 0 => {
                 self.to_caller.extend_from_slice(&bytes[..length]);
@@ -142,7 +150,7 @@ impl Relay {
     }
 
     fn write_to_caller(&mut self) {
-        match nix::unistd::write(&self.stdout, &self.to_caller) {
+        match self.stdout.write(&self.to_caller) {
             Ok(length) => drop(self.to_caller.drain(..length)),
             Err(Errno::EINTR | Errno::EAGAIN) => {}
             Err(_) => self.stdout_open = false,
@@ -152,28 +160,64 @@ impl Relay {
         }
     }
 
-    /// All of it, when nothing else is left to do than to wait until the caller reads.
-    fn finish(&mut self) -> Result<()> {
-        while self.show_output()? || !self.to_caller.is_empty() {
-            if !self.to_caller.is_empty() {
-                let mut fds = [PollFd::new(self.stdout.as_fd(), PollFlags::POLLOUT)];
-                poll(&mut fds, PollTimeout::NONE).doing("poll", "stdout")?;
-                self.write_to_caller();
+    /// What the container has written before it ended: to a caller who goes on reading, until a signal asks us to end.
+    /// Others than the container may still write.
+    fn finish(&mut self, interrupts: &Interrupts) -> Result<()> {
+        let mut unread = MOST_IN_TERMINAL / AT_ONCE;
+        loop {
+            if unread > 0 {
+                unread = if self.show_output()? { unread - 1 } else { 0 };
             }
+            match (self.to_caller.is_empty(), unread) {
+                (true, 0) => return Ok(()),
+                (true, _) => continue,
+                (false, _) => {}
+            }
+            let mut fds = [
+                PollFd::new(self.stdout.file.as_fd(), PollFlags::POLLOUT),
+                PollFd::new(interrupts.as_fd(), PollFlags::POLLIN),
+            ];
+            let seen = match poll(&mut fds, PollTimeout::from(CALLERS_PATIENCE)) {
+                Err(Errno::EINTR) => continue,
+                result => result.doing("poll", "stdout")?,
+            };
+            if seen == 0 || interrupts.end_asked()?.is_some() {
+                log::warning("stdout: nobody reads it, and the container has ended; the end of its output is lost");
+                return Ok(());
+            }
+            self.write_to_caller();
         }
-        Ok(())
     }
 }
 
-/// The caller's stdout. A pipe or a terminal that nobody reads must not keep us from signals: so it is opened anew, since
-/// a flag on the caller's own would be the caller's too. Others do not block for long, or cannot be opened.
-fn unblocked_stdout() -> Result<OwnedFd, SysError> {
-    let stdout = fds::stdio()[1];
-    let is_pipe = kind_of(&fstat(stdout).doing("fstat", "stdout")?) == SFlag::S_IFIFO;
-    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    match (is_pipe || isatty(stdout).unwrap_or(false)).then(|| open("/proc/self/fd/1", flags, Mode::empty())) {
-        Some(Ok(own)) => Ok(own),
-        _ => stdout.try_clone_to_owned().doing("dup", "stdout"),
+/// The caller's. One that nobody reads must not keep us from signals.
+struct Stdout {
+    file: File,
+    /// Its own flags say that writing never waits.
+    unblocked: bool,
+}
+
+impl Stdout {
+    /// A pipe or a terminal is opened anew, since a flag on the caller's own would be the caller's too. Others, a socket
+    /// for one, cannot be.
+    fn unblocked() -> Result<Self, SysError> {
+        let stdout = fds::stdio()[1];
+        let is_pipe = kind_of(&fstat(stdout).doing("fstat", "stdout")?) == SFlag::S_IFIFO;
+        let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        match (is_pipe || isatty(stdout).unwrap_or(false)).then(|| open("/proc/self/fd/1", flags, Mode::empty())) {
+            Some(Ok(own)) => Ok(Self { file: own.into(), unblocked: true }),
+            _ => Ok(Self { file: stdout.try_clone_to_owned().doing("dup", "stdout")?.into(), unblocked: false }),
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        if self.unblocked {
+            return nix::unistd::write(&self.file, bytes);
+        }
+        match poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO)? {
+            0 => Err(Errno::EAGAIN),
+            _ => nix::unistd::write(&self.file, &bytes[..bytes.len().min(WITHOUT_WAITING)]),
+        }
     }
 }
 
@@ -211,7 +255,7 @@ pub fn wait(
         }
     }
     if let Some(relay) = &mut relay {
-        relay.finish()?;
+        relay.finish(interrupts)?;
     }
     readiness.into_iter().for_each(Readiness::finish);
     Ok(match reap(child)? {
@@ -252,7 +296,7 @@ fn poll_all(
         notified.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).unwrap_or_else(nothing),
         asked.map(|(fd, asked)| PollFd::new(fd, asked)).unwrap_or_else(nothing),
         typing.map(|_| PollFd::new(fds::stdio()[0], PollFlags::POLLIN)).unwrap_or_else(nothing),
-        unshown.map(|relay| PollFd::new(relay.stdout.as_fd(), PollFlags::POLLOUT)).unwrap_or_else(nothing),
+        unshown.map(|relay| PollFd::new(relay.stdout.file.as_fd(), PollFlags::POLLOUT)).unwrap_or_else(nothing),
     ];
     let timeout = if rest { PollTimeout::from(REST_MILLISECONDS) } else { PollTimeout::NONE };
     match poll(&mut fds, timeout) {

@@ -14,24 +14,21 @@ use nix::sys::prctl;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::error::{Doing, SysError};
+use crate::sys::entry::{CHOICE, ENTERING, MARK};
 use crate::sys::exec::Image;
 use crate::sys::file;
 use crate::sys::mount::{self, Attributes, Reach};
 use crate::sys::start;
 
 const OWN_FILE: &str = "/proc/self/exe";
-/// Stops a loop where the re-exec did not help; it is never taken as a proof of protection.
-pub const MARK: &str = "RRUN_RESTARTED";
-/// `RRUN_SEAL=memfd` chooses the sealed copy.
-const CHOICE: &str = "RRUN_SEAL";
 
-/// Commands that enter a container.
-const ENTERING: [&str; 4] = ["create", "run", "exec", "restore"];
-
-/// Does [`ensure`]'s restart before the command line is parsed, since it would be parsed again. By a glance at the words:
-/// a word too many costs a restart, one too few nothing, as `ensure` decides; and it tells what goes wrong here.
+/// Does [`ensure`]'s restart before the command line is parsed, since it would be parsed again; where src/sys/entry.rs
+/// could do it earlier still, this is the second image. By a glance at the words: a word too many costs a restart, one too
+/// few nothing, as `ensure` decides; and it tells what goes wrong here.
 pub fn ahead(mut words: impl Iterator<Item = OsString>) {
-    if std::env::var_os(MARK).is_none() && words.any(|word| ENTERING.iter().any(|entering| word == *entering)) {
+    if std::env::var_os(MARK).is_none()
+        && words.any(|word| ENTERING.split_terminator(' ').any(|entering| word == entering))
+    {
         let _ = ensure();
     }
 }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use super::bundle::{Decided, Manner, decide};
 use super::cgroups::{self, Made};
 use super::claim::{Cgroups, Claim};
+use super::container::Container;
 use super::delete::delete;
 use super::duties::{Console, Parent};
 use super::hooks::Runner;
@@ -56,6 +57,7 @@ pub(super) const NOTHING_TO_START: &str = "config.json: process: missing; a cont
 
 /// A container that waits for its start.
 pub struct Up {
+    pub container: Container,
     pub child: Child,
     /// The terminal of a container in the foreground.
     pub console: Option<OwnedFd>,
@@ -102,6 +104,7 @@ pub fn bring_up(
     let recorded = Undo::new("record of the container", || claim.forget());
     // What is recorded as ours is killed and removed by `delete`.
     cgroup::refuse_occupied(&cgroup, None)?;
+    managed.as_ref().map_or(Ok(()), |managed| managed.refuse_foreign(&cgroup)).context("linux.cgroupsPath")?;
     claim.record_intent(&config)?;
     if options.notify_socket.is_some() {
         claim.directory.make_notify_directory()?;
@@ -109,15 +112,15 @@ pub fn bring_up(
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
     let coming = Coming { plan: &plan, claim: &claim, hooks: &hooks, hook_outputs: &hook_outputs, interrupts, origin };
-    let up = coming.in_groups(&cgroup, managed.as_ref(), rdt.as_ref(), for_init)?;
+    let Running { child, console } = coming.in_groups(&cgroup, managed.as_ref(), rdt.as_ref(), for_init)?;
     [followed, recorded].into_iter().for_each(Undo::commit);
-    Ok(up)
+    Ok(Up { container: claim.into_container()?, child, console })
 }
 
 /// How the plan is to be made.
 fn manner<'s>(store: &Store, options: &CreateOptions, place: Place, interrupts: &'s Interrupts) -> Result<Manner<'s>> {
     let notify_socket = options.notify_socket.as_deref();
-    notify_socket.map(notify::address).transpose()?;
+    notify_socket.map(notify::check).transpose()?;
     Ok(Manner {
         no_pivot: options.no_pivot,
         detached: place != Place::Foreground,
@@ -154,7 +157,7 @@ impl Coming<'_> {
         managed: Option<&Managed>,
         rdt: Option<&Group>,
         for_init: ForInit,
-    ) -> Result<Up> {
+    ) -> Result<Running> {
         rdt.map(Group::make).transpose()?;
         let rdt_made = rdt.map(|group| Undo::new("resctrl group", || self.claim.if_ours(|| group.undo())));
         let left = match self.origin {
@@ -172,7 +175,7 @@ impl Coming<'_> {
     }
 
     /// Makes init, serves it until it is set up, and tells those who are to know of it.
-    fn init(&self, cgroups: &Made, doors: Doors, rdt: Option<&Group>, for_init: ForInit) -> Result<Up> {
+    fn init(&self, cgroups: &Made, doors: Doors, rdt: Option<&Group>, for_init: ForInit) -> Result<Running> {
         let Self { plan, claim, .. } = *self;
         let ForInit { joins, net_devices, console_socket, pidfd_socket, agent, pid_file } = for_init;
         let attach = |pid| cgroups.attach(pid);
@@ -214,7 +217,7 @@ impl Coming<'_> {
         if let Some(loan) = &loan {
             loan.end();
         }
-        Ok(Up { child: begun.into_child(), console })
+        Ok(Running { child: begun.into_child(), console })
     }
 
     /// None for processes that have had their start.
@@ -304,6 +307,12 @@ impl Begun<'_> {
         }
         end(self.child())
     }
+}
+
+/// Init, set up, and its terminal.
+struct Running {
+    child: Child,
+    console: Option<OwnedFd>,
 }
 
 /// What init has given us, and we it.

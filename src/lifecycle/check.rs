@@ -92,7 +92,9 @@ fn look_around(examined: &mut Examined) -> Vec<String> {
         examined.note(of_config(impossible));
         examined.note(of_config(occupied));
     }
-    examined.note(of_config(mounts::refuse_impossible(&plan, examined.has_rootfs)));
+    let image = mounts::refuse_impossible(&plan, examined.has_rootfs).context(FILE);
+    let image = examined.note(image).flatten();
+    let seen = image.map_or(program::Seen::Unknown, |image| program::seen(&plan, &image));
     let tried = match probe::probe(program::seen_from_outside(&plan, &examined.host, examined.has_rootfs)) {
         Ok(failures) => failures,
         Err(error) => {
@@ -101,10 +103,18 @@ fn look_around(examined: &mut Examined) -> Vec<String> {
         }
     };
     for failure in tried {
+        // what tries it sees the image alone
+        let is_known = matches!(seen, program::Seen::There { by_mount: true } | program::Seen::Unfit(_));
+        if is_known && program::is_of_program(&failure) {
+            continue;
+        }
         match program::reason_to_doubt(&plan, &failure) {
             Some(doubt) => warnings.push(format!("{failure:#}: {doubt}")),
             None => drop(examined.note::<()>(Err(failure))),
         }
+    }
+    if let program::Seen::Unfit(error) = seen {
+        examined.note::<()>(Err(error));
     }
     warnings
 }

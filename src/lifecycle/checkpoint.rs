@@ -9,7 +9,7 @@ use nix::fcntl::{OFlag, readlink};
 use nix::sys::stat::{SFlag, fstat};
 
 use super::container::Container;
-use super::delete::delete_failed;
+use super::delete::delete_up;
 use super::images::{self, ImagePaths, Images};
 use super::{Store, bundle, process};
 use crate::criu::program::Start;
@@ -64,7 +64,7 @@ pub fn checkpoint(store: &Store, options: CheckpointOptions) -> Result<()> {
     log::debug(format_args!("{id}: dumped into {}", paths.images.display()));
     if !flags.leave_running && !flags.pre_dump {
         // The images are what was asked for; what is left of the container, `delete` finds.
-        if let Err(error) = delete_failed(store, &id, container, None) {
+        if let Err(error) = delete_up(&container, None) {
             log::warning(&format!("checkpoint {id}: what is left could not be removed: {error:#}"));
         }
     }

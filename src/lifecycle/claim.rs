@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use anyhow::{Result, bail};
 
+use super::container::Container;
 use super::{Store, root_cover};
 use crate::error::Matched;
 use crate::plan::hooks::OutputPaths;
@@ -178,5 +179,10 @@ impl Claim {
     /// Whether it was us who took the record away: then nobody else can do what comes after that.
     pub fn is_forgotten(&self) -> bool {
         self.forgotten.get()
+    }
+
+    /// What has been made, as it is on record.
+    pub fn into_container(self) -> Result<Container> {
+        Container::just_made(self.directory, self.state.into_inner())
     }
 }

@@ -30,6 +30,11 @@ impl Store {
 }
 
 impl Container {
+    /// One that this very process has made, and recorded so.
+    pub fn just_made(directory: Directory, state: State) -> Result<Self> {
+        Ok(Self { directory, state, creator_alive: true, proc: Proc::own()?, cgroups: OnceCell::new() })
+    }
+
     /// `None` before there is a record.
     pub fn in_directory(directory: Directory) -> Result<Option<Self>> {
         let Some(mut state) = directory.read_state()? else { return Ok(None) };
@@ -62,6 +67,21 @@ impl Container {
         self.cgroups.get().context("cgroups")
     }
 
+    pub fn is_paused(&self) -> Result<bool> {
+        Ok(self.cgroups()?.frozen()? && !self.undo_dead_update()?)
+    }
+
+    /// What an `update` froze that was killed before it could thaw it; a living one holds the lock. What cannot be thawed,
+    /// by another user for one, is paused. False where it is somebody else's.
+    fn undo_dead_update(&self) -> Result<bool> {
+        let is_dead = || self.directory.locked_by().is_none_or(|pid| pid == nix::unistd::getpid().as_raw());
+        if !self.directory.is_marked_frozen()? || !is_dead() {
+            return Ok(false);
+        }
+        let undone = self.cgroups()?.thaw().and_then(|()| Ok(self.directory.unmark_frozen()?));
+        Ok(undone.is_ok())
+    }
+
     /// Without a pid namespace of its own, the end of init ends nobody else.
     pub fn shares_pid_namespace(&self) -> bool {
         !self.state.namespaces.iter().any(|name| name == "pid")
@@ -77,7 +97,7 @@ impl Observe for Seen<'_> {
     }
 
     fn frozen(&mut self) -> Result<bool> {
-        self.0.cgroups()?.frozen()
+        self.0.is_paused()
     }
 
     fn ready(&mut self) -> bool {

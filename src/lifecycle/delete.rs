@@ -28,7 +28,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let gone = || if force { Ok(()) } else { Err(Matched::DoesNotExist.into()) };
     let Some(directory) = Directory::open(&store.root, id)? else { return gone() };
     match Container::in_directory(directory)? {
-        Some(container) => delete_recorded(store, id, container, force, None),
+        Some(container) => delete_recorded(container, force),
         None => match remove_unrecorded(store, id, force)? {
             Unrecorded::Removed => gone(),
             Unrecorded::RecordedMeanwhile => delete(store, id, force),
@@ -36,54 +36,37 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     }
 }
 
-/// By force, but only the container that this process made: while `run` looked after it, it may have been deleted, and
-/// its id taken by another.
-pub(super) fn delete_own(store: &Store, id: &str, stop: &dyn Stop) -> Result<()> {
-    let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
-    let Some(container) = Container::in_directory(directory)? else { return Ok(()) };
-    let creator = container.state.creator;
-    match creator.pid() == Pid::this() && container.is_alive(creator)? {
-        true => delete_recorded(store, id, container, true, Some(stop)),
-        false => Ok(()),
-    }
+/// By force, one that was up: that of `run`, or one whose start went wrong after its program had begun. If it has been
+/// deleted meanwhile, and its id taken by another, nothing happens. `stop` ends a poststop hook.
+pub(super) fn delete_up(container: &Container, stop: Option<&dyn Stop>) -> Result<()> {
+    end_and_remove(container, true, stop)
 }
 
-/// By force: a container whose start went wrong after its program had begun.
-pub(super) fn delete_failed(store: &Store, id: &str, container: Container, stop: Option<&dyn Stop>) -> Result<()> {
-    delete_recorded(store, id, container, true, stop)
-}
-
-/// `stop` ends a poststop hook.
-fn delete_recorded(
-    store: &Store,
-    id: &str,
-    mut container: Container,
-    force: bool,
-    stop: Option<&dyn Stop>,
-) -> Result<()> {
-    if !force {
-        refuse_in_use(&container)?;
-        end_unless_started(store, id)?;
+fn delete_recorded(mut container: Container, force: bool) -> Result<()> {
+    if !force && refuse_in_use(&container)? == Status::Created {
+        end_unless_started(&container)?;
     }
     if !container.state.ready {
         // It could make more while we remove; and what it recorded last may be more than was read.
         process::end(&container, container.state.creator).context("the rrun that makes it")?;
-        let Some(directory) = Directory::open(&store.root, id)? else { return Ok(()) };
-        container = match Container::in_directory(directory)? {
-            Some(latest) if latest.state.creator == container.state.creator => latest,
-            // deleted meanwhile, and perhaps made anew: then it is not the one that was asked for
-            _ => return Ok(()),
+        container = match Container::in_directory(container.directory)? {
+            Some(latest) => latest,
+            None => return Ok(()),
         };
     }
+    end_and_remove(&container, force, None)
+}
+
+fn end_and_remove(container: &Container, force: bool, stop: Option<&dyn Stop>) -> Result<()> {
     if let Some(init) = container.state.init {
-        kill_and_wait(&container, init)?;
+        kill_and_wait(container, init)?;
     }
     if force {
-        end_stuck_creator(&container)?;
+        end_stuck_creator(container)?;
     }
-    if let Some(hooks) = remove(store, id, &container)? {
+    if let Some(hooks) = remove(container)? {
         let outputs = hooks::outputs(&hooks.poststop, &container.state.hook_output).unwrap_or_else(|error| {
-            log::warning(&format!("delete {id}: {error:#}"));
+            log::warning(&format!("delete {}: {error:#}", container.state.id));
             Outputs::NONE
         });
         Runner::of_state(&container.state, &outputs, stop).poststop(&hooks);
@@ -100,13 +83,12 @@ fn refuse_in_use(container: &Container) -> Result<Status> {
 }
 
 /// Under the lock, so that no `start` comes in between: an init that waits for one is killed before the lock is let go.
-fn end_unless_started(store: &Store, id: &str) -> Result<()> {
-    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(()) };
-    let Some(container) = Container::in_directory(directory)? else { return Ok(()) };
-    if refuse_in_use(&container)? == Status::Created
+fn end_unless_started(container: &Container) -> Result<()> {
+    let _lock = container.directory.lock()?;
+    if refuse_in_use(container)? == Status::Created
         && let Some(init) = container.state.init
     {
-        process::send(&container, init, libc::SIGKILL)?;
+        process::send(container, init, libc::SIGKILL)?;
     }
     Ok(())
 }
@@ -163,16 +145,12 @@ fn end_stuck_holder(directory: &Directory) -> Result<()> {
     Ok(())
 }
 
-/// Under the lock, and only if the record is still this container's. Who has removed it has hooks to run, without the
-/// lock.
-fn remove(store: &Store, id: &str, container: &Container) -> Result<Option<Hooks>> {
-    let Some((directory, _lock)) = Directory::open_locked(&store.root, id)? else { return Ok(None) };
-    let same = match directory.read_state()? {
-        Some(state) => state.creator == container.state.creator,
-        // another `delete` was killed halfway; or the id has been claimed anew, and is not recorded yet
-        None => container.directory.is_current()?,
-    };
-    if !same {
+/// Under the lock, and only if ROOT/ID is still this container's: who claims the id anew has a new directory. Who has
+/// removed it has hooks to run, without the lock.
+fn remove(container: &Container) -> Result<Option<Hooks>> {
+    let directory = &container.directory;
+    let _lock = directory.lock()?;
+    if !directory.is_current()? {
         return Ok(None);
     }
     // Also kills who is left inside: without a pid namespace of its own init takes nobody with it, and of an init that
@@ -183,10 +161,10 @@ fn remove(store: &Store, id: &str, container: &Container) -> Result<Option<Hooks
     root_cover::remove(&container.state)?;
     container.state.intel_rdt.as_ref().map(|group| group.remove(until)).transpose()?;
     if !container.state.net_devices.is_empty() {
-        loan::settle(&directory).context("linux.netDevices")?;
+        loan::settle(directory).context("linux.netDevices")?;
     }
-    let hooks = hooks::recorded(&directory, &container.state, &["poststop"]).unwrap_or_else(|error| {
-        log::warning(&format!("delete {id}: hooks.poststop: {error:#}"));
+    let hooks = hooks::recorded(directory, &container.state, &["poststop"]).unwrap_or_else(|error| {
+        log::warning(&format!("delete {}: hooks.poststop: {error:#}", container.state.id));
         Hooks::default()
     });
     directory.remove()?;

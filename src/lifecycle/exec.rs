@@ -101,7 +101,7 @@ fn find(store: &Store, options: &ExecOptions) -> Result<Running> {
         }
     };
     let Some(init) = process::open(&container, process)? else { return Err(Matched::ExecStopped.into()) };
-    if !options.ignore_paused && container.cgroups()?.frozen()? {
+    if !options.ignore_paused && container.is_paused()? {
         return Err(Matched::ExecPaused.into());
     }
     Ok(Running { container, process, init })

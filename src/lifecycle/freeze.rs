@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const A_MOMENT: Duration = Duration::from_millis(100);
 
 pub fn pause(store: &Store, id: &str) -> Result<()> {
-    let (init, freezer) = decide_to_pause(store, id)?;
+    let (directory, init, freezer) = decide_to_pause(store, id)?;
     let frozen = freezer.freeze(PATIENCE);
     // one that was killed, and thawed for that, may be on its way out
     let moment = if frozen.is_ok() { Duration::ZERO } else { A_MOMENT };
@@ -28,12 +28,13 @@ pub fn pause(store: &Store, id: &str) -> Result<()> {
         return Err(Matched::NotRunning.into());
     }
     match frozen? {
-        true => Ok(()),
+        // from now on it is the caller's
+        true => Ok(directory.unmark_frozen()?),
         false => bail!("its cgroup was removed meanwhile"),
     }
 }
 
-fn decide_to_pause(store: &Store, id: &str) -> Result<(OwnedFd, Freezer)> {
+fn decide_to_pause(store: &Store, id: &str) -> Result<(Directory, OwnedFd, Freezer)> {
     crate::state::check_id(id)?;
     let (directory, _lock) = Directory::open_locked(&store.root, id)?.ok_or(Matched::DoesNotExist)?;
     let container = Container::in_directory(directory)?.ok_or(Matched::DoesNotExist)?;
@@ -46,7 +47,7 @@ fn decide_to_pause(store: &Store, id: &str) -> Result<(OwnedFd, Freezer)> {
     let init = container.state.init.context("no init is recorded")?;
     let Some(pidfd) = process::open(&container, init)? else { return Err(Matched::NotRunning.into()) };
     match container.cgroups()?.freezer()? {
-        Some(freezer) => Ok((pidfd, freezer)),
+        Some(freezer) => Ok((container.directory, pidfd, freezer)),
         None => bail!("its cgroup has been removed, so it cannot be frozen"),
     }
 }

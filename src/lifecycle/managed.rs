@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::claim::Claim;
 use super::container::Container;
 use super::permitted;
-use crate::cgroup::{self, CgroupPlan, Surroundings, UnitPlan, Write};
+use crate::cgroup::{self, CgroupPlan, Surroundings, UnitPlan, Updated, Write};
 use crate::hooks::Stop;
 use crate::host::Host;
 use crate::launch::holder::Holder;
@@ -100,6 +100,16 @@ impl Managed<'_> {
         state::Unit { name: self.plan.unit.name.clone(), bus }
     }
 
+    /// Before anything records the unit as the container's: what is recorded is stopped by `delete`. Where none of that name
+    /// has a cgroup there is nobody to ask about.
+    pub fn refuse_foreign(&self, cgroup: &CgroupPlan) -> Result<()> {
+        if !cgroup.is_there() {
+            return Ok(());
+        }
+        let mut manager = self.manager.borrow_mut();
+        manager.refuse_foreign(&self.plan.unit.name, |description| self.plan.is_described(description))
+    }
+
     /// Makes the unit. A scope lives as long as somebody is in it: the holder, until init is. Both are our children, so
     /// that their numbers cannot come to mean others while systemd is told them.
     pub fn ask(&self, claim: &Claim, cgroup: &CgroupPlan) -> Result<Option<Holder>> {
@@ -114,7 +124,10 @@ impl Managed<'_> {
             }
         };
         let pid = holder.as_ref().map(Holder::pid);
-        let asked = self.manager.borrow_mut().start(name, &properties, || cgroup::refuse_occupied(cgroup, pid));
+        let asked = self.manager.borrow_mut().start(name, &properties, |manager| {
+            cgroup::refuse_occupied(cgroup, pid)?;
+            manager.refuse_foreign(name, |description| self.plan.is_described(description))
+        });
         match asked {
             Ok(()) => Ok(holder),
             Err(error) if error.is::<Unsure>() => {
@@ -160,6 +173,8 @@ fn manager_of(unit: &state::Unit) -> Result<Manager<'static>> {
 pub struct Told<'c> {
     name: &'c str,
     manager: Manager<'static>,
+    /// It may have heard of the new values.
+    is_told: bool,
 }
 
 impl<'c> Told<'c> {
@@ -167,29 +182,47 @@ impl<'c> Told<'c> {
         let Some(unit) = &state.unit else { return Ok(None) };
         match manager_of(unit) {
             Err(error) if error.is::<Absent>() => Ok(None),
-            manager => Ok(Some(Self { name: &unit.name, manager: manager? })),
+            manager => Ok(Some(Self { name: &unit.name, manager: manager?, is_told: false })),
         }
     }
 
-    /// On v1 a systemd may write its list of devices anew with every change, from an empty one on. Nobody inside is to
-    /// meet that.
-    pub fn tell(mut self, container: &Container, plan: &CgroupPlan, wanted: impl Fn(&Write) -> bool) -> Result<()> {
+    pub fn tell(&mut self, container: &Container, plan: &CgroupPlan, wanted: impl Fn(&Write) -> bool) -> Result<()> {
         let properties = cgroup::changed_properties(plan, &wanted, self.manager.version, has_bfq())?;
         if properties.is_empty() {
             return Ok(());
         }
+        self.set(container, &properties)?;
+        write_again(plan, self.manager.version)
+    }
+
+    /// When the files have their old values again. What systemd then writes roughly is taken back once more.
+    pub fn put_back(&mut self, container: &Container, updated: &Updated) -> Result<()> {
+        let properties = updated.properties_before(self.manager.version, has_bfq());
+        if !self.is_told || properties.is_empty() {
+            return Ok(());
+        }
+        self.set(container, &properties)?;
+        updated.take_back()
+    }
+
+    /// On v1 a systemd may write its list of devices anew with every change, from an empty one on. Nobody inside is to
+    /// meet that.
+    fn set(&mut self, container: &Container, properties: &[Property]) -> Result<()> {
         let cgroups = container.cgroups()?;
         let in_v1 = container.state.cgroup_paths.contains_key("devices");
         let freezer = if in_v1 && !cgroups.frozen()? { cgroups.freezer()? } else { None };
-        if let Some(freezer) = &freezer {
-            freezer.freeze(FREEZE_PATIENCE)?;
-        }
-        let set = self.manager.set(self.name, &properties);
-        if let Some(freezer) = &freezer {
-            freezer.thaw()?;
-        }
-        set?;
-        write_again(plan, self.manager.version)
+        let mut set = || {
+            let result = self.manager.set(self.name, properties);
+            // of one that has not answered there is no telling
+            self.is_told |= result.is_ok();
+            result
+        };
+        let Some(freezer) = &freezer else { return set() };
+        container.directory.mark_frozen()?;
+        let result = freezer.freeze(FREEZE_PATIENCE).and_then(|_| set());
+        freezer.thaw()?;
+        container.directory.unmark_frozen()?;
+        result
     }
 }
 

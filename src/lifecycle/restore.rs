@@ -9,9 +9,10 @@ use nix::fcntl::readlink;
 use nix::sys::prctl;
 use nix::unistd::Pid;
 
-use super::bring_up::{Origin, Place, bring_up};
+use super::bring_up::{Origin, Place, Up, bring_up};
 use super::checkpoint::NEEDS_ROOT;
-use super::delete::delete_failed;
+use super::container::Container;
+use super::delete::delete_up;
 use super::hooks::{self, Runner};
 use super::images::{self, ImagePaths, Images};
 use super::run::{await_end, take_away};
@@ -58,29 +59,28 @@ pub fn restore(store: &Store, options: &RestoreOptions) -> Result<i32> {
     if place == Place::Foreground && !options.no_subreaper {
         prctl::set_child_subreaper(true).doing("prctl PR_SET_CHILD_SUBREAPER", "")?;
     }
-    let up = bring_up(store, &options.create, place, &interrupts, Origin::Image(&image))?;
-    poststart(store, id, &interrupts)?;
+    let Up { container, child, console } = bring_up(store, &options.create, place, &interrupts, Origin::Image(&image))?;
+    poststart(&container, &interrupts)?;
     if place == Place::Detached {
         return Ok(0);
     }
-    let outcome = up
-        .console
-        .map(Relay::new)
-        .transpose()
-        .and_then(|relay| await_end(store, id, &up.child, &interrupts, relay, None));
-    take_away(store, id, &interrupts, outcome)
+    let relay = console.map(Relay::new).transpose();
+    let outcome = relay.and_then(|relay| await_end(&container, &child, &interrupts, relay, None));
+    take_away(&container, &interrupts, outcome)
 }
 
 /// The program runs; its hooks of this moment had run before it was dumped, and those of poststop since.
-fn poststart(store: &Store, id: &str, interrupts: &Interrupts) -> Result<()> {
-    let container = store.find(id)?;
-    let hooks = hooks::recorded(&container.directory, &container.state, &["poststart"])?;
-    let outputs = hooks::outputs(&hooks.poststart, &container.state.hook_output)?;
-    let pid = container.state.init.map_or(0, |init| init.pid);
-    let run = Runner::of_state(&container.state, &outputs, Some(interrupts)).poststart(&hooks, pid);
-    let Err(error) = run else { return Ok(()) };
-    if let Err(left) = delete_failed(store, id, container, Some(interrupts)) {
-        log::warning(&format!("restore {id}: what is left could not be removed: {left:#}"));
+fn poststart(container: &Container, interrupts: &Interrupts) -> Result<()> {
+    let state = &container.state;
+    let run = || {
+        let hooks = hooks::recorded(&container.directory, state, &["poststart"])?;
+        let outputs = hooks::outputs(&hooks.poststart, &state.hook_output)?;
+        let pid = state.init.map_or(0, |init| init.pid);
+        Runner::of_state(state, &outputs, Some(interrupts)).poststart(&hooks, pid)
+    };
+    let Err(error) = run() else { return Ok(()) };
+    if let Err(left) = delete_up(container, Some(interrupts)) {
+        log::warning(&format!("restore {}: what is left could not be removed: {left:#}", state.id));
     }
     Err(error)
 }

@@ -1,12 +1,13 @@
 //! `create` and `run`: the same way up; run goes on with the start, and in the foreground stays until the end.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Result;
 use nix::sys::prctl;
 
 use super::bring_up::{Origin, Place, Up, bring_up};
-use super::delete::delete_own;
+use super::container::Container;
+use super::delete::delete_up;
 use super::start::start_unready;
 use super::{CreateOptions, RunOptions, Store, readiness};
 use crate::error::Doing;
@@ -36,19 +37,20 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
         prctl::set_child_subreaper(true).doing("prctl PR_SET_CHILD_SUBREAPER", "")?;
     }
     let host = options.create.notify_socket.as_deref().map(notify::Host::connect).transpose()?;
-    let up = bring_up(store, &options.create, place, &interrupts, Origin::Program)?;
-    let outcome = after_start(store, id, up, host, place, &interrupts);
+    let Up { container, child, console } = bring_up(store, &options.create, place, &interrupts, Origin::Program)?;
+    let outcome = after_start(&container, &child, console, host, place, &interrupts);
     if outcome.is_ok() && (place == Place::Detached || options.keep) {
         return outcome;
     }
-    take_away(store, id, &interrupts, outcome)
+    take_away(&container, &interrupts, outcome)
 }
 
 /// A container that nobody is to find.
-pub(super) fn take_away(store: &Store, id: &str, interrupts: &Interrupts, outcome: Result<i32>) -> Result<i32> {
-    match (delete_own(store, id, interrupts), outcome) {
+pub(super) fn take_away(container: &Container, interrupts: &Interrupts, outcome: Result<i32>) -> Result<i32> {
+    match (delete_up(container, Some(interrupts)), outcome) {
         (Err(error), Err(outcome)) => {
             // the first thing that went wrong is what a user needs
+            let id = &container.state.id;
             log::warning(&format!("{id}: what is left could not be removed: {error:#}"));
             Err(outcome)
         }
@@ -58,36 +60,36 @@ pub(super) fn take_away(store: &Store, id: &str, interrupts: &Interrupts, outcom
 }
 
 fn after_start(
-    store: &Store,
-    id: &str,
-    up: Up,
+    container: &Container,
+    child: &Child,
+    console: Option<OwnedFd>,
     host: Option<notify::Host>,
     place: Place,
     interrupts: &Interrupts,
 ) -> Result<i32> {
-    let relay = up.console.map(Relay::new).transpose()?;
-    let readiness = start_unready(store, id, host, interrupts)?;
+    let relay = console.map(Relay::new).transpose()?;
+    let readiness = start_unready(container, host, interrupts)?;
     match place {
         Place::Created | Place::Detached => {
-            let wait = |readiness| readiness::wait(readiness, up.child.pidfd.as_fd(), Some(interrupts));
+            let wait = |readiness| readiness::wait(readiness, child.pidfd.as_fd(), Some(interrupts));
             readiness.map_or(Ok(()), wait).map(|()| 0)
         }
-        Place::Foreground => await_end(store, id, &up.child, interrupts, relay, readiness),
+        Place::Foreground => await_end(container, child, interrupts, relay, readiness),
     }
 }
 
 /// In the foreground: its exit status.
 pub(super) fn await_end(
-    store: &Store,
-    id: &str,
+    container: &Container,
     child: &Child,
     interrupts: &Interrupts,
     relay: Option<Relay>,
     readiness: Option<Readiness>,
 ) -> Result<i32> {
     let status = foreground::wait(child, interrupts, relay, readiness)?;
-    let kills = || store.find(id)?.cgroups()?.oom_kills();
+    let kills = || container.cgroups()?.oom_kills();
     if status == KILLED && kills().is_ok_and(|kills| kills > 0) {
+        let id = &container.state.id;
         log::warning(&format!("run {id}: killed for want of memory: see linux.resources.memory.limit"));
     }
     Ok(status)

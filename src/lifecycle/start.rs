@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Store;
 use super::bring_up::NOTHING_TO_START;
 use super::container::Container;
-use super::delete::delete_failed;
+use super::delete::delete_up;
 use super::hooks::{self, Runner};
 use super::process::{self, ends_within};
 use super::readiness;
@@ -25,6 +25,7 @@ use crate::plan::hooks::{Hooks, patience};
 use crate::protocol::{self, Outcome, START};
 use crate::state::Status;
 use crate::state::directory::{Directory, StartChannel};
+use crate::state::lock::Lock;
 use crate::sys::fds::bytes_waiting;
 
 /// For init to read its start and execute.
@@ -34,40 +35,50 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn start(store: &Store, id: &str, notify_socket: Option<&OsStr>) -> Result<()> {
     crate::state::check_id(id)?;
     let host = notify_socket.map(notify::Host::connect).transpose()?;
-    let given = start_and_follow(store, id, host, None)?;
+    let (directory, lock) = Directory::open_locked(&store.root, id)?.ok_or(Matched::DoesNotExist)?;
+    let container = Container::in_directory(directory)?.ok_or(Matched::DoesNotExist)?;
+    let given = start_and_follow(&container, lock, host, None)?;
     match given.readiness {
         Some(readiness) => readiness::wait(readiness, given.init.as_fd(), None),
         None => Ok(()),
     }
 }
 
-/// The same, but it is left to the caller to wait until the program is ready. `stop` ends the wait for hooks.
+/// The same of one that this process has made, but it is left to the caller to wait until the program is ready. `stop`
+/// ends the wait for hooks.
 pub(super) fn start_unready(
-    store: &Store,
-    id: &str,
+    container: &Container,
     host: Option<notify::Host>,
     stop: &dyn Stop,
 ) -> Result<Option<Readiness>> {
-    start_and_follow(store, id, host, Some(stop)).map(|given| given.readiness)
+    let lock = container.directory.lock()?;
+    ensure!(container.directory.is_current()?, Matched::DoesNotExist);
+    start_and_follow(container, lock, host, Some(stop)).map(|given| given.readiness)
 }
 
 /// The start, and the hooks that follow it.
-fn start_and_follow(store: &Store, id: &str, host: Option<notify::Host>, stop: Option<&dyn Stop>) -> Result<Given> {
-    let given = give(store, id, host)?;
-    let pid = given.container.state.init.map_or(0, |init| init.pid);
-    let runner = Runner::of_state(&given.container.state, &given.outputs, stop);
+fn start_and_follow<'a>(
+    container: &'a Container,
+    lock: Lock,
+    host: Option<notify::Host>,
+    stop: Option<&dyn Stop>,
+) -> Result<Given<'a>> {
+    let given = give(container, host)?;
+    drop(lock);
+    let pid = container.state.init.map_or(0, |init| init.pid);
+    let runner = Runner::of_state(&container.state, &given.outputs, stop);
     let hooks = await_outcome(&given, stop)?.and_then(|()| runner.poststart(&given.hooks, pid));
     let Err(error) = hooks else { return Ok(given) };
     // runtime.md, "Lifecycle": it is stopped, and all that follows is done.
-    if let Err(left) = delete_failed(store, id, given.container, stop) {
-        log::warning(&format!("start {id}: what is left could not be removed: {left:#}"));
+    if let Err(left) = delete_up(container, stop) {
+        log::warning(&format!("start {}: what is left could not be removed: {left:#}", container.state.id));
     }
     Err(error)
 }
 
 /// A start that cannot be taken back any more.
-struct Given {
-    container: Container,
+struct Given<'a> {
+    container: &'a Container,
     channel: File,
     init: OwnedFd,
     hooks: Hooks,
@@ -77,10 +88,8 @@ struct Given {
     readiness: Option<Readiness>,
 }
 
-/// Decides under the lock that this start is the one, and gives it.
-fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
-    let (directory, _lock) = Directory::open_locked(&store.root, id)?.ok_or(Matched::DoesNotExist)?;
-    let container = Container::in_directory(directory)?.ok_or(Matched::DoesNotExist)?;
+/// Decides, under the lock, that this start is the one, and gives it.
+fn give(container: &Container, host: Option<notify::Host>) -> Result<Given<'_>> {
     match container.status()? {
         Status::Created => {}
         Status::Creating => bail!("the container is still being created; wait until `create` has returned"),
@@ -90,7 +99,7 @@ fn give(store: &Store, id: &str, host: Option<notify::Host>) -> Result<Given> {
     }
     ensure!(!container.state.no_process, NOTHING_TO_START);
     let init = container.state.init.context("no init is recorded")?;
-    let Some(pidfd) = process::open(&container, init)? else { return Err(Matched::StartStopped.into()) };
+    let Some(pidfd) = process::open(container, init)? else { return Err(Matched::StartStopped.into()) };
     let StartChannel::Held(mut channel) = container.directory.start_channel()? else {
         let ended = !container.is_alive(init)?;
         return Err(if ended { Matched::StartStopped } else { Matched::StartRunning }.into());
@@ -152,8 +161,10 @@ fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<Result<()>> {
     match outcome {
         Outcome::Executed => Ok(Ok(())),
         Outcome::HookFailed => Ok(Err(match told()? {
-            // its filter lets init say nothing
-            silent if silent.is_empty() => anyhow!("hooks.startContainer: one of them failed"),
+            // its filter lets init say nothing, or a limit
+            silent if silent.is_empty() => {
+                anyhow!("hooks.startContainer: one of them failed{}", why_silent(&given.container))
+            }
             told => anyhow!(told),
         })),
         Outcome::NotRead => bail!("init was ended before it could execute the program"),
@@ -161,7 +172,18 @@ fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<Result<()>> {
         Outcome::Failed(errno) => {
             let told = told()?;
             ensure!(told.is_empty(), "{told}");
-            bail!("exec: {} ({errno:?})", strerror(errno))
+            bail!("exec: {} ({errno:?}){}", strerror(errno), why_silent(&given.container))
         }
+    }
+}
+
+/// What keeps init from saying more goes for whatever the program writes, too.
+fn why_silent(container: &Container) -> &'static str {
+    let config = container.directory.read_config().ok().flatten().unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap_or_default();
+    let limits = config.pointer("/process/rlimits").and_then(serde_json::Value::as_array);
+    match limits.into_iter().flatten().any(|limit| limit["type"] == "RLIMIT_FSIZE") {
+        true => "; RLIMIT_FSIZE of process.rlimits lets init say no more",
+        false => "",
     }
 }

@@ -2,7 +2,7 @@
 //! what is asked for laid over it; written where it differs or was named. All of it is done under the lock: what is
 //! stored is what stands in the cgroups.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::Store;
@@ -42,20 +42,21 @@ pub fn update(store: &Store, id: &str, update: &Update) -> Result<()> {
     let follows = |write: &Write| weighs && write.field.starts_with("linux.resources.blockIO.weightDevice");
     let wanted = |write: &Write| update.names(&write.field) || !before.writes(write) || follows(write);
     // a systemd that does not answer is known before anything is written
-    let told = managed::Told::new(&container.state).context("systemd")?;
+    let mut told = managed::Told::new(&container.state).context("systemd")?;
     let schemas = set_schemas(&container, update)?;
     let put_back = || schemas.as_ref().map_or(Ok(()), Before::put_back);
     let updated = cgroup::update(&after.plan, wanted, after.check_memory);
     let updated = updated.or_else(|error| put_back().and(Err(error)))?;
-    let finish = || -> Result<()> {
-        if let Some(told) = told {
-            told.tell(&container, &after.plan, wanted).context("systemd")?;
-        }
-        Ok(container.directory.replace_config(&serde_json::to_vec(&config)?)?)
-    };
-    finish().or_else(|error| {
-        updated.take_back()?;
-        put_back()?;
+    let mut tell = || told.as_mut().map_or(Ok(()), |told| told.tell(&container, &after.plan, wanted));
+    let finish = || Ok(container.directory.replace_config(&serde_json::to_vec(&config)?)?);
+    tell().context("systemd").and_then(|()| finish()).or_else(|error| {
+        // all of them are tried, whatever becomes of one
+        let files = updated.take_back();
+        let systemd = told.map_or(Ok(()), |mut told| told.put_back(&container, &updated)).context("systemd");
+        let undone = [files, systemd, put_back()];
+        undone.into_iter().collect::<Result<()>>().map_err(|worse| {
+            anyhow!("{error:#}; and a value that was set before it could not be taken back: {worse:#}")
+        })?;
         Err(error)
     })
 }

@@ -86,7 +86,7 @@ fn without_program(
         keep_groups: process.keep_groups,
         umask: problems.take(umask(user.umask)),
         capabilities: problems.take(capabilities::plan(process.capabilities.as_ref(), host, warnings)),
-        rlimits: problems.take(rlimits(&process.rlimits)),
+        rlimits: problems.take(rlimits(&process.rlimits, warnings)),
         no_new_privileges: process.no_new_privileges == Some(true),
         apparmor_profile: problems.take(labels::apparmor(
             "process.apparmorProfile",
@@ -197,12 +197,25 @@ fn umask(umask: Option<u32>) -> Result<u32> {
     Ok(umask)
 }
 
-fn rlimits(rlimits: &[spec::process::Rlimit]) -> Result<Vec<Rlimit>> {
+/// Soft limits below which hardly any program begins. execve(2) has given up what was there before by the time that it
+/// meets them: it cannot fail any more, and the kernel kills by SIGSEGV without a word.
+const HARDLY_ENOUGH: [(&str, u64); 3] = [("RLIMIT_AS", 1 << 20), ("RLIMIT_DATA", 64 << 10), ("RLIMIT_STACK", 64 << 10)];
+
+fn rlimits(rlimits: &[spec::process::Rlimit], warnings: &mut Vec<String>) -> Result<Vec<Rlimit>> {
     let mut planned: Vec<Rlimit> = Vec::with_capacity(rlimits.len());
     let mut problems = Problems::default();
     for (index, rlimit) in rlimits.iter().enumerate() {
         let one = rlimit_plan(&format!("process.rlimits[{index}]"), rlimit, &planned);
-        planned.extend(problems.ok(one));
+        let one = problems.ok(one);
+        let is_low = |one: &Rlimit| HARDLY_ENOUGH.iter().any(|(name, least)| one.name == *name && one.soft < *least);
+        warnings.extend(one.as_ref().filter(|one| is_low(one)).map(|one| {
+            format!(
+                "process.rlimits[{index}].soft: {} of {} bytes may be too little for any program: the kernel ends one \
+                 that it has no room for by SIGSEGV",
+                one.name, one.soft
+            )
+        }));
+        planned.extend(one);
     }
     problems.result(planned)
 }

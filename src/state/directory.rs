@@ -1,7 +1,7 @@
 //! ROOT/ID: the directory of one container and the files in it. Reached through a descriptor, replaced by rename.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ const NOTIFY: &str = "notify";
 const RESTORE: &str = "restore";
 const START: &str = "start.fifo";
 const START_ERROR: &str = "start.error";
+/// Is there while an `update` has the container frozen.
+const FROZEN: &str = "update.frozen";
 const LENT: &str = "net_devices.json";
 const NEW_LENT: &str = "net_devices.json.new";
 /// Where network devices are lent from, and to.
@@ -38,6 +40,9 @@ const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
 /// Many times what is ever written: a damaged file must not take all memory.
 const LONGEST: usize = 64 << 20;
+
+/// Most records, and most configs, fit into this.
+const AT_ONCE: usize = 32 << 10;
 
 const OWNER_ONLY: Mode = Mode::from_bits_truncate(0o600);
 
@@ -106,8 +111,7 @@ impl Directory {
             Err(Errno::ENOENT) => return Ok(None),
             file => file.doing("open", self.name(name))?,
         };
-        // most fit what is set aside
-        Ok(Some(file::read(&file, 32 << 10, LONGEST).doing("read", self.name(name))?))
+        Ok(Some(file::read(&file, AT_ONCE, LONGEST).doing("read", self.name(name))?))
     }
 
     /// `None` before the record is there: its creator was killed early, or is about to write it.
@@ -127,7 +131,14 @@ impl Directory {
 
     /// Readers see the old file or the new one, never a part. Under the lock, as the new file's name is fixed.
     pub fn write_state(&self, state: &State) -> Result<()> {
-        self.write(NEW_STATE, &serde_json::to_vec(state)?)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
+        let file = self.open_file(NEW_STATE, flags).doing("create", self.name(NEW_STATE))?;
+        // one write(2) for most; annotations may be of any length
+        let mut file = BufWriter::with_capacity(AT_ONCE, file);
+        serde_json::to_writer(&mut file, state)
+            .map_err(io::Error::from)
+            .and_then(|()| file.flush())
+            .doing("write", self.name(NEW_STATE))?;
         renameat(&self.fd, NEW_STATE, &self.fd, STATE).doing("rename", self.name(STATE))?;
         Ok(())
     }
@@ -251,6 +262,22 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// That an `update` is about to freeze the container, until it has thawed it: one that is killed meanwhile cannot.
+    pub fn mark_frozen(&self) -> Result<(), SysError> {
+        self.write(FROZEN, b"")
+    }
+
+    pub fn unmark_frozen(&self) -> Result<(), SysError> {
+        self.unlink(FROZEN)
+    }
+
+    pub fn is_marked_frozen(&self) -> Result<bool, SysError> {
+        match self.open_file(FROZEN, OFlag::O_PATH) {
+            Err(Errno::ENOENT) => Ok(false),
+            file => file.doing("open", self.name(FROZEN)).map(|_| true),
+        }
     }
 
     fn unlink(&self, name: &str) -> Result<(), SysError> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, recvmsg,
     sendmsg, socket, socketpair,
 };
 use nix::sys::stat::Mode;
@@ -80,7 +80,11 @@ pub fn send_whole(socket: BorrowedFd, bytes: &[u8], fd: BorrowedFd) -> Result<()
 
 /// One message and the descriptor that came with it; an empty message is the end of the other side.
 pub fn receive(socket: BorrowedFd, buffer: &mut Vec<u8>) -> Result<Option<OwnedFd>, Errno> {
-    buffer.resize(LONGEST, 0);
+    // its length first: most are short, and room for the longest is four pages to be touched
+    buffer.resize(recv(socket.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?.min(LONGEST), 0);
+    if buffer.is_empty() {
+        return Ok(None);
+    }
     let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
     let mut parts = [IoSliceMut::new(buffer)];
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;

@@ -112,6 +112,16 @@ fn what_must_come_before_what() {
     }
 }
 
+/// The directory that they lie in is looked up once: what is mounted over it in between would not be seen.
+#[test]
+fn devices_and_links_follow_each_other() {
+    let order = names(&steps(&plan(true, true, true)));
+    let nodes = |step: &String| ["Device", "Link"].contains(&step.as_str());
+    let (first, last) = (order.iter().position(nodes).unwrap(), order.iter().rposition(nodes).unwrap());
+    assert!(order[first..=last].iter().all(nodes), "{order:?}");
+    assert!(order.iter().any(|step| step == "Link") && order.iter().any(|step| step == "Device"), "{order:?}");
+}
+
 #[test]
 fn where_a_filter_is_loaded() {
     let written = serde_json::from_str(r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();

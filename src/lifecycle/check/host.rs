@@ -15,6 +15,7 @@ use crate::init::steps::Step;
 use crate::init::{Joined, node_of_host};
 use crate::launch::id_maps;
 use crate::launch::stages::visit;
+use crate::netdev;
 use crate::plan::problems::Problems;
 use crate::plan::{DeviceKind, Namespace, Plan, hooks::Hook, namespaces, seccomp, sysctl};
 use crate::procfs::Proc;
@@ -34,6 +35,9 @@ pub fn refuse_lacking(plan: &Plan, warnings: &mut Vec<String>) -> Result<()> {
     }
     if let Some(rdt) = &plan.intel_rdt {
         problems.ok(Group::find(rdt, &Proc::open()?).map(drop));
+    }
+    for device in plan.net_devices.chunks(1) {
+        problems.ok(netdev::Devices::find(device).map(drop));
     }
     // in a user namespace only FIFOs can be made
     let bound = plan.devices.iter().filter(|device| plan.has(Namespace::User) && device.kind != DeviceKind::Fifo);

@@ -39,6 +39,16 @@ struct Cover {
     by: By,
     /// Also for the mounts that come after it.
     readonly: bool,
+    noexec: bool,
+}
+
+/// Whether a file can be executed, as far as that can be told without its user.
+pub enum Executable {
+    Yes,
+    /// Yes, and it is not the image's own.
+    OfVolume,
+    No(Errno),
+    Unknown,
 }
 
 enum By {
@@ -108,7 +118,8 @@ impl<'p> Image<'p> {
             },
         }
         let readonly = mount.attributes.set & libc::MOUNT_ATTR_RDONLY != 0 && !mount.readonly_at_end;
-        self.covers.push(Cover { place, by: By::of(mount, mounted), readonly });
+        let noexec = (mount.attributes.set | mount.recursive.set) & libc::MOUNT_ATTR_NOEXEC != 0;
+        self.covers.push(Cover { place, by: By::of(mount, mounted), readonly, noexec });
         Ok(())
     }
 
@@ -136,6 +147,26 @@ impl<'p> Image<'p> {
                 Err(SysError::new("open", cwd, Errno::ENOTDIR).into())
             }
             _ => Ok(()),
+        }
+    }
+
+    pub fn executable(&self, path: &Path) -> Executable {
+        let seen = self.resolve(&InRoot::new(path), false).and_then(|place| Ok((self.look(&place)?, place)));
+        let (stat, place) = match seen {
+            Ok((Seen::There(_, stat), place)) => (stat, place),
+            Ok((Seen::Missing, _)) => return Executable::No(Errno::ENOENT),
+            Ok((Seen::Unknown, _)) | Err(_) => return Executable::Unknown,
+        };
+        let cover = self.last_cover(&place);
+        match kind_of(&stat) {
+            SFlag::S_IFDIR => Executable::No(Errno::EISDIR),
+            SFlag::S_IFREG if stat.st_mode & 0o111 == 0 => Executable::No(Errno::EACCES),
+            SFlag::S_IFREG => match cover {
+                Some(cover) if cover.noexec => Executable::No(Errno::EACCES),
+                Some(_) => Executable::OfVolume,
+                None => Executable::Yes,
+            },
+            _ => Executable::No(Errno::EACCES),
         }
     }
 

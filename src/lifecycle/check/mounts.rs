@@ -18,8 +18,8 @@ use crate::plan::{MountIds, MountMaps, MountPlan, Namespace, Plan, Source, Sourc
 use crate::procfs::Proc;
 use crate::rootfs::kind_of;
 
-/// An error may be of several problems.
-pub fn refuse_impossible(plan: &Plan, has_rootfs: bool) -> Result<()> {
+/// What the container's tree will be. An error may be of several problems.
+pub fn refuse_impossible(plan: &Plan, has_rootfs: bool) -> Result<Option<Image<'_>>> {
     let mut problems = Problems::default();
     let maps = plan.id_maps.as_ref().filter(|_| plan.has_new(Namespace::User));
     let image = if has_rootfs { Image::open(&plan.root.path, maps).map(Some) } else { Ok(None) };
@@ -45,7 +45,7 @@ pub fn refuse_impossible(plan: &Plan, has_rootfs: bool) -> Result<()> {
         let cwd = &plan.process.cwd;
         problems.ok(image.working_directory(cwd).with_context(|| Step::EnterDirectory(cwd).to_string()));
     }
-    problems.result(())
+    problems.result(image)
 }
 
 const DIRECTORY: Mounted = Mounted { is_directory: true, volume: None };

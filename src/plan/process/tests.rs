@@ -120,3 +120,23 @@ fn nobody_runs_where_there_is_no_process_but_somebody_inside_waits() {
         assert_eq!((process.uid, process.gid), (want, want), "{maps:?}");
     }
 }
+
+#[test]
+fn a_limit_that_leaves_no_room_for_a_program_is_told() {
+    for (kind, soft, told) in [
+        ("RLIMIT_AS", 4096, true),
+        ("RLIMIT_AS", 1 << 20, false),
+        ("RLIMIT_DATA", 0, true),
+        ("RLIMIT_STACK", 8192, true),
+        ("RLIMIT_STACK", 8 << 20, false),
+        ("RLIMIT_FSIZE", 0, false),
+        ("RLIMIT_CPU", 1, false),
+    ] {
+        let rlimit = serde_json::json!([{"type": kind, "soft": soft, "hard": u64::MAX}]);
+        let mut warnings = Vec::new();
+        let written: Vec<spec::process::Rlimit> = serde_json::from_value(rlimit).unwrap();
+        assert_eq!(rlimits(&written, &mut warnings).unwrap().len(), 1);
+        let wanted = format!("process.rlimits[0].soft: {kind} of {soft} bytes");
+        assert_eq!(warnings.iter().any(|warning| warning.starts_with(&wanted)), told, "{kind} {soft}: {warnings:?}");
+    }
+}

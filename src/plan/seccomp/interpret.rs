@@ -3,6 +3,7 @@
 
 use libc::sock_filter;
 
+use self::code::{ALWAYS, AND, ANY_BIT_SET, EQUAL, GREATER, GREATER_OR_EQUAL, LOAD, RETURN};
 use super::profile::Verdict;
 
 /// struct seccomp_data
@@ -28,6 +29,18 @@ impl Data {
     }
 }
 
+/// What an instruction does: `code` of struct sock_filter, linux/bpf_common.h.
+pub mod code {
+    pub const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    pub const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
+    pub const ALWAYS: u32 = libc::BPF_JMP | libc::BPF_JA;
+    pub const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    pub const GREATER: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
+    pub const GREATER_OR_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+    pub const ANY_BIT_SET: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
+    pub const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     pub verdict: Verdict,
@@ -39,14 +52,6 @@ pub struct Outcome {
 
 /// `None`: the kernel would not have taken the program.
 pub fn run(program: &[sock_filter], data: &Data) -> Option<Outcome> {
-    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-    const ALWAYS: u32 = libc::BPF_JMP | libc::BPF_JA;
-    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    const GREATER: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
-    const GREATER_OR_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-    const ANY_BIT_SET: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
-    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
     let (mut at, mut steps, mut accumulator, mut saw_arguments) = (0_usize, 0, 0, false);
     loop {
         let instruction = program.get(at)?;

@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use libc::sock_filter;
 
+use super::interpret::code::{ALWAYS, AND, ANY_BIT_SET, EQUAL, GREATER, GREATER_OR_EQUAL, LOAD, RETURN};
 use super::profile::{self, action};
 use super::{Filter, Listener};
 use crate::plan::problems::Problems;
@@ -42,14 +43,6 @@ fn instruction(bytes: &[u8]) -> sock_filter {
 
 /// `left`: how many follow it. All jumps lead forward, so a program ends when none leads out of it.
 fn check(instruction: &sock_filter, left: usize) -> Result<()> {
-    const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
-    const AND: u32 = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-    const ALWAYS: u32 = libc::BPF_JMP | libc::BPF_JA;
-    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    const GREATER: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
-    const GREATER_OR_EQUAL: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
-    const ANY_BIT_SET: u32 = libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K;
-    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
     let sock_filter { code, jt, jf, k } = *instruction;
     let farthest = match u32::from(code) {
         RETURN => return Ok(()),
