@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::bundle::Bundle;
 use crate::runtime::{self, eventually_within, wait_within};
 
+mod broken;
 mod files;
 mod leftovers;
 mod refused;

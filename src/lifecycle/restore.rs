@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 use nix::fcntl::readlink;
 use nix::sys::prctl;
+use nix::unistd::Pid;
 
 use super::bring_up::{Origin, Place, Up, bring_up};
 use super::checkpoint::NEEDS_ROOT;
@@ -171,6 +172,23 @@ fn first_process(session: &Session, interrupts: &Interrupts) -> Result<Child> {
     }
 }
 
+/// What config.json says of namespaces, later commands rely on; images bring those that a container had.
+fn has_namespaces(plan: &Plan, pid: Pid) -> Result<()> {
+    use Namespace::{Ipc, Network, Pid as Processes, User, Uts};
+    let proc = Proc::own()?;
+    for kind in [User, Processes, Network, Ipc, Uts].into_iter().filter(|kind| !plan.joins(*kind)) {
+        let has_own = !proc.share_namespace(pid, kind.file())?;
+        ensure!(
+            has_own == plan.has_new(kind),
+            "linux.namespaces: the images {} {} namespace of their own, and config.json says otherwise; restore by the \
+             config.json that they were made by",
+            if has_own { "have a" } else { "have no" },
+            kind.file()
+        );
+    }
+    Ok(())
+}
+
 const NAMESPACES: &str = "setup-namespaces";
 
 /// Where a destination leads to in the rootfs, as far as that is there by now.
@@ -186,6 +204,7 @@ impl Revived<'_> {
     /// Until everything of it is there and nothing runs yet.
     pub fn serve(&self, interrupts: &Interrupts, duties: &mut impl Duties) -> Result<()> {
         let plan = self.plan;
+        has_namespaces(plan, self.child.pid)?;
         if !plan.net_devices.is_empty() {
             duties.hand_over_net_devices()?;
         }
