@@ -256,7 +256,7 @@ fn hooks_are_told_of_the_restored_process() {
     let pid = bundle.pid();
     assert!(states.iter().all(|state| state["pid"] == pid), "{states:?}");
     let statuses: Vec<_> = states.iter().map(|state| state["status"].as_str().unwrap()).collect();
-    assert_eq!(statuses, ["creating", "created", "running"]);
+    assert_eq!(statuses, ["created", "creating", "running"]);
     goes_on(&bundle, 1);
 }
 

@@ -90,6 +90,8 @@ fn a_terminal_of_docker_is_restored() {
 #[test]
 fn containerd_goes_on_from_a_checkpoint() {
     guest!();
+    // its cgroup is one of files at the top, which systemd takes away on v1
+    layout!(V2);
     let docker = docker();
     let ctr = "ctr --address $DIR/exec/containerd/containerd.sock";
     docker.sh(&format!("docker save box | {ctr} image import -")).ok();

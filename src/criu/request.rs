@@ -300,3 +300,6 @@ pub fn pipes(descriptors: &[String]) -> Vec<(String, RawFd)> {
     }
     pipes
 }
+
+#[cfg(test)]
+mod tests;
