@@ -1,16 +1,19 @@
 //! Where a container's images and CRIU's log are: directories of the caller's. Images may come from anywhere, so what is
 //! read of them here is bounded, and is no path.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag};
 
 use super::permitted;
 use crate::criu::request::Files;
@@ -18,6 +21,7 @@ use crate::criu::told::Log;
 use crate::error::{Doing, SysError};
 use crate::plan::Plan;
 use crate::plan::annotations::{CRIU_CONFIG, PERMITTED};
+use crate::rootfs::{kind_of, stat_in};
 use crate::sys::file;
 
 /// Which pipes the standard files were, by the name that runc gives it.
@@ -95,6 +99,26 @@ impl Images {
         let opened = openat(&self.directory, DESCRIPTORS, flags, Mode::from_bits_truncate(0o600));
         let mut file = File::from(opened.doing("create", DESCRIPTORS).context("--image-path")?);
         Ok(file.write_all(&serde_json::to_vec(names)?).doing("write", DESCRIPTORS)?)
+    }
+
+    /// CRIU would wait for ever for who writes into a FIFO. (A link to earlier images and a socket of lazy-pages may be there.)
+    pub fn refuse_fifos(&self) -> Result<()> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut entries =
+            Dir::openat(&self.directory, ".", flags, Mode::empty()).doing("opendir", self.path.display())?;
+        for entry in entries.iter() {
+            let entry = entry.doing("getdents", self.path.display())?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            let found = stat_in(&self.directory, name).doing("stat", name.display())?;
+            let kind = found.as_ref().map_or(SFlag::empty(), kind_of);
+            ensure!(
+                ![SFlag::S_IFIFO, SFlag::S_IFCHR, SFlag::S_IFBLK].contains(&kind),
+                "--image-path: {} in {} is a FIFO or a device and no image; take it away",
+                name.display(),
+                self.path.display()
+            );
+        }
+        Ok(())
     }
 
     /// None where whoever dumped it wrote none.

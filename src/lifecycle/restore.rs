@@ -118,6 +118,7 @@ impl Image<'_> {
         root: &Path,
         interrupts: &Interrupts,
     ) -> Result<Revived<'p>> {
+        self.images.refuse_fifos()?;
         let config = images::config(plan)?;
         let pipes = request::pipes(&self.images.read_descriptors()?);
         let joins = std::mem::take(&mut prepared.joins);
