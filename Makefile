@@ -157,7 +157,7 @@ BUT_IN_CGROUPS = $(addprefix bad_input::, memory_limit swap_ cpu_that period_too
 	conformance::hooks::poststop_runs_after_all_is_gone $(addprefix conformance::runtime::, \
 	a_status_of_the_runtimes_own what_the_config_asks_for what_create_made)
 SKIPS = $(foreach topic,$(SAME_EVERYWHERE),--skip $(topic)::)
-ABOUT_CGROUPS = cgroups:: events:: freeze:: ps:: systemd:: update:: managers_on_systemd::limits_of_docker
+ABOUT_CGROUPS = checkpoint::files:: cgroups:: events:: freeze:: ps:: systemd:: update:: managers_on_systemd::limits_of_docker
 USUAL = $(if $(filter v2,$(1)),$(SKIPS),$(ABOUT_CGROUPS))
 
 .PHONY: vm-test
@@ -173,7 +173,7 @@ vm-test: guest build ## what cgroups or systemd can change, in a guest of each l
 # what_is_not_given_stays_on_v2) and in the file of each policy of weights (bfq), and removes the cgroup of a scope that
 # nobody is in any more (an_empty_cgroup). And tests of containers with a cgroup of files at the top: on v1 systemd moves
 # processes there, and removes empty cgroups, whenever it makes a scope for a test beside them.
-BY_SYSTEMD = $(if $(filter v2,$(1)),exec::) cgroups:: cgroups_v2:: device_filter:: events:: freeze:: kill:: no_process:: \
+BY_SYSTEMD = $(if $(filter v2,$(1)),exec::) checkpoint::files::limits cgroups:: cgroups_v2:: device_filter:: events:: freeze:: kill:: no_process:: \
 	ps:: update:: update_v2:: v2_limits:: $(foreach name,what_others_wrote what_is_not_given_stays_on_v2 bfq_has_weights \
 	kill_9_of_an_empty_cgroup a_relative_cgroups_path dots_in_a_cgroups_path the_same_path_is_the_same_place,--skip $(name))
 .PHONY: vm-systemd
@@ -197,7 +197,7 @@ vm-short: guest build ## the guest lane itself, and a part of vm-test on cgroup 
 	integration/vm/selftest.sh
 	mkdir -p $(RESULTS)
 	$(call IN_GUEST,v2,500) $(VM_SHORT) 2>&1 | tee $(RESULTS)/guest.out
-VM_SHORT = cgroups:: cgroups_v2:: device_filter:: namespaces:: labels::a_program systemd::
+VM_SHORT = checkpoint::a_container checkpoint::files::limits cgroups:: cgroups_v2:: device_filter:: namespaces:: labels::a_program systemd::
 
 .PHONY: test
 test: ## check, seccomp, integration, managers, faults and vm-short (root)

@@ -151,7 +151,7 @@ impl Bundle {
         let mut command = Command::new(runtime::path());
         command.arg("--root").arg(&self.state_root);
         // of the other commands none is told: the record says it
-        if self.is_in_unit() && args.iter().any(|arg| matches!(*arg, "create" | "run" | "plan")) {
+        if self.is_in_unit() && args.iter().any(|arg| matches!(*arg, "create" | "run" | "plan" | "restore")) {
             command.arg("--systemd-cgroup");
         }
         command.args(args);

@@ -60,8 +60,8 @@ fn names_below(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Creates containers while /volume/here is now a directory, now a symlink. What the change asks for succeeds or fails;
-/// the program says where it has come to.
-fn create_meanwhile(target: impl Fn(&Path) -> PathBuf, change: impl Fn(&mut Bundle)) {
+/// the program says where it is, and before that where the mounts are that the change asks for: all of them inside.
+fn create_meanwhile(target: impl Fn(&Path) -> PathBuf, mounts: usize, change: impl Fn(&mut Bundle)) {
     need!(rrun); // CVE-2024-45310 is open in older runtimes
     let script = "grep -o ' /[^ ]* [^ ]* - tmpfs exchanged ' /proc/self/mountinfo | cut -d ' ' -f 2; pwd";
     let mut bundle = Bundle::sh(script);
@@ -74,7 +74,10 @@ fn create_meanwhile(target: impl Fn(&Path) -> PathBuf, change: impl Fn(&mut Bund
     let mut succeeded = 0;
     for _ in rounds(25) {
         let output = bundle.run();
-        succeeded += usize::from(output.code == 0);
+        if output.code == 0 {
+            succeeded += 1;
+            assert_eq!(output.stdout.lines().count(), mounts + 1, "{output}");
+        }
         assert_eq!(names_below(&outside), [outside.join("victim")], "{output}");
         let in_proc = output.stdout.lines().any(|place| place.starts_with("/proc/"));
         assert!(!in_proc, "{output}");
@@ -95,8 +98,9 @@ fn climbing(outside: &Path) -> PathBuf {
 #[test]
 fn a_mount_is_made_below_the_root_whatever_changes_places() {
     for target in [absolute, climbing] {
-        create_meanwhile(target, |bundle| {
+        create_meanwhile(target, 2, |bundle| {
             bundle.mount("/volume/here/a/b", "tmpfs", "exchanged", &[]);
+            bundle.mount("/volume/here", "tmpfs", "exchanged", &[]);
         });
     }
 }
@@ -105,6 +109,7 @@ fn a_mount_is_made_below_the_root_whatever_changes_places() {
 fn no_mount_comes_into_proc_whatever_changes_places() {
     create_meanwhile(
         |_| "/proc/self/attr".into(),
+        1,
         |bundle| {
             bundle.mount("/volume/here", "tmpfs", "exchanged", &[]);
         },
@@ -113,21 +118,21 @@ fn no_mount_comes_into_proc_whatever_changes_places() {
 
 #[test]
 fn a_working_directory_is_made_below_the_root_whatever_changes_places() {
-    create_meanwhile(climbing, |bundle| {
+    create_meanwhile(climbing, 0, |bundle| {
         bundle.set("/process/cwd", "/volume/here/a/b");
     });
 }
 
 #[test]
 fn a_device_is_made_below_the_root_whatever_changes_places() {
-    create_meanwhile(climbing, |bundle| {
+    create_meanwhile(climbing, 0, |bundle| {
         bundle.set("/linux/devices", json!([{"path": "/volume/here/a/null", "type": "c", "major": 1, "minor": 3}]));
     });
 }
 
 #[test]
 fn what_is_hidden_stays_below_the_root_whatever_changes_places() {
-    create_meanwhile(climbing, |bundle| {
+    create_meanwhile(climbing, 0, |bundle| {
         bundle.set("/linux/maskedPaths", json!(["/volume/here/file", "/volume/here"]));
         bundle.set("/linux/readonlyPaths", json!(["/volume/here"]));
     });

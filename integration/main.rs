@@ -25,6 +25,7 @@ mod bad_input;
 mod cgroups;
 mod cgroups_v2;
 mod check;
+mod checkpoint;
 mod cli;
 mod conformance;
 mod device_filter;

@@ -11,6 +11,8 @@ use crate::bundle::Bundle;
 use crate::layout::is_v2;
 use crate::runtime::{self, Call, Output, eventually_within, run, wait_within};
 
+mod checkpoint;
+
 /// A dockerd, and the containerd that it starts; for the whole run. The guest is thrown away with it.
 struct Docker {
     dir: PathBuf,
@@ -29,7 +31,7 @@ fn docker() -> &'static Docker {
             .sh(&format!(
                 "systemd-run -q --unit docker-on-systemd dockerd --config-file $DIR/daemon.json --data-root $DIR/data \
              --exec-root $DIR/exec --pidfile $DIR/pid --host $DOCKER_HOST --bridge none --iptables=false \
-             --ip6tables=false {driver}"
+             --ip6tables=false --experimental {driver}"
             ))
             .ok();
         let answered =

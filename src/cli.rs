@@ -18,6 +18,7 @@ use crate::log;
 use crate::plan::notify;
 
 pub mod check;
+pub mod checkpoint;
 pub mod create;
 pub mod delete;
 pub mod descriptors;
@@ -32,6 +33,7 @@ pub mod matching;
 pub mod pause;
 pub mod plan;
 pub mod ps;
+pub mod restore;
 pub mod resume;
 pub mod run;
 pub mod signals;
@@ -96,6 +98,8 @@ pub const VERBS: &[&Verb] = &[
     &pause::VERB,
     &resume::VERB,
     &update::VERB,
+    &checkpoint::VERB,
+    &restore::VERB,
     &ps::VERB,
     &events::VERB,
     &delete::VERB,

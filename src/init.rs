@@ -31,6 +31,7 @@ mod credentials;
 mod devices;
 mod exec;
 mod hooks;
+pub mod image;
 pub mod join;
 mod labels;
 mod limits;

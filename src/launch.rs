@@ -27,6 +27,7 @@ pub mod foreground;
 pub mod gate;
 pub mod holder;
 pub mod id_maps;
+pub mod image;
 pub mod interrupts;
 pub mod join;
 pub mod joined;
@@ -93,7 +94,8 @@ fn put_in_place(child: &Child, waits: Option<(Attach, Gate)>) -> Result<()> {
 
 /// What the parent made ready for the child.
 pub struct Prepared<'a> {
-    pub start: StartHandles,
+    /// None for a container that comes from an image: it has been started before.
+    pub start: Option<StartHandles>,
     /// `tasks` of every v1 hierarchy.
     pub tasks: Vec<(PathBuf, OwnedFd)>,
     /// The v2 directory that the child is born into.
@@ -118,6 +120,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CANNOT_CLONE_INTO: &[Errno] =
     &[Errno::ENOSYS, Errno::E2BIG, Errno::EINVAL, Errno::EACCES, Errno::EOPNOTSUPP, Errno::EBUSY];
 
+/// A child in its cgroup of the v2 tree. Where the kernel cannot have it born there, it joins by the door that it is told of,
+/// and waits at a gate in its place if it may not.
+fn born_in(
+    unified: Option<UnifiedHandles>,
+    gated: bool,
+    mut spawn: impl FnMut(Option<BorrowedFd>, Option<(PathBuf, OwnedFd)>) -> Result<Child, SysError>,
+) -> Result<(Child, Option<Gate>), SysError> {
+    let Some(UnifiedHandles { path, directory, procs }) = unified else { return Ok((spawn(None, None)?, None)) };
+    match spawn(Some(directory.as_fd()), None) {
+        Err(SysError { errno, .. }) if CANNOT_CLONE_INTO.contains(&errno) => {
+            let (gate, door) = match errno {
+                Errno::EACCES if gated => Gate::new().map(|(gate, outside)| (Some(gate), outside))?,
+                _ => (None, procs),
+            };
+            Ok((spawn(None, Some((path, door)))?, gate))
+        }
+        result => Ok((result?, None)),
+    }
+}
+
 pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
     let choreography = plan.choreography();
     let by_parent = |joined: &Joined| choreography.around.contains(&Enter::Join(joined.kind));
@@ -132,7 +154,7 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
     let mut handles = Some(Handles {
         channel: childs_channel,
         ready: childs_ready,
-        start: Some(prepared.start),
+        start: prepared.start,
         parent,
         cgroups: prepared.tasks,
         joins: inside,
@@ -148,24 +170,16 @@ pub fn launch(plan: &Plan, prepared: Prepared) -> Result<Launched> {
     // In a user namespace the child may not get to the rootfs by its path.
     let _back = plan.has(Namespace::User).then(|| Stand::at(&plan.root.path)).transpose()?;
     let mut closed = None;
-    let child = stages::within(&around, || match prepared.unified {
-        None => spawn(None, &mut handles),
-        Some(UnifiedHandles { path, directory, procs }) => match spawn(Some(directory.as_fd()), &mut handles) {
-            Err(SysError { errno, .. }) if CANNOT_CLONE_INTO.contains(&errno) => {
-                let (gate, procs) = match errno {
-                    Errno::EACCES if prepared.attach.is_some() => {
-                        Gate::new().map(|(gate, outside)| (Some(gate), outside))?
-                    }
-                    _ => (None, procs),
-                };
-                closed = gate;
-                if let Some(handles) = &mut handles {
-                    handles.cgroups.push((path, procs));
-                }
-                spawn(None, &mut handles)
+    let gated = prepared.attach.is_some();
+    let child = stages::within(&around, || {
+        let (child, gate) = born_in(prepared.unified, gated, |into, door| {
+            if let Some(handles) = &mut handles {
+                handles.cgroups.extend(door);
             }
-            result => result,
-        },
+            spawn(into, &mut handles)
+        })?;
+        closed = gate;
+        Ok(child)
     })?;
     put_in_place(&child, prepared.attach.zip(closed))?;
     let child = match plan.joins(Namespace::User) {

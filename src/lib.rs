@@ -10,7 +10,7 @@
 //! (tests/floors.rs reads this list and the imports):
 //!
 //! ```text
-//! 7 cli → 6 lifecycle → 5 launch → 4 init | cgroup → 3 hooks | protocol | state | notify | netdev | resctrl | systemd → 2 plan
+//! 7 cli → 6 lifecycle → 5 launch → 4 init | cgroup | criu → 3 hooks | protocol | state | notify | netdev | resctrl | systemd → 2 plan
 //!   → 1 host | procfs | rootfs | undo | log | timestamp → 0 sys → error
 //! ```
 
@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod launch;
 
 pub mod cgroup;
+pub mod criu;
 pub mod init;
 
 pub mod hooks;

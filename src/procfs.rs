@@ -106,6 +106,16 @@ impl Proc {
         self.read_small("self/cgroup")
     }
 
+    /// Whether it has given up to gain rights by execve: PR_SET_NO_NEW_PRIVS.
+    pub fn has_no_new_privs(&self, pid: Pid) -> Result<bool, SysError> {
+        let status = self.read_small(&format!("{pid}/status"))?;
+        Ok(status.split(|byte| *byte == b'\n').any(|line| line == b"NoNewPrivs:\t1"))
+    }
+
+    pub fn cgroups(&self, pid: Pid) -> Result<Vec<u8>, SysError> {
+        self.read_small(&format!("{pid}/cgroup"))
+    }
+
     pub fn stat(&self, pid: Pid) -> Result<Stat, SysError> {
         let path = format!("{pid}/stat");
         // a process that ends between open and read: ESRCH
@@ -164,6 +174,13 @@ impl Proc {
         let dir = self.open_file(&format!("{pid}/ns"), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         openat(&dir, file, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
             .doing("open", in_proc(&format!("{pid}/ns/{file}")))
+    }
+
+    /// A process's root, which is a magic link too. What lies below is as that process has it.
+    pub fn open_root(&self, pid: Pid) -> Result<OwnedFd, SysError> {
+        let dir = self.open_file(&pid.to_string(), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        openat(&dir, "root", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .doing("open", in_proc(&format!("{pid}/root")))
     }
 
     /// Every process of a session that has not ended.

@@ -6,6 +6,7 @@
 //! Console + the terminal's master  →   hands it to the caller
 //! Listener(a number to be opened)  →   takes it by pidfd_getfd once Ready is seen, and hands it to the agent
 //! MapMount + a mount               →   maps its ids
+//! Socket + one                     →   speaks with CRIU by it, which the child becomes
 //! MapIds, OpenMount, RaiseLimits,
 //! Schedule, NetDevices             →   does it
 //!                                  ←   done, and perhaps a descriptor; a parent that cannot ends the child instead
@@ -40,6 +41,9 @@ pub enum Ask {
     Listener(i32),
     /// The second process, of who joins a user namespace; its pidfd comes with the message. The first ends.
     Born,
+    /// Of a child that becomes CRIU: the end that is rrun's comes with the message. CRIU takes descriptors that it is told of
+    /// for those of the socket's maker.
+    Socket,
     /// uid_map and gid_map, and what else can be written only then. Done when they stand.
     MapIds,
     /// A mount of the plan, by its place there, whose source the child cannot reach. The mount comes with the answer.

@@ -78,7 +78,7 @@ fn misuse_is_one_line_and_opens_no_log() {
     let log = rrun.path("log");
     for (words, status, line) in [
         (&["frob"][..], 3, "rrun: unknown command frob; see rrun --help\n"),
-        (&["checkpoint", "c1"], 3, "rrun: this version has no command checkpoint yet; see rrun --help\n"),
+        (&["mounts", "c1"], 3, "rrun: this version has no command mounts yet; see rrun --help\n"),
         (&["state", "--frob", "c1"], 1, "state: flag provided but not defined: -frob; see rrun state --help\n"),
         (&["create", "c1", "--bundle"], 1, "create: flag needs an argument: --bundle; see rrun create --help\n"),
         (&["state"], 1, "rrun: \"state\" requires exactly 1 argument(s), not 0; see rrun state --help\n"),

@@ -10,7 +10,7 @@ kernel=linux-image-cloud-amd64
 packages=(
     systemd systemd-sysv dbus dbus-user-session libpam-systemd # PID 1, its bus, users' own managers
     apparmor criu runc crun                                    # what rrun works with, and its peers
-    docker.io containerd                                       # what calls it
+    docker.io containerd podman                                # what calls it
     busybox-static strace procps kmod python3-minimal          # the tests, the agent
     attr libcap2-bin iproute2 jq uidmap util-linux
 )

@@ -2,6 +2,7 @@
 //! open from the moment of deciding, so that a cgroup made anew under the same name is not meant.
 
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,16 @@ impl Recorded {
             (None, None) => bail!("the container has neither a freezer cgroup nor one in a cgroup v2 tree; mount one"),
         };
         Ok(self.open(controller)?.map(|directory| Freezer { directory, version }))
+    }
+
+    /// For who freezes it himself. `None` where there is none.
+    pub fn freezer_path(&self) -> Result<Option<PathBuf>> {
+        for controller in ["freezer", ""] {
+            if let Some(cgroup) = self.of(controller) {
+                return Ok(self.open(controller)?.map(|_| cgroup.path.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// After [`Recorded::thaw`]: waits until its processes run, unless somebody has frozen it anew.

@@ -40,10 +40,9 @@ fn run(call: &Call) -> Result<u8> {
 }
 
 pub fn options(call: &Call) -> Result<CreateOptions> {
-    let bundle = call.path("bundle")?;
     Ok(CreateOptions {
         id: call.id(),
-        bundle: bundle.map_or_else(|| std::env::current_dir().doing("getcwd", ""), Ok)?,
+        bundle: bundle(call)?,
         config: config(call)?,
         console_socket: call.path("console-socket")?,
         pidfd_socket: call.path("pidfd-socket")?,
@@ -56,8 +55,13 @@ pub fn options(call: &Call) -> Result<CreateOptions> {
     })
 }
 
+pub fn bundle(call: &Call) -> Result<PathBuf> {
+    let bundle = call.path("bundle")?;
+    Ok(bundle.map_or_else(|| std::env::current_dir().doing("getcwd", ""), Ok)?)
+}
+
 /// A path from here, but the usual name is the usual file.
-fn config(call: &Call) -> Result<Option<PathBuf>> {
+pub fn config(call: &Call) -> Result<Option<PathBuf>> {
     match call.value("config") {
         Some(name) if name == "config.json" => Ok(None),
         _ => call.path("config"),

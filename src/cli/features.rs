@@ -34,6 +34,9 @@ fn run(_call: &Call) -> Result<u8> {
     Ok(0)
 }
 
+/// runc's name, which others share: features.md, "Annotations".
+const CHECKPOINT: &str = "org.opencontainers.runc.checkpoint.enabled";
+
 /// Nothing is left out: a missing key would mean "unknown", an empty list means "none".
 fn features() -> Result<Features> {
     Ok(FeaturesBuilder::default()
@@ -42,7 +45,7 @@ fn features() -> Result<Features> {
         .hooks(Hooks::default().by_kind().map(|(kind, _)| kind.to_string()).to_vec())
         .mount_options(mount_options::all_words())
         .linux(linux()?)
-        .annotations(HashMap::new())
+        .annotations(HashMap::from([(CHECKPOINT.to_string(), "true".to_string())]))
         .potentially_unsafe_config_annotations(unsafe_annotations().map(String::from).collect::<Vec<_>>())
         .build()?)
 }

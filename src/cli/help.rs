@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command};
 use super::{Misuse, Request, VERBS, global, switch};
 
 /// Commands that callers may try because other runtimes have them.
-const LATER: &[&str] = &["checkpoint", "restore", "mounts"];
+const LATER: &[&str] = &["mounts"];
 
 pub fn flag() -> Arg {
     Arg::new("help").long("help").short('h').action(ArgAction::SetTrue).help("Print this help")

@@ -148,7 +148,14 @@ fn misuse_is_said_in_one_line() {
         ("foo --help", "rrun: unknown command foo: No help topic for 'foo'; see rrun --help", 3),
         ("foo x -h", "rrun: unknown command foo; see rrun --help", 3),
         ("fo\no", "rrun: unknown command fo o; see rrun --help", 3),
-        ("checkpoint --help", "rrun: this version has no command checkpoint yet; see rrun --help", 3),
+        ("mounts --help", "rrun: this version has no command mounts yet; see rrun --help", 3),
+        ("checkpoint", "rrun: \"checkpoint\" requires exactly 1 argument(s), not 0; see rrun checkpoint --help", 1),
+        // how podman and CRI-O find out that a label can be given
+        (
+            "restore --lsm-mount-context",
+            "restore: flag needs an argument: --lsm-mount-context; see rrun restore --help",
+            1,
+        ),
         ("help foo", "rrun: no help on foo; see rrun --help", 3),
         ("--foo state c1", "rrun: flag provided but not defined: -foo; see rrun --help", 1),
         ("--root", "rrun: flag needs an argument: --root; see rrun --help", 1),

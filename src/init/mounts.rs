@@ -267,7 +267,7 @@ pub fn clone_source(from: &Path, recursive: bool, symlink: SourceLink) -> Result
     }
 }
 
-fn followed(nofollow: bool) -> Symlinks {
+pub(super) fn followed(nofollow: bool) -> Symlinks {
     if nofollow { Symlinks::NotTheLast } else { Symlinks::Followed }
 }
 

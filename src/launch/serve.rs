@@ -117,6 +117,7 @@ fn answer(launched: &Launched, duties: &mut impl Duties) -> Result<Heard> {
     match launched.channel.listen()? {
         None => return Ok(Heard::End),
         Some((Ask::Failed(report), _)) => return Err(report.into_error()),
+        Some((Ask::Socket, _)) => bail!("the child is to become a program, and not criu"),
         Some((Ask::Born, _)) => bail!("the child says twice that it has a second process"),
         Some((Ask::Listener(number), _)) => return Ok(Heard::Listener(number)),
         // nobody waits for an answer

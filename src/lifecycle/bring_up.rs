@@ -21,9 +21,10 @@ use super::managed::Managed;
 use super::outside::{ForInit, Outside};
 use super::pidfd_socket::Role;
 use super::process::{PATIENCE, ends_within};
+use super::restore::{Image, Revived};
 use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
-use crate::cgroup::{self, CgroupPlan, Doors};
+use crate::cgroup::{self, CgroupPlan, Doors, Holders};
 use crate::error::Matched;
 use crate::hooks::Outputs;
 use crate::init::StartHandles;
@@ -62,13 +63,29 @@ pub struct Up {
     pub console: Option<OwnedFd>,
 }
 
-pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts: &Interrupts) -> Result<Up> {
+/// Where its processes come from.
+#[derive(Clone, Copy)]
+pub enum Origin<'a> {
+    Program,
+    Image(&'a Image<'a>),
+}
+
+pub fn bring_up(
+    store: &Store,
+    options: &CreateOptions,
+    place: Place,
+    interrupts: &Interrupts,
+    origin: Origin,
+) -> Result<Up> {
     // The caller's would shape what we make; the container's own is set by init.
     umask(Mode::from_bits_truncate(0o022));
     let manner = manner(store, options, place, interrupts)?;
-    let Decided { plan, cgroup, managed, config, annotated } =
+    let Decided { mut plan, cgroup, managed, config, annotated } =
         decide(&options.id, &options.bundle, options.config.as_deref(), manner)?;
     ensure!(place == Place::Created || !plan.process.is_absent(), NOTHING_TO_START);
+    if let Origin::Image(image) = origin {
+        image.fit(&mut plan)?;
+    }
     // What can fail without having made anything comes first.
     refuse_taken(store, &options.id)?;
     let Outside { rdt, hook_outputs, for_init } = Outside::open(&plan, options, &annotated)?;
@@ -94,7 +111,7 @@ pub fn bring_up(store: &Store, options: &CreateOptions, place: Place, interrupts
     }
     log::debug(format_args!("{}: recorded in {}", options.id, claim.directory.path().display()));
 
-    let coming = Coming { plan: &plan, claim: &claim, hooks: &hooks, hook_outputs: &hook_outputs, interrupts };
+    let coming = Coming { plan: &plan, claim: &claim, hooks: &hooks, hook_outputs: &hook_outputs, interrupts, origin };
     let Running { child, console } = coming.in_groups(&cgroup, managed.as_ref(), rdt.as_ref(), for_init)?;
     [followed, recorded].into_iter().for_each(Undo::commit);
     Ok(Up { container: claim.into_container()?, child, console })
@@ -123,6 +140,13 @@ struct Coming<'a> {
     hooks: &'a CreateHooks<'a>,
     hook_outputs: &'a Outputs,
     interrupts: &'a Interrupts,
+    origin: Origin<'a>,
+}
+
+/// Its first process, which is rrun's child, and who makes a container of it.
+enum Begun<'p> {
+    Program(Launched),
+    Image(Revived<'p>),
 }
 
 impl Coming<'_> {
@@ -136,7 +160,12 @@ impl Coming<'_> {
     ) -> Result<Running> {
         rdt.map(Group::make).transpose()?;
         let rdt_made = rdt.map(|group| Undo::new("resctrl group", || self.claim.if_ours(|| group.undo())));
-        let mut cgroups = cgroups::make(self.plan, cgroup, managed, self.claim)?;
+        let left = match self.origin {
+            Origin::Program => cgroups::holders_of_failed(self.plan),
+            // which end with nobody before they run
+            Origin::Image(_) => Holders::Kill,
+        };
+        let mut cgroups = cgroups::make(self.plan, cgroup, managed, self.claim, left)?;
         let doors = cgroups.doors();
         let grouped = Undo::new("cgroups", || cgroups.undo());
         let up = self.init(&cgroups, doors?, rdt, for_init)?;
@@ -151,11 +180,7 @@ impl Coming<'_> {
         let ForInit { joins, net_devices, console_socket, pidfd_socket, agent, pid_file } = for_init;
         let attach = |pid| cgroups.attach(pid);
         let prepared = Prepared {
-            start: StartHandles {
-                channel: claim.directory.make_start_channel()?,
-                error: claim.directory.make_start_error()?,
-                hook_outputs: self.hook_outputs.try_clone()?,
-            },
+            start: self.start_handles()?,
             tasks: doors.tasks,
             unified: doors.unified,
             attach: cgroups.can_attach().then_some(&attach),
@@ -167,15 +192,15 @@ impl Coming<'_> {
         let covers = plan.root.switch == RootSwitch::ChrootCovered;
         let uncover = || claim.uncover().inspect_err(|_| claim.keep());
         let covered = covers.then(|| Undo::new("mounts at the rootfs", uncover));
-        let launched = launch(plan, prepared)?;
-        let Launched { child, channel, .. } = &launched;
+        let begun = self.begin(prepared)?;
+        let child = begun.child();
         log::debug(format_args!("{}: init is process {}", plan.id, child.pid));
-        let running = Undo::new("init", || end(child).inspect_err(|_| claim.keep()));
+        let running = Undo::new("init", || begun.end().inspect_err(|_| claim.keep()));
         let start_time = Proc::own()?.stat(child.pid)?.start_time;
         claim.record_init(Process { pid: child.pid.as_raw(), start_time })?;
         rdt.map(|group| group.record().add(child.pid)).transpose()?;
 
-        let served = self.serve(&launched, console_socket, agent, loan.as_ref());
+        let served = self.serve(&begun, console_socket, agent, loan.as_ref());
         let Served { console, net_devices } = served.map_err(|error| cgroups.told_of_oom(error))?;
         cgroups.finish()?;
         claim.record_ready(net_devices)?;
@@ -186,24 +211,47 @@ impl Coming<'_> {
         if let Some(pid_file) = &pid_file {
             pid_file.write(child.pid.as_raw())?;
         }
-        channel.commit()?;
-        log::debug(format_args!("{}: set up, waits for its start", plan.id));
+        begun.commit(self.interrupts)?;
+        log::debug(format_args!("{}: set up", plan.id));
         [running].into_iter().chain([handed_over, covered, told].into_iter().flatten()).for_each(Undo::commit);
         if let Some(loan) = &loan {
             loan.end();
         }
-        Ok(Running { child: launched.child, console })
+        Ok(Running { child: begun.into_child(), console })
+    }
+
+    /// None for processes that have had their start.
+    fn start_handles(&self) -> Result<Option<StartHandles>> {
+        let directory = &self.claim.directory;
+        let handles = || -> Result<StartHandles> {
+            Ok(StartHandles {
+                channel: directory.make_start_channel()?,
+                error: directory.make_start_error()?,
+                hook_outputs: self.hook_outputs.try_clone()?,
+            })
+        };
+        matches!(self.origin, Origin::Program).then(handles).transpose()
+    }
+
+    fn begin(&self, prepared: Prepared) -> Result<Begun<'_>> {
+        match self.origin {
+            Origin::Program => launch(self.plan, prepared).map(Begun::Program),
+            Origin::Image(image) => {
+                let root = self.claim.directory.make_restore_directory()?;
+                image.revive(self.plan, prepared, &root, self.interrupts).map(Begun::Image)
+            }
+        }
     }
 
     /// Until init is set up.
     fn serve(
         &self,
-        launched: &Launched,
+        begun: &Begun,
         console_socket: Option<OwnedFd>,
         agent: Option<Agent>,
         loan: Option<&Loan>,
     ) -> Result<Served> {
-        let init = launched.child.pid;
+        let init = begun.child().pid;
         let run_hooks = || self.hooks.run(init);
         let mut parent = Parent {
             plan: self.plan,
@@ -216,12 +264,48 @@ impl Coming<'_> {
             net_devices: loan,
             handed_over: BTreeMap::new(),
         };
-        if !self.plan.has(Namespace::User) {
-            parent.set_oom_score()?;
+        match begun {
+            Begun::Program(launched) => {
+                if !self.plan.has(Namespace::User) {
+                    parent.set_oom_score()?;
+                }
+                let patience = hooks::patience(serve::PATIENCE, &self.plan.hooks.create_container);
+                serve(launched, self.interrupts, Until::Ready, patience, &mut parent)?;
+            }
+            Begun::Image(revived) => revived.serve(self.interrupts, &mut parent)?,
         }
-        let patience = hooks::patience(serve::PATIENCE, &self.plan.hooks.create_container);
-        serve(launched, self.interrupts, Until::Ready, patience, &mut parent)?;
         Ok(Served { console: parent.console.kept, net_devices: parent.handed_over })
+    }
+}
+
+impl Begun<'_> {
+    fn child(&self) -> &Child {
+        match self {
+            Self::Program(launched) => &launched.child,
+            Self::Image(revived) => &revived.child,
+        }
+    }
+
+    fn into_child(self) -> Child {
+        match self {
+            Self::Program(launched) => launched.child,
+            Self::Image(revived) => revived.child,
+        }
+    }
+
+    /// It waits to hear that all is recorded.
+    fn commit(&self, interrupts: &Interrupts) -> Result<()> {
+        match self {
+            Self::Program(launched) => Ok(launched.channel.commit()?),
+            Self::Image(revived) => revived.commit(interrupts),
+        }
+    }
+
+    fn end(&self) -> Result<()> {
+        if let Self::Image(revived) = self {
+            revived.end();
+        }
+        end(self.child())
     }
 }
 

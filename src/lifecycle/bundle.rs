@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use nix::errno::Errno;
 
+use super::Store;
+use super::container::Container;
 use super::given_file::{Pipes, read_whole};
 use super::managed::{self, Found, Managed};
 use super::{permitted, rootless};
@@ -22,6 +24,7 @@ use crate::plan::spec::resources::Resources;
 use crate::plan::spec::{Lenient, Spec};
 use crate::plan::unit::CgroupManager;
 use crate::plan::{Descriptors, Plan, cgroup_paths, labels};
+use crate::state::directory::Directory;
 use crate::systemd::Absent;
 
 /// How the container is to be run, as far as the plan depends on it.
@@ -73,6 +76,29 @@ pub fn decide<'s>(id: &str, bundle: &Path, config: Option<&Path>, manner: Manner
     }
     let managed = found.map(|found| found.decide(&plan, &cgroup, &resources.devices)).transpose()?;
     Ok(Decided { plan, cgroup, managed, config, annotated })
+}
+
+/// The plan that a container was made by, from its record. Of its cgroups it has the names alone.
+pub fn recorded(store: &Store, container: &Container) -> Result<Plan> {
+    let (directory, state) = (&container.directory, &container.state);
+    let config = directory.read_config()?.context("config.json: missing from the record")?;
+    let options = Options {
+        id: state.id.clone(),
+        rootfs: state.rootfs.clone(),
+        bundle: state.bundle.clone(),
+        no_pivot: false,
+        detached: false,
+        console_socket: false,
+        descriptors: Descriptors::default(),
+        no_new_keyring: state.no_new_keyring,
+        // of a unit only systemd knows the path
+        cgroup_of_unit: state.unit.as_ref().map(|_| "/unit".into()),
+        notify: directory.notify_directory()?.map(|_| Directory::notify_path(&store.root, &state.id)),
+    };
+    let mut spec = Spec::parse(&config)?;
+    // what annotations have added was permitted when it was made, and matters to its processes alone
+    let (host, _) = detect(&mut spec)?;
+    Plan::build(&spec, &options, &host).context("the record")
 }
 
 /// What was found out about a bundle.

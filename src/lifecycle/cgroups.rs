@@ -33,6 +33,7 @@ pub fn make<'a, 's>(
     cgroups: &'a CgroupPlan,
     managed: Option<&'a Managed<'s>>,
     claim: &'a Claim,
+    left: Holders,
 ) -> Result<Made<'a, 's>> {
     let asked = managed.map(|managed| managed.ask(claim, cgroups)).transpose();
     let unit = managed.filter(|_| asked.is_ok());
@@ -41,7 +42,6 @@ pub fn make<'a, 's>(
         let holder = holder.flatten();
         Ok((cgroup::create(cgroups, holder.as_ref().map(Holder::pid))?, holder))
     });
-    let left = holders_of_failed(plan);
     match made {
         Ok((new, holder)) => {
             Ok(Made { cgroups: new, plan: cgroups, claim, managed, holder: Cell::new(holder), left, unit })
@@ -64,7 +64,7 @@ fn remove_unit(managed: &Managed, claim: &Claim) -> Result<()> {
 
 /// Whatever is in the cgroups ends with init, or was never ours; but for what hooks inside have left, where init takes
 /// nobody with it.
-fn holders_of_failed(plan: &Plan) -> Holders {
+pub fn holders_of_failed(plan: &Plan) -> Holders {
     let stay = !plan.hooks.create_container.is_empty() && !plan.has_new(Namespace::Pid);
     if stay { Holders::Kill } else { Holders::Spare }
 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::Result;
 use nix::sys::prctl;
 
-use super::bring_up::{Place, Up, bring_up};
+use super::bring_up::{Origin, Place, Up, bring_up};
 use super::container::Container;
 use super::delete::delete_up;
 use super::start::start_unready;
@@ -14,6 +14,7 @@ use crate::error::Doing;
 use crate::launch::foreground::{self, Relay};
 use crate::launch::interrupts::Interrupts;
 use crate::launch::seal;
+use crate::notify::Readiness;
 use crate::sys::clone::Child;
 use crate::{log, notify, state};
 
@@ -21,7 +22,7 @@ pub fn create(store: &Store, options: &CreateOptions) -> Result<()> {
     state::check_id(&options.id)?;
     seal::ensure()?;
     let interrupts = Interrupts::take()?;
-    bring_up(store, options, Place::Created, &interrupts).map(drop)
+    bring_up(store, options, Place::Created, &interrupts, Origin::Program).map(drop)
 }
 
 /// The exit status of the container's process; 0 when detached.
@@ -36,14 +37,20 @@ pub fn run(store: &Store, options: &RunOptions) -> Result<i32> {
         prctl::set_child_subreaper(true).doing("prctl PR_SET_CHILD_SUBREAPER", "")?;
     }
     let host = options.create.notify_socket.as_deref().map(notify::Host::connect).transpose()?;
-    let Up { container, child, console } = bring_up(store, &options.create, place, &interrupts)?;
+    let Up { container, child, console } = bring_up(store, &options.create, place, &interrupts, Origin::Program)?;
     let outcome = after_start(&container, &child, console, host, place, &interrupts);
     if outcome.is_ok() && (place == Place::Detached || options.keep) {
         return outcome;
     }
-    match (delete_up(&container, Some(&interrupts)), outcome) {
+    take_away(&container, &interrupts, outcome)
+}
+
+/// A container that nobody is to find.
+pub(super) fn take_away(container: &Container, interrupts: &Interrupts, outcome: Result<i32>) -> Result<i32> {
+    match (delete_up(container, Some(interrupts)), outcome) {
         (Err(error), Err(outcome)) => {
             // the first thing that went wrong is what a user needs
+            let id = &container.state.id;
             log::warning(&format!("{id}: what is left could not be removed: {error:#}"));
             Err(outcome)
         }
@@ -67,18 +74,25 @@ fn after_start(
             let wait = |readiness| readiness::wait(readiness, child.pidfd.as_fd(), Some(interrupts));
             readiness.map_or(Ok(()), wait).map(|()| 0)
         }
-        Place::Foreground => {
-            let status = foreground::wait(child, interrupts, relay, readiness)?;
-            let kills = || container.cgroups()?.oom_kills();
-            if status == KILLED && kills().is_ok_and(|kills| kills > 0) {
-                log::warning(&format!(
-                    "run {}: killed for want of memory: see linux.resources.memory.limit",
-                    container.state.id
-                ));
-            }
-            Ok(status)
-        }
+        Place::Foreground => await_end(container, child, interrupts, relay, readiness),
     }
+}
+
+/// In the foreground: its exit status.
+pub(super) fn await_end(
+    container: &Container,
+    child: &Child,
+    interrupts: &Interrupts,
+    relay: Option<Relay>,
+    readiness: Option<Readiness>,
+) -> Result<i32> {
+    let status = foreground::wait(child, interrupts, relay, readiness)?;
+    let kills = || container.cgroups()?.oom_kills();
+    if status == KILLED && kills().is_ok_and(|kills| kills > 0) {
+        let id = &container.state.id;
+        log::warning(&format!("run {id}: killed for want of memory: see linux.resources.memory.limit"));
+    }
+    Ok(status)
 }
 
 /// 128 + SIGKILL

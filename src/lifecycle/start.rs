@@ -163,7 +163,7 @@ fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<Result<()>> {
         Outcome::HookFailed => Ok(Err(match told()? {
             // its filter lets init say nothing, or a limit
             silent if silent.is_empty() => {
-                anyhow!("hooks.startContainer: one of them failed{}", why_silent(&given.container))
+                anyhow!("hooks.startContainer: one of them failed{}", why_silent(given.container))
             }
             told => anyhow!(told),
         })),
@@ -172,7 +172,7 @@ fn await_outcome(given: &Given, stop: Option<&dyn Stop>) -> Result<Result<()>> {
         Outcome::Failed(errno) => {
             let told = told()?;
             ensure!(told.is_empty(), "{told}");
-            bail!("exec: {} ({errno:?}){}", strerror(errno), why_silent(&given.container))
+            bail!("exec: {} ({errno:?}){}", strerror(errno), why_silent(given.container))
         }
     }
 }

@@ -21,6 +21,8 @@ enum Power {
     NeedsPermission,
 }
 
+/// Read by `checkpoint` and `restore` alone: a file of settings for CRIU.
+pub const CRIU_CONFIG: &str = "org.criu.config";
 pub const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
 pub const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
@@ -68,7 +70,7 @@ pub fn left_out(annotations: &BTreeMap<String, String>, has_unit: bool) -> impl 
 
 /// Names, for `features`.
 pub fn known() -> impl Iterator<Item = &'static str> {
-    KNOWN.into_iter().map(|(name, _)| name)
+    KNOWN.into_iter().map(|(name, _)| name).chain([CRIU_CONFIG])
 }
 
 /// What is not a matter of the spec.

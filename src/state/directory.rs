@@ -25,6 +25,7 @@ const NEW_STATE: &str = "state.json.new";
 const CONFIG: &str = "config.json";
 const NEW_CONFIG: &str = "config.json.new";
 const NOTIFY: &str = "notify";
+const RESTORE: &str = "restore";
 const START: &str = "start.fifo";
 const START_ERROR: &str = "start.error";
 /// Is there while an `update` has the container frozen.
@@ -193,6 +194,12 @@ impl Directory {
     /// Any user of the container comes through it; on the host nobody comes to it.
     pub fn make_notify_directory(&self) -> Result<(), SysError> {
         mkdirat(&self.fd, NOTIFY, Mode::from_bits_truncate(0o755)).doing("mkdir", self.name(NOTIFY))
+    }
+
+    /// An empty one, on which a rootfs can be mounted while it is restored: in a namespace that nobody else sees.
+    pub fn make_restore_directory(&self) -> Result<PathBuf, SysError> {
+        mkdirat(&self.fd, RESTORE, Mode::from_bits_truncate(0o755)).doing("mkdir", self.name(RESTORE))?;
+        Ok(self.path.join(RESTORE))
     }
 
     /// `None` where the container was made without one.

@@ -16,7 +16,7 @@ pub const MARK: &str = "RRUN_RESTARTED";
 pub const CHOICE: &str = "RRUN_SEAL";
 
 /// Commands that enter a container, each with a space behind it.
-pub const ENTERING: &str = "create run exec ";
+pub const ENTERING: &str = "create run exec restore ";
 
 #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
 mod first {

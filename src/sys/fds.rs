@@ -1,6 +1,6 @@
 //! The table of descriptors: closing what must not reach the container.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -63,4 +63,28 @@ pub fn bytes_waiting(fd: BorrowedFd) -> Result<usize, SysError> {
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD as _, &raw mut waiting) })
         .doing("ioctl FIONREAD", "")?;
     Ok(waiting.max(0) as usize)
+}
+
+/// Makes these the descriptors from `first` on, without close-on-exec, and closes all behind them. For a process that is
+/// about to execute another program.
+pub fn install_all(first: RawFd, given: &[BorrowedFd]) -> Result<(), SysError> {
+    let end = first + given.len() as RawFd;
+    let mut moved = Vec::with_capacity(given.len());
+    for fd in given {
+        // beyond the numbers that are written over
+        // SAFETY: numbers only; the copy is this process's until it executes, and closed then.
+        let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, end) };
+        moved.push(Errno::result(copy).doing("dup", fd.as_raw_fd())?);
+    }
+    for (number, copy) in (first..).zip(moved) {
+        // SAFETY: nobody here uses what had that number any more: only the execve follows.
+        Errno::result(unsafe { libc::dup2(copy, number) }).doing("dup2", number)?;
+    }
+    close_all_but(end, &[])
+}
+
+/// What the caller left open under `number` becomes ours. It may be a standard file.
+pub fn take_inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: reads flags of whatever the number stands for, if anything; and no type owns what the caller left open.
+    is_inherited(number).then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }

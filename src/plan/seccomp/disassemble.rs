@@ -5,6 +5,7 @@ use std::fmt::Write;
 use libc::sock_filter;
 
 use super::calls::{Arch, Family, X32_BIT};
+use super::interpret::code::{ALWAYS, AND, ANY_BIT_SET, EQUAL, GREATER, GREATER_OR_EQUAL, LOAD, RETURN};
 use super::profile::{ACTIONS, Verdict, action};
 
 /// `SCMP_ACT_ERRNO 38`
@@ -31,14 +32,14 @@ pub fn disassemble(program: &[sock_filter], family: &Family) -> String {
             format!("{word:4} {:<12} {yes} else {no}", format!("{operand:#x}"))
         };
         let what = match u32::from(instruction.code) {
-            code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => format!("load {}", field(operand)),
-            code if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K => format!("and  {operand:#x}"),
-            code if code == libc::BPF_RET | libc::BPF_K => format!("ret  {}", verdict(operand)),
-            code if code == libc::BPF_JMP | libc::BPF_JA => format!("goto {}", target(operand)),
-            code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => jump("=="),
-            code if code == libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K => jump(">"),
-            code if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => jump(">="),
-            code if code == libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K => jump("any"),
+            LOAD => format!("load {}", field(operand)),
+            AND => format!("and  {operand:#x}"),
+            RETURN => format!("ret  {}", verdict(operand)),
+            ALWAYS => format!("goto {}", target(operand)),
+            EQUAL => jump("=="),
+            GREATER => jump(">"),
+            GREATER_OR_EQUAL => jump(">="),
+            ANY_BIT_SET => jump("any"),
             code => format!("unknown {code:#x} {operand:#x}"),
         };
         let comment = comment(*meaning, instruction, family).map(|name| format!("  ; {name}")).unwrap_or_default();
@@ -74,7 +75,7 @@ fn meanings(program: &[sock_filter], family: &Family) -> Vec<Meaning> {
     for (at, instruction) in program.iter().enumerate() {
         let (held, token) = (meanings[at], tokens[at]);
         let after = match u32::from(instruction.code) {
-            code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => match instruction.k {
+            LOAD => match instruction.k {
                 0 => Meaning::Number(token),
                 4 => Meaning::Architecture,
                 _ => Meaning::Argument,
@@ -82,7 +83,7 @@ fn meanings(program: &[sock_filter], family: &Family) -> Vec<Meaning> {
             _ => held,
         };
         let is_jump = u32::from(instruction.code) & 7 == libc::BPF_JMP;
-        let always = u32::from(instruction.code) == libc::BPF_JMP | libc::BPF_JA;
+        let always = u32::from(instruction.code) == ALWAYS;
         let targets = match (is_jump, always) {
             (true, true) => [instruction.k as usize; 2],
             (true, false) => [instruction.jt.into(), instruction.jf.into()],
