@@ -131,6 +131,16 @@ bench-seccomp: cc ## filters against libseccomp's: instructions and nanoseconds 
 	echo '#include <seccomp.h>' | cc -fsyntax-only -x c - 2>/dev/null || $(call INSTALL,libseccomp-dev)
 	cargo bench --bench seccomp
 
+.PHONY: fuzz
+fuzz: cc ## parsers of what others write, against any bytes: FOR=60 seconds for each of fuzz/targets
+	command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz
+	for target in fuzz/targets/*.rs; do
+		name=$$(basename $$target .rs)
+		mkdir -p fuzz/corpus/$$name
+		# libFuzzer's instrumentation is an unstable option of rustc, whichever rustc there is
+		RUSTC_BOOTSTRAP=1 cargo fuzz run $$name fuzz/corpus/$$name tests/plans -- -max_total_time=$(or $(FOR),60) -timeout=10
+	done
+
 .PHONY: faults
 faults: root tools $(if $(RUNTIME),,build) ## rrun killed at every system call of create, start, exec, pause, resume, update, kill and delete (root)
 	$(TIMED)

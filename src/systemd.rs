@@ -17,7 +17,7 @@ pub use wire::Value;
 mod address;
 pub mod annotation;
 mod bus;
-mod wire;
+pub mod wire;
 
 /// A property of a unit, by systemd's name: org.freedesktop.systemd1(5).
 pub type Property = (String, Value);
