@@ -155,7 +155,19 @@ fn delete_killed_anywhere() {
 #[ignore = "a lane of its own: make vm-faults"]
 fn by_systemd_killed_anywhere() {
     systemd!();
+    killed_anywhere_in_a_unit(Bundle::sleeping());
+}
+
+#[test]
+#[ignore = "a lane of its own: make vm-faults"]
+fn by_systemd_and_below_its_unit_killed_anywhere() {
+    systemd!();
     let mut bundle = Bundle::sleeping();
+    bundle.set("/annotations/run.oci.systemd.subgroup", "payload");
+    killed_anywhere_in_a_unit(bundle);
+}
+
+fn killed_anywhere_in_a_unit(mut bundle: Bundle) {
     let path = format!("system.slice::{}", bundle.id);
     bundle.set("/linux/cgroupsPath", path).set("/linux/resources/memory/limit", 50 << 20);
     bundle.set("/process/terminal", true);

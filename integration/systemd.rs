@@ -16,6 +16,7 @@ use crate::runtime::{Output, eventually_within};
 mod kept;
 mod of_user;
 mod silent;
+mod subgroup;
 
 /// Whoever stops systemd waits until nobody needs it, and the other way round.
 static QUIET: RwLock<()> = RwLock::new(());

@@ -72,6 +72,9 @@ mod walk;
 pub struct CgroupPlan {
     /// The v1 hierarchies, then the v2 tree.
     pub hierarchies: Vec<HierarchyPlan>,
+    /// Each path lies below the cgroup of a unit, which is the container's too and holds nobody else.
+    #[serde(skip)]
+    pub in_subgroup: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -186,7 +189,7 @@ pub fn plan(id: &str, cgroups_path: Option<&str>, resources: &Resources, layout:
             (V2, _) => draft.before(&controller, [write]),
         });
     }
-    problems.result(CgroupPlan { hierarchies: draft.hierarchies, warnings })
+    problems.result(CgroupPlan { hierarchies: draft.hierarchies, in_subgroup: false, warnings })
 }
 
 /// Refuses a cgroup that is another container's, before anything records it as ours: what is recorded is killed and
@@ -196,6 +199,7 @@ pub fn refuse_occupied(plan: &CgroupPlan, but: Option<Pid>) -> Result<()> {
         return Ok(());
     }
     let recorded = Recorded::new(&plan.paths())?;
+    let recorded = if plan.in_subgroup { recorded.above() } else { recorded };
     match recorded.pids()?.into_iter().filter(|pid| Some(*pid) != but).count() {
         0 => {}
         count => bail!("container's cgroup is not empty: {count} process(es) found; choose another linux.cgroupsPath"),
@@ -213,12 +217,18 @@ const NO_CGROUP: &str = "make it anew where rrun may make one (for an ordinary u
 impl CgroupPlan {
     /// Mostly there is none of that name. One that cannot be looked at counts, and is told by what follows.
     pub fn is_there(&self) -> bool {
-        !self.hierarchies.iter().all(|hierarchy| matches!(hierarchy.directory().try_exists(), Ok(false)))
+        let mut directories = self.hierarchies.iter().map(HierarchyPlan::directory);
+        !directories.all(|mut directory| {
+            if self.in_subgroup {
+                directory.pop();
+            }
+            matches!(directory.try_exists(), Ok(false))
+        })
     }
 
     /// For a container that stays in the cgroup of rrun.
     pub fn none() -> Self {
-        Self { hierarchies: Vec::new(), warnings: Vec::new() }
+        Self { hierarchies: Vec::new(), in_subgroup: false, warnings: Vec::new() }
     }
 
     /// The lists of v1, which only root of the host may write.

@@ -77,6 +77,13 @@ pub struct State {
     pub warnings: Vec<String>,
 }
 
+impl State {
+    /// The cgroups above those on record are the unit's, and go with the container.
+    pub fn is_in_subgroup(&self) -> bool {
+        self.unit.as_ref().is_some_and(|unit| unit.subgroup.is_some())
+    }
+}
+
 /// A group of the resctrl file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RdtGroup {
@@ -98,6 +105,9 @@ pub struct Unit {
     /// Of a user's own systemd: the address of its bus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bus: Option<String>,
+    /// The last part of each of the container's paths: above it is the unit's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subgroup: Option<String>,
 }
 
 /// A process for good: pids are used again, but not with the same start time.

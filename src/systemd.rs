@@ -170,11 +170,12 @@ impl<'s> Manager<'s> {
     }
 
     /// Puts a process into it, as root may and, since version 238, on behalf of its user.
-    pub fn attach(&mut self, unit: &str, pid: Pid) -> Result<()> {
+    /// With a `subgroup`, into that cgroup of its.
+    pub fn attach(&mut self, unit: &str, subgroup: Option<&str>, pid: Pid) -> Result<()> {
         self.bus.renew();
         let asked = self.say(MANAGER, "AttachProcessesToUnit", "ssau", |body| {
             body.text(unit);
-            body.text("");
+            body.text(&subgroup.map_or(String::new(), |name| format!("/{name}")));
             body.array(4, |body| body.u32(pid.as_raw() as u32));
         });
         self.bus.answer(asked).map(drop).with_context(|| format!("process {pid} into {unit}"))

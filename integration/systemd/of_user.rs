@@ -80,6 +80,33 @@ fn a_users_own_systemd_limits_a_users_container() {
     user.0.leaves_nothing();
 }
 
+/// Processes come there from outside of what the user may move them out of, so systemd puts them below too.
+#[test]
+fn a_users_container_can_be_below_its_unit() {
+    systemd!();
+    layout!(V2);
+    need!(rrun); // runc knows no such annotation
+    let _systemd = with_systemd();
+    let mut user = OfUser::new(Bundle::sleeping());
+    user.0
+        .set("/annotations/run.oci.systemd.subgroup", "payload")
+        .set("/linux/resources", json!({"pids": {"limit": 7}}));
+    let id = user.0.id.clone();
+    user.call(&["--systemd-cgroup", "run", "-d", &id]).ok();
+    let scope = format!("/user.slice/user-{USER}.slice/user@{USER}.service/user.slice/{}", user.scope());
+    let exec = user.call(&["exec", &id, "cat", "/proc/self/cgroup"]);
+    assert_eq!(exec.ok().trim_end(), format!("0::{scope}/payload"));
+    let read = |file: &str| fs::read_to_string(format!("/sys/fs/cgroup{scope}/{file}")).unwrap().trim_end().to_string();
+    let state: serde_json::Value = serde_json::from_str(user.call(&["state", &id]).ok()).unwrap();
+    assert_eq!((read("payload/cgroup.procs"), read("cgroup.procs")), (state["pid"].to_string(), String::new()));
+    assert_eq!((read("payload/pids.max").as_str(), user.shown("TasksMax").as_str()), ("7", "7"));
+    user.call(&["update", "--pids-limit", "9", &id]).ok();
+    assert_eq!((read("payload/pids.max").as_str(), user.shown("TasksMax").as_str()), ("9", "9"));
+    user.call(&["delete", "--force", &id]).ok();
+    assert!(!std::path::Path::new(&format!("/sys/fs/cgroup{scope}")).exists());
+    user.0.leaves_nothing();
+}
+
 /// The commands after `create` are told nothing of systemd.
 #[test]
 fn every_command_finds_a_container_of_a_users_own_systemd() {

@@ -17,7 +17,7 @@ use super::perform::{shortfalls, write_all};
 use super::recorded::{Recorded, oom_kills};
 use super::remove::Holders;
 use super::{CgroupPlan, HierarchyPlan, Version, cpuset, device_filter, refuse_occupied, subtree};
-use crate::error::SysError;
+use crate::error::{Doing, SysError};
 use crate::log;
 use crate::sys::file;
 
@@ -88,10 +88,20 @@ impl<'a> NewCgroups<'a> {
         if existed_before {
             refuse_occupied(plan, inside)?;
         }
+        if plan.in_subgroup {
+            inside.map_or(Ok(()), |pid| self.move_down(pid))?;
+        }
         for cgroup in &self.cgroups {
             cgroup.prepare_above()?;
         }
         Ok(())
+    }
+
+    /// Out of the unit's cgroup in the v2 tree, which holds no processes itself once it hands controllers down.
+    fn move_down(&self, pid: Pid) -> Result<()> {
+        let Some(tree) = self.cgroups.iter().find(|cgroup| cgroup.plan.version == Version::V2) else { return Ok(()) };
+        let moved = tree.directory.write("cgroup.procs", &pid.to_string());
+        Ok(moved.doing("write cgroup", format_args!("{}/cgroup.procs = {pid}", tree.directory.path.display()))?)
     }
 
     /// Limits that must stand before a process joins, and the files by which it does. systemd removes whatever is empty
@@ -195,6 +205,15 @@ impl<'a> NewCgroup<'a> {
             subtree::prepare(&self.top, &self.directory, self.plan)?;
         }
         Ok(())
+    }
+
+    /// v1 takes no quota of CPU time beyond that of the cgroup above. Of a subgroup that is the unit's, which systemd sets
+    /// again when it is told of the new one.
+    pub fn lift_quota_above(&self) -> Result<()> {
+        let above = self.plan.path.parent().unwrap_or(Path::new(""));
+        let above = self.top.below(above).map_err(|errno| open_error(&self.top, errno))?;
+        let lifted = above.write("cpu.cfs_quota_us", "-1");
+        Ok(lifted.doing("write cgroup", format_args!("{}/cpu.cfs_quota_us = -1", above.path.display()))?)
     }
 
     /// On v2 a limit below what is in use is taken, and the kernel kills until it fits.

@@ -52,6 +52,15 @@ impl Recorded {
         Ok(Self { cgroups })
     }
 
+    /// Those in which these lie: of a container in a subgroup, its unit's.
+    pub fn above(&self) -> Self {
+        let above = |cgroup: &RecordedCgroup| {
+            let path = cgroup.path.parent().unwrap_or(&cgroup.path).to_path_buf();
+            RecordedCgroup { path, controllers: cgroup.controllers.clone() }
+        };
+        Self { cgroups: self.cgroups.iter().map(above).collect() }
+    }
+
     pub(super) fn of(&self, controller: &str) -> Option<&RecordedCgroup> {
         self.cgroups.iter().find(|cgroup| cgroup.controllers.iter().any(|own| own == controller))
     }

@@ -275,6 +275,30 @@ fn state_finds_every_controller() {
 }
 
 #[test]
+fn with_a_subgroup_the_cgroup_above_counts_as_the_containers_too() {
+    let above = Recorded::new(
+        &plan("c1", Some("/a/x.scope/sub"), &Resources::default(), &layout(&[], Some(&[]))).unwrap().paths(),
+    );
+    let above = above.unwrap().above();
+    assert_eq!(above.of("").unwrap().path, Path::new("/cg/unified/a/x.scope"));
+    let dir = tempfile::tempdir().unwrap();
+    let host = CgroupLayout {
+        v1: Vec::new(),
+        v2: layout(&[], Some(&[])).v2.map(|tree| Unified { mountpoint: dir.path().into(), ..tree }),
+    };
+    let mut plan = plan("c1", Some("/x.scope/sub"), &Resources::default(), &host).unwrap();
+    let there = |plan: &mut CgroupPlan| {
+        [false, true].map(|in_subgroup| {
+            plan.in_subgroup = in_subgroup;
+            plan.is_there()
+        })
+    };
+    assert_eq!(there(&mut plan), [false, false]);
+    std::fs::create_dir(dir.path().join("x.scope")).unwrap();
+    assert_eq!(there(&mut plan), [false, true]);
+}
+
+#[test]
 fn a_recorded_path_that_could_mean_the_machine_is_refused() {
     for path in ["/", "relative/c1", "/cg/../c1", ""] {
         let paths = [("cpu".to_string(), PathBuf::from(path))].into();

@@ -35,11 +35,15 @@ pub fn update(plan: &CgroupPlan, wanted: impl Fn(&Write) -> bool, check_memory: 
             let number = |file: &str| cgroup.directory.read(file).ok()?.trim().parse().ok();
             memory::check_before_update(&writes, number)?;
         }
-        todo.push((cgroup, hierarchy.version, writes));
+        let has_quota =
+            hierarchy.version == Version::V1 && writes.iter().any(|write| write.file.starts_with("cpu.cfs_"));
+        todo.push((cgroup, hierarchy.version, plan.in_subgroup && has_quota, writes));
     }
     let mut updated = Updated::default();
-    for (cgroup, version, writes) in todo {
-        if let Err(error) = cgroup.prepare_above().and_then(|()| updated.write(cgroup.directory, version, writes)) {
+    for (cgroup, version, is_bounded_above, writes) in todo {
+        let prepared = cgroup.prepare_above();
+        let prepared = prepared.and_then(|()| if is_bounded_above { cgroup.lift_quota_above() } else { Ok(()) });
+        if let Err(error) = prepared.and_then(|()| updated.write(cgroup.directory, version, writes)) {
             return Err(match updated.take_back() {
                 Ok(()) => error,
                 Err(worse) => {

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::Store;
 use super::container::Container;
 use super::given_file::{Pipes, read_whole};
-use super::managed::{Found, Managed};
+use super::managed::{self, Found, Managed};
 use super::{permitted, rootless};
 use crate::cgroup::{self, CgroupPlan};
 use crate::error::{Doing, SysError};
@@ -22,7 +22,7 @@ use crate::plan::problems;
 use crate::plan::spec::document::is_within;
 use crate::plan::spec::resources::Resources;
 use crate::plan::spec::{Lenient, Spec};
-use crate::plan::unit::{CgroupManager, Unit};
+use crate::plan::unit::CgroupManager;
 use crate::plan::{Descriptors, Plan, cgroup_paths, labels};
 use crate::state::directory::Directory;
 use crate::systemd::Absent;
@@ -149,7 +149,7 @@ pub fn examine(id: &str, bundle: &Path, config: Option<&Path>, manner: &Manner) 
 
 /// As if systemd's own cgroup were the topmost.
 fn unit_cgroup(id: &str, spec: &Spec, host: &Host) -> Result<String> {
-    let cgroup = Unit::new(id, spec.cgroups_path(), host.rootless)?.cgroup()?;
+    let cgroup = managed::unit(id, spec, host.rootless)?.cgroup()?;
     Ok(format!("/{}", cgroup.display()))
 }
 
@@ -198,7 +198,7 @@ fn manager<'s>(
     if manner.cgroup_manager != CgroupManager::Systemd {
         return Ok((None, None));
     }
-    match Found::new(id, spec.cgroups_path(), host, manner.stop) {
+    match Found::new(id, spec, host, manner.stop) {
         // then it is as for an ordinary user's own cgroups
         Err(error) if host.rootless && error.is::<Absent>() => Ok((None, Some(error))),
         found => Ok((Some(found.context("--systemd-cgroup")?), None)),
@@ -223,6 +223,7 @@ fn options(id: &str, bundle: &Path, rootfs: &Path, manner: &Manner, found: Optio
 fn cgroups(options: &Options, resources: &Resources, plan: &Plan, host: &Host) -> Result<CgroupPlan> {
     let path = options.cgroup_of_unit.as_deref().or(plan.cgroups_path.as_deref());
     let mut cgroup = cgroup::plan(&options.id, path, resources, &host.cgroups).context("config.json")?;
+    cgroup.in_subgroup = options.cgroup_of_unit.is_some() && annotations::subgroup(&plan.annotations).is_some();
     if plan.rootless {
         cgroup.forgo_devices();
     }

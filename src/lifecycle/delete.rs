@@ -155,7 +155,10 @@ fn remove(container: &Container) -> Result<Option<Hooks>> {
     }
     // Also kills who is left inside: without a pid namespace of its own init takes nobody with it, and of an init that
     // its killed creator could not record the cgroup is the only trace.
-    container.cgroups()?.remove(PATIENCE, Holders::Kill)?;
+    match container.state.is_in_subgroup() {
+        true => container.cgroups()?.above().remove(PATIENCE, Holders::Kill)?,
+        false => container.cgroups()?.remove(PATIENCE, Holders::Kill)?,
+    }
     managed::remove(&container.state).context("systemd")?;
     let until = if container.state.ready { Until::Up } else { Until::NotUp };
     root_cover::remove(&container.state)?;

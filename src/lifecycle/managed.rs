@@ -18,7 +18,8 @@ use crate::hooks::Stop;
 use crate::host::Host;
 use crate::launch::holder::Holder;
 use crate::plan::Plan;
-use crate::plan::annotations::PERMITTED;
+use crate::plan::annotations::{PERMITTED, subgroup};
+use crate::plan::spec::Spec;
 use crate::plan::spec::resources::DeviceRule;
 use crate::plan::unit::Unit;
 use crate::state::{self, State};
@@ -32,9 +33,9 @@ pub struct Found<'s> {
 }
 
 impl<'s> Found<'s> {
-    pub fn new(id: &str, cgroups_path: Option<&str>, host: &Host, stop: Option<&'s dyn Stop>) -> Result<Self> {
+    pub fn new(id: &str, spec: &Spec, host: &Host, stop: Option<&'s dyn Stop>) -> Result<Self> {
         let of_user = host.rootless;
-        let unit = Unit::new(id, cgroups_path, of_user).context("config.json")?;
+        let unit = unit(id, spec, of_user).context("config.json")?;
         if of_user && !host.cgroups.v1.is_empty() {
             bail!(Absent::new("a user's own systemd has cgroups to give on cgroup v2 alone, and this host has v1"));
         }
@@ -43,7 +44,7 @@ impl<'s> Found<'s> {
         Ok(Self { unit, manager, of_user })
     }
 
-    /// Of the unit to be, from the top of every hierarchy.
+    /// Of the container in the unit to be, from the top of every hierarchy.
     pub fn cgroup(&self) -> Result<String> {
         let group = Path::new("/").join(self.manager.control_group.trim_start_matches('/'));
         // all of it came from texts
@@ -65,6 +66,11 @@ impl<'s> Found<'s> {
         let plan = UnitPlan::new(unit, cgroup, devices, &around).context("config.json")?;
         Ok(Managed { plan, of_user, manager: RefCell::new(manager) })
     }
+}
+
+/// That a config asks for.
+pub fn unit(id: &str, spec: &Spec, of_user: bool) -> Result<Unit> {
+    Unit::new(id, spec.cgroups_path(), of_user)?.with_subgroup(subgroup(&spec.annotations))
 }
 
 /// What annotations ask for. They come from whoever describes the container, and some properties have the host do things;
@@ -97,7 +103,8 @@ pub struct Managed<'s> {
 impl Managed<'_> {
     pub fn record(&self) -> state::Unit {
         let bus = self.of_user.then(|| self.manager.borrow().address().to_string());
-        state::Unit { name: self.plan.unit.name.clone(), bus }
+        let Unit { name, subgroup, .. } = self.plan.unit.clone();
+        state::Unit { name, bus, subgroup }
     }
 
     /// Before anything records the unit as the container's: what is recorded is stopped by `delete`. Where none of that name
@@ -149,7 +156,8 @@ impl Managed<'_> {
     }
 
     pub fn attach(&self, pid: Pid) -> Result<()> {
-        self.manager.borrow_mut().attach(&self.plan.unit.name, pid)
+        let unit = &self.plan.unit;
+        self.manager.borrow_mut().attach(&unit.name, unit.subgroup.as_deref(), pid)
     }
 
     pub fn remove(&self) -> Result<()> {
@@ -226,8 +234,11 @@ impl<'c> Told<'c> {
     }
 }
 
-/// What systemd has just written otherwise.
+/// What systemd has just written otherwise: nothing that lies below the unit's own cgroup.
 fn write_again(plan: &CgroupPlan, version: u32) -> Result<()> {
+    if plan.in_subgroup {
+        return Ok(());
+    }
     cgroup::update(plan, |write| cgroup::is_overwritten(write, version), false).map(drop)
 }
 
@@ -239,7 +250,7 @@ fn has_bfq() -> bool {
 
 /// One more process.
 pub fn attach(state: &State, pid: Pid) -> Result<()> {
-    state.unit.as_ref().map_or(Ok(()), |unit| manager_of(unit)?.attach(&unit.name, pid))
+    state.unit.as_ref().map_or(Ok(()), |unit| manager_of(unit)?.attach(&unit.name, unit.subgroup.as_deref(), pid))
 }
 
 /// By `delete`, when nobody is inside any more. A systemd that is gone has taken its units along.

@@ -92,7 +92,8 @@ impl Planned {
         let resources: Option<Resources> = serde_json::from_value(resources).context("stored config.json")?;
         let resources = resources.unwrap_or_default();
         let plan = cgroup::plan(&container.state.id, path, &resources, layout)?;
-        let plan = plan.at(&container.state.cgroup_paths, asked)?;
+        let mut plan = plan.at(&container.state.cgroup_paths, asked)?;
+        plan.in_subgroup = container.state.is_in_subgroup();
         Ok(Self { plan, check_memory: resources.memory.check_before_update == Some(true) })
     }
 

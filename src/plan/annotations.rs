@@ -32,8 +32,10 @@ const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 const SECCOMP_BPF: &str = "run.oci.seccomp_bpf_data";
 const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
 const SECCOMP_FAIL_UNKNOWN: &str = "run.oci.seccomp_fail_unknown_syscall";
+/// The name of a cgroup below that of the container's unit.
+pub const SUBGROUP: &str = "run.oci.systemd.subgroup";
 
-const KNOWN: [(&str, Power); 8] = [
+const KNOWN: [(&str, Power); 9] = [
     (HOOKS_STDERR, Power::NeedsPermission),
     (HOOKS_STDOUT, Power::NeedsPermission),
     (KEEP_GROUPS, Power::NeedsPermission),
@@ -42,19 +44,26 @@ const KNOWN: [(&str, Power); 8] = [
     (SECCOMP_BPF, Power::NeedsPermission),
     (SECCOMP_RECEIVER, Power::NeedsPermission),
     (SECCOMP_FAIL_UNKNOWN, Power::Harmless),
+    (SUBGROUP, Power::Harmless),
 ];
 
 /// Those of crun's that whoever writes them would wait for in vain, and what there is instead.
 const LEFT_OUT: [(&str, &str); 3] = [
     ("run.oci.delegate-cgroup", "what is delegated to a container is its own cgroup, and none below it is made"),
     ("run.oci.systemd.force_cgroup_v1", "a container gets the hierarchies that the host has, and no other is mounted"),
-    ("run.oci.systemd.subgroup", "the container is in the cgroup of its unit itself, and none below it is made"),
+    (SUBGROUP, "only below a unit of systemd's, by --systemd-cgroup, is such a cgroup made"),
 ];
 
-/// Warnings.
-pub fn left_out(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
+/// A name that nobody has looked at yet.
+pub fn subgroup(annotations: &BTreeMap<String, String>) -> Option<&str> {
+    annotations.get(SUBGROUP).map(String::as_str).filter(|name| !name.is_empty())
+}
+
+/// Warnings, of a container that has a unit of systemd's or has none.
+pub fn left_out(annotations: &BTreeMap<String, String>, has_unit: bool) -> impl Iterator<Item = String> {
     let given = |name: &str| annotations.get(name).filter(|text| !text.is_empty());
-    LEFT_OUT.into_iter().filter_map(move |(name, instead)| {
+    let missed = LEFT_OUT.into_iter().filter(move |(name, _)| !has_unit || *name != SUBGROUP);
+    missed.filter_map(move |(name, instead)| {
         given(name).map(|text| format!("annotations.{name}: {text}: {instead}; left out"))
     })
 }
@@ -224,11 +233,14 @@ mod tests {
 
     #[test]
     fn what_is_not_followed_is_told() {
-        let warned = |annotations: Value| left_out(&spec(annotations).annotations).collect::<Vec<_>>();
+        let told =
+            |annotations: Value, has_unit| left_out(&spec(annotations).annotations, has_unit).collect::<Vec<_>>();
+        let warned = |annotations: Value| told(annotations, false);
         for (name, instead) in LEFT_OUT {
             assert_eq!(warned(json!({name: "x"})), [format!("annotations.{name}: x: {instead}; left out")]);
             assert!(warned(json!({name: ""})).is_empty(), "{name}");
             assert_eq!(apply(&mut spec(json!({name: "x"})), false, never).unwrap(), Annotated::default());
+            assert_eq!(told(json!({name: "x"}), true).is_empty(), name == SUBGROUP, "{name}: in a unit");
         }
         assert!(warned(json!({"run.oci.handler": "krun", KEEP_GROUPS: "1", "x": "y"})).is_empty());
     }

@@ -80,7 +80,7 @@ fn decide(spec: &Spec, options: &Options, host: &Host) -> (Plan, Problems) {
         user: User::of(&namespaces, &joined),
         admin: !host.rootless || host.may(Capability::CAP_SYS_ADMIN),
         problems,
-        warnings: annotations::left_out(&spec.annotations).collect(),
+        warnings: annotations::left_out(&spec.annotations, options.cgroup_of_unit.is_some()).collect(),
     };
     let id_maps = draft.id_maps(&joined);
     let mounts_in = draft.problems.ok(root::mounts_in(spec, &apart, draft.user, &options.rootfs));

@@ -20,7 +20,7 @@ pub enum CgroupsPath {
 }
 
 /// NAME_MAX: one more and mkdir(2) says ENAMETOOLONG.
-const LONGEST_NAME: usize = 255;
+pub const LONGEST_NAME: usize = 255;
 /// PATH_MAX with its final NUL: beyond it /proc/PID/cgroup cannot be read any more.
 const LONGEST_PATH: usize = 4095;
 

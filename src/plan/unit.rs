@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::annotations::SUBGROUP;
+use super::cgroup_paths::LONGEST_NAME;
+
 /// Who makes a container's cgroups.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -30,6 +33,9 @@ pub struct Unit {
     pub name: String,
     /// The slice that it is put into.
     pub slice: String,
+    /// A cgroup below its own, in which the container is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subgroup: Option<String>,
 }
 
 const FIELD: &str = "linux.cgroupsPath";
@@ -46,7 +52,7 @@ impl Unit {
             // the one letter of an id that no unit's name may have, as systemd-escape(1) writes it
             let name = format!("rrun-{}{SCOPE}", id.replace('+', "\\x2b"));
             check_name(&name)?;
-            return Ok(Self { name, slice: usual.into() });
+            return Ok(Self { name, slice: usual.into(), subgroup: None });
         };
         let parts: Vec<&str> = given.split(':').collect();
         let [slice, prefix, name] = parts[..] else {
@@ -68,19 +74,36 @@ impl Unit {
             (false, prefix) => format!("{prefix}-{name}{SCOPE}"),
         };
         check_name(&name)?;
-        Ok(Self { name, slice: slice.into() })
+        Ok(Self { name, slice: slice.into(), subgroup: None })
+    }
+
+    /// What lies below a scope systemd leaves to whoever asked for it, which it does not below a slice.
+    pub fn with_subgroup(self, name: Option<&str>) -> Result<Self> {
+        let Some(name) = name else { return Ok(self) };
+        let field = || format!("annotations.{SUBGROUP}");
+        let plain = !matches!(name, "." | "..") && !name.contains(['/', '\0', '\n']);
+        ensure!(plain, "{}: {} is no name of one cgroup", field(), name.escape_default());
+        ensure!(
+            name.len() <= LONGEST_NAME,
+            "{}: has {} bytes; the kernel takes at most {LONGEST_NAME}",
+            field(),
+            name.len()
+        );
+        ensure!(!self.is_slice(), "{}: {name}: {} is a slice; name a scope, or leave this out", field(), self.name);
+        Ok(Self { subgroup: Some(name.into()), ..self })
     }
 
     pub fn is_slice(&self) -> bool {
         self.name.ends_with(SLICE)
     }
 
-    /// Below the cgroup of its manager. A slice lies where its own name says.
+    /// The container's, below the cgroup of its manager. A slice lies where its own name says.
     pub fn cgroup(&self) -> Result<PathBuf> {
-        match self.is_slice() {
-            true => expand(&self.name),
-            false => Ok(expand(&self.slice)?.join(&self.name)),
-        }
+        let own = match self.is_slice() {
+            true => expand(&self.name)?,
+            false => expand(&self.slice)?.join(&self.name),
+        };
+        Ok(self.subgroup.iter().fold(own, |own, name| own.join(name)))
     }
 }
 
@@ -142,6 +165,27 @@ mod tests {
                 (path, _) => path.into(),
             };
             assert_eq!((unit.name.clone(), unit.cgroup().unwrap()), (name, path.into()), "{given:?} {of_user}");
+        }
+    }
+
+    #[test]
+    fn a_subgroup_is_one_name_below_a_scope() {
+        let long = "x".repeat(256);
+        let within = |path, name| Unit::new("c1", Some(path), false).unwrap().with_subgroup(name);
+        for (name, want) in [(None, "a.slice/x-c1.scope"), (Some("pay: load"), "a.slice/x-c1.scope/pay: load")] {
+            assert_eq!(within("a.slice:x:c1", name).unwrap().cgroup().unwrap(), PathBuf::from(want));
+        }
+        for (path, name, want) in [
+            (":x:c1", "a/b", "a/b is no name of one cgroup"),
+            (":x:c1", "/a", "/a is no name of one cgroup"),
+            (":x:c1", ".", ". is no name of one cgroup"),
+            (":x:c1", "..", ".. is no name of one cgroup"),
+            (":x:c1", "a\nb", "a\\nb is no name of one cgroup"),
+            (":x:c1", &long, "has 256 bytes; the kernel takes at most 255"),
+            ("::a-b.slice", "sub", "sub: a-b.slice is a slice; name a scope"),
+        ] {
+            let error = within(path, Some(name)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("annotations.run.oci.systemd.subgroup: {want}")), "{error}");
         }
     }
 
