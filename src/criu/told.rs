@@ -17,6 +17,12 @@ const LAST: usize = 256 << 10;
 /// As much of a line as an error shows.
 const SHOWN: usize = 400;
 
+/// What to do, by a part of what CRIU says.
+const HINTS: [(&str, &str); 1] = [(
+    "Failed to copy sharing",
+    "a volume cannot be restored that gets the host's later mounts: give it rprivate in its options",
+)];
+
 /// Where CRIU writes what it does.
 pub struct Log {
     /// Of the images, or that of `--work-path`.
@@ -30,7 +36,9 @@ impl Log {
     pub fn explain(&self, told: Option<String>, how: Option<String>) -> anyhow::Error {
         let logged = self.end().as_deref().and_then(reason);
         let why = logged.or(told.map(|told| one_line(&told))).or(how).unwrap_or_else(|| "it does not say why".into());
-        anyhow!("criu: {why}; see {}", self.path.join(Path::new(self.name)).display())
+        let hint = HINTS.iter().find(|(said, _)| why.contains(said)).map(|(_, hint)| format!("; {hint}"));
+        let log = self.path.join(Path::new(self.name));
+        anyhow!("criu: {why}{}; see {}", hint.unwrap_or_default(), log.display())
     }
 
     fn end(&self) -> Option<Vec<u8>> {
@@ -93,6 +101,9 @@ mod tests {
         assert_eq!(shown(None, None), "criu: it does not say why");
         assert_eq!(shown(None, Some("exit status 1")), "criu: exit status 1");
         assert_eq!(shown(Some("its\nword"), Some("exit status 1")), "criu: its word");
+        let sharing =
+            log().explain(Some("mnt-v2: Failed to copy sharing from source /a to 3".into()), None).to_string();
+        assert!(sharing.contains("to 3; a volume") && sharing.contains("give it rprivate"), "{sharing}");
         let line = format!("(0) Error (a.c:1): {}\n", "x".repeat(5000));
         std::fs::write(dir.path().join("dump.log"), format!("{}\n{line}", "y".repeat(LAST))).unwrap();
         let told = shown(Some("its word"), None);

@@ -56,6 +56,7 @@ mod tests {
         /// Whoever mounts chooses the name; the kernel writes it so: seq_path of its fs/seq_file.c.
         #[test]
         fn a_path_may_hold_any_byte(name in proptest::collection::vec(1..=u8::MAX, 1..16)) {
+            let name = [&b"/"[..], &name].concat();
             let written = |byte: &u8| match byte {
                 b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}").into_bytes(),
                 byte => vec![*byte],
