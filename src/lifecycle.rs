@@ -30,6 +30,7 @@ mod process;
 mod query;
 mod readiness;
 mod restore;
+mod revive;
 mod root_cover;
 mod rootless;
 mod run;

@@ -118,7 +118,8 @@ fn images_that_no_criu_wrote() {
             nix::unistd::mkfifo(&images.join(name), Mode::from_bits_truncate(0o600)).unwrap();
         }
     };
-    let spoil: [(&str, &dyn Fn(&Path)); 13] = [
+    type Spoil<'a> = &'a dyn Fn(&Path);
+    let spoil: [(&str, Spoil); 13] = [
         ("no inventory", &remove("inventory.img")),
         ("half an inventory", &write("inventory.img", b"\x0b\x0e\x9e\x58\x03")),
         ("an inventory that nobody writes", &fifo("inventory.img")),

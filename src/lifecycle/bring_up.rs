@@ -21,7 +21,7 @@ use super::managed::Managed;
 use super::outside::{ForInit, Outside};
 use super::pidfd_socket::Role;
 use super::process::{PATIENCE, ends_within};
-use super::restore::{Image, Revived};
+use super::revive::{Image, Revived};
 use super::seccomp_agent::Agent;
 use super::{CreateOptions, Store};
 use crate::cgroup::{self, CgroupPlan, Doors, Holders};
