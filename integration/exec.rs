@@ -270,8 +270,14 @@ fn the_end_of_the_container_ends_it() {
     let bundle = Bundle::sleeping();
     running(&bundle);
     let call = bundle.spawn(&["exec", &bundle.id, "sleep", "1000"]);
-    let pids = || bundle.call(&["ps", "--format", "json", &bundle.id]).stdout;
-    assert!(eventually_within(Duration::from_secs(5), || pids().contains(',').then_some(())).is_some());
+    // it is there before it has executed its program
+    let sleeps = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+    let both = || {
+        let listed = bundle.call(&["ps", "--format", "json", &bundle.id]).ok();
+        let pids: Vec<i32> = serde_json::from_str(&listed).unwrap();
+        (pids.len() == 2 && pids.iter().all(sleeps)).then_some(())
+    };
+    assert!(eventually_within(Duration::from_secs(5), both).is_some());
     bundle.delete_force().ok();
     assert_eq!(call.wait().code, 137);
     bundle.leaves_nothing();

@@ -9,7 +9,8 @@ use crate::runtime;
 
 const PAGE: &str = include_str!("../../docs/managers.md");
 
-/// Commands of the page that begin so, without `sudo` and remarks; the image is the one that there is.
+/// Commands of the page that begin so, without `sudo` and remarks; the image is the one that there is. Those of checkpoint and
+/// restore are about a container of the reader's: managers_on_systemd::checkpoint types them, where there is a CRIU.
 fn commands(program: &str) -> Vec<String> {
     let lines = PAGE.lines().filter_map(|line| line.strip_prefix("    "));
     let typed = lines.map(|line| line.trim_start_matches("sudo ").split("     #").next().unwrap().to_string());
@@ -18,7 +19,11 @@ fn commands(program: &str) -> Vec<String> {
             .replace("docker.io/library/busybox", "docker.io/library/box")
             .replace(" busybox ", " box ")
     };
-    typed.filter(|line| line.starts_with(&format!("{program} "))).map(here).collect()
+    let is_meant = |line: &String| {
+        let of_images = line.contains("checkpoint") || line.contains(" restore ");
+        line.starts_with(&format!("{program} ")) && !of_images
+    };
+    typed.filter(is_meant).map(here).collect()
 }
 
 #[track_caller]
