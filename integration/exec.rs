@@ -273,8 +273,8 @@ fn the_end_of_the_container_ends_it() {
     // it is there before it has executed its program
     let sleeps = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
     let both = || {
-        let listed = bundle.call(&["ps", "--format", "json", &bundle.id]).ok();
-        let pids: Vec<i32> = serde_json::from_str(&listed).unwrap();
+        let listed = bundle.call(&["ps", "--format", "json", &bundle.id]);
+        let pids: Vec<i32> = serde_json::from_str(listed.ok()).unwrap();
         (pids.len() == 2 && pids.iter().all(sleeps)).then_some(())
     };
     assert!(eventually_within(Duration::from_secs(5), both).is_some());
