@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlink, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
 use serde::{Serialize, Serializer};
 
@@ -240,6 +240,12 @@ pub fn kind_of(stat: &FileStat) -> SFlag {
 /// The same file: device and inode agree.
 pub fn is_same_file(a: &FileStat, b: &FileStat) -> bool {
     (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino)
+}
+
+/// The path of what is open; where rrun's own root does not reach it, from the root of that tree on.
+pub fn leads_to(place: &OwnedFd) -> Result<PathBuf, SysError> {
+    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
+    Ok(readlink(path.as_str()).doing("readlink", &path)?.into())
 }
 
 /// Stats one name in a directory, a symlink itself; `None` where nothing stands.

@@ -1,11 +1,11 @@
 //! `checkpoint`: a container's processes are written into images by CRIU, and go on, or are gone with the container.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::fcntl::{OFlag, readlink};
+use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
 
 use super::container::Container;
@@ -22,7 +22,7 @@ use crate::launch::seal;
 use crate::log;
 use crate::plan::Plan;
 use crate::procfs::Proc;
-use crate::rootfs::{InRoot, Rootfs, kind_of};
+use crate::rootfs::{InRoot, Rootfs, kind_of, leads_to};
 use crate::state::directory::Directory;
 use crate::state::{Process, Status};
 
@@ -168,11 +168,5 @@ fn look_at(container: &Container, init: Process, plan: &Plan) -> Result<Dumped> 
 }
 
 fn resolved(rootfs: &Rootfs, target: &InRoot) -> Result<Option<PathBuf>> {
-    rootfs.find(target)?.map(|place| leads_to(&place)).transpose()
-}
-
-/// The path of what was opened inside, from the container's root on.
-fn leads_to(place: &OwnedFd) -> Result<PathBuf> {
-    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
-    Ok(readlink(path.as_str()).doing("readlink", &path)?.into())
+    Ok(rootfs.find(target)?.map(|place| leads_to(&place)).transpose()?)
 }

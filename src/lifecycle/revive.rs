@@ -4,14 +4,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use nix::fcntl::readlink;
 use nix::unistd::Pid;
 
 use super::images::{self, Images};
 use crate::criu::program::{FIRST_GIVEN, Start};
 use crate::criu::request::{self, Flags, Restored};
 use crate::criu::{Session, Word};
-use crate::error::Doing;
 use crate::launch::Prepared;
 use crate::launch::image::{self, Finish};
 use crate::launch::interrupts::Interrupts;
@@ -19,7 +17,7 @@ use crate::launch::serve::Duties;
 use crate::log;
 use crate::plan::{Namespace, Plan};
 use crate::procfs::Proc;
-use crate::rootfs::{InRoot, Rootfs, open_host_directory};
+use crate::rootfs::{InRoot, Rootfs, leads_to, open_host_directory};
 use crate::sys::clone::{Child, pidfd_open};
 
 const LOG: &str = "restore.log";
@@ -135,9 +133,7 @@ const NAMESPACES: &str = "setup-namespaces";
 fn resolved(rootfs: &Path, target: &InRoot) -> Result<Option<PathBuf>> {
     let top = open_host_directory(rootfs)?;
     let Some(place) = Rootfs::new(top).find(target)? else { return Ok(None) };
-    let path = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let path = PathBuf::from(readlink(path.as_str()).doing("readlink", &path)?);
-    Ok(path.strip_prefix(rootfs).ok().map(|inside| Path::new("/").join(inside)))
+    Ok(leads_to(&place)?.strip_prefix(rootfs).ok().map(|inside| Path::new("/").join(inside)))
 }
 
 impl Revived<'_> {

@@ -292,4 +292,4 @@ pub fn check_terminal(terminal: bool, detached: bool, console_socket: bool) -> R
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,8 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::host::Host;
-use crate::plan::Descriptors;
-use crate::plan::build;
+use crate::plan::build::tests::options;
 use crate::plan::spec::Spec;
 
 fn plan(mounts: Value, more: &[(&str, Value)]) -> Plan {
@@ -13,20 +12,8 @@ fn plan(mounts: Value, more: &[(&str, Value)]) -> Plan {
     for (key, value) in more {
         config["linux"][key] = value.clone();
     }
-    let options = build::Options {
-        id: "c1".into(),
-        bundle: "/bundle".into(),
-        rootfs: "/bundle/rootfs".into(),
-        no_pivot: false,
-        detached: true,
-        console_socket: false,
-        descriptors: Descriptors::default(),
-        no_new_keyring: false,
-        cgroup_of_unit: None,
-        notify: None,
-    };
     let mut plan =
-        Plan::build(&Spec::parse(config.to_string().as_bytes()).unwrap(), &options, &Host::default()).unwrap();
+        Plan::build(&Spec::parse(config.to_string().as_bytes()).unwrap(), &options(), &Host::default()).unwrap();
     plan.devices.clear();
     plan
 }

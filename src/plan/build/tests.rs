@@ -4,7 +4,7 @@ use super::*;
 use crate::host::security::Security;
 use crate::plan::{Propagation, PropagationKind, RootSwitch};
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         id: "c1".into(),
         bundle: "/bundle".into(),
