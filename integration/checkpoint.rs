@@ -21,8 +21,9 @@ mod refused;
 const PATIENCE: Duration = Duration::from_secs(120);
 const MOMENT: Duration = Duration::from_secs(20);
 
-/// Counts in a file of the image, so that its progress can be seen from outside.
-const COUNTING: &str = "n=0; while :; do n=$((n+1)); echo $n > /count; sleep 0.1; done";
+/// Counts in a file of the image, so that its progress can be seen from outside: by a rename, since one that is dumped
+/// while it writes would leave an empty file.
+const COUNTING: &str = "n=0; while :; do n=$((n+1)); echo $n > /next; mv /next /count; sleep 0.1; done";
 
 fn counting() -> Bundle {
     let mut bundle = Bundle::sh(COUNTING);
